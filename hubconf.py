@@ -1,0 +1,143 @@
+"""Entry points for torch.hub: one function a model.
+
+    model = torch.hub.load("OWNER/pretrainps:v0.1.0", "resnet50_hybrid", trust_repo=True)
+
+Nothing heavy is imported up here, so that a missing dependency is named by torch.hub instead of ending in a traceback.
+Every public function below is an entry point.
+"""
+
+dependencies = ["torch", "torchvision", "timm", "huggingface_hub", "safetensors", "requests", "filelock", "tqdm"]
+
+
+def _load(name, head, embedding_dim, num_classes, device, offline, progress):
+    from pretrainps import load as _load_model
+
+    return _load_model(
+        name,
+        head=head,
+        embedding_dim=embedding_dim,
+        num_classes=num_classes,
+        device=device,
+        offline=offline,
+        progress=progress,
+    )
+
+
+def swin_tiny_solider(*, head=None, embedding_dim=None, num_classes=None, device="cpu", offline=None, progress=True):
+    """SOLIDER Swin-T.
+
+    Semantic-controllable self-supervised pre-training on LUPerson; Swin-Tiny with semantic embeddings.
+
+    Returns a backbone: images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}. With head="embedding" it is a
+    unit vector a crop instead, with head="classifier", num_classes=N class scores. Input: RGB, see
+    pretrainps.preprocess("swin-tiny-solider"). Licence: apache-2.0.
+    """
+    return _load("swin-tiny-solider", head, embedding_dim, num_classes, device, offline, progress)
+
+
+def swin_small_solider(*, head=None, embedding_dim=None, num_classes=None, device="cpu", offline=None, progress=True):
+    """SOLIDER Swin-S.
+
+    Semantic-controllable self-supervised pre-training on LUPerson; Swin-Small with semantic embeddings.
+
+    Returns a backbone: images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}. With head="embedding" it is a
+    unit vector a crop instead, with head="classifier", num_classes=N class scores. Input: RGB, see
+    pretrainps.preprocess("swin-small-solider"). Licence: apache-2.0.
+    """
+    return _load("swin-small-solider", head, embedding_dim, num_classes, device, offline, progress)
+
+
+def swin_base_solider(*, head=None, embedding_dim=None, num_classes=None, device="cpu", offline=None, progress=True):
+    """SOLIDER Swin-B.
+
+    Semantic-controllable self-supervised pre-training on LUPerson; Swin-Base with semantic embeddings.
+
+    Returns a backbone: images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}. With head="embedding" it is a
+    unit vector a crop instead, with head="classifier", num_classes=N class scores. Input: RGB, see
+    pretrainps.preprocess("swin-base-solider"). Licence: apache-2.0.
+    """
+    return _load("swin-base-solider", head, embedding_dim, num_classes, device, offline, progress)
+
+
+def resnet50_luperson(*, head=None, embedding_dim=None, num_classes=None, device="cpu", offline=None, progress=True):
+    """LUPerson ResNet-50.
+
+    Momentum-contrast pre-training on 4 M unlabelled person crops.
+
+    Returns a backbone: images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}. With head="embedding" it is a
+    unit vector a crop instead, with head="classifier", num_classes=N class scores. Input: RGB, see
+    pretrainps.preprocess("resnet50-luperson"). Licence: apache-2.0.
+    """
+    return _load("resnet50-luperson", head, embedding_dim, num_classes, device, offline, progress)
+
+
+def resnet50_hybrid(*, head=None, embedding_dim=None, num_classes=None, device="cpu", offline=None, progress=True):
+    """ResNet-50, hybrid pre-training for person search.
+
+    Pre-trained on detection and re-ID data together; the paper's main backbone.
+
+    Returns a backbone: images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}. With head="embedding" it is a
+    unit vector a crop instead, with head="classifier", num_classes=N class scores. Input: RGB, see
+    pretrainps.preprocess("resnet50-hybrid"). Licence: apache-2.0.
+    """
+    return _load("resnet50-hybrid", head, embedding_dim, num_classes, device, offline, progress)
+
+
+def resnet18_hybrid(*, head=None, embedding_dim=None, num_classes=None, device="cpu", offline=None, progress=True):
+    """ResNet-18, hybrid pre-training for person search.
+
+    Pre-trained on detection and re-ID data together; the small ResNet of the same paper.
+
+    Returns a backbone: images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}. With head="embedding" it is a
+    unit vector a crop instead, with head="classifier", num_classes=N class scores. Input: RGB, see
+    pretrainps.preprocess("resnet18-hybrid"). Licence: apache-2.0.
+    """
+    return _load("resnet18-hybrid", head, embedding_dim, num_classes, device, offline, progress)
+
+
+def shufflenetv1_hybrid(*, head=None, embedding_dim=None, num_classes=None, device="cpu", offline=None, progress=True):
+    """ShuffleNetV1 (groups 3, 1.0x), hybrid pre-training for person search.
+
+    Pre-trained on detection and re-ID data together; 0.9 M parameters, for small devices.
+
+    Returns a backbone: images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}. With head="embedding" it is a
+    unit vector a crop instead, with head="classifier", num_classes=N class scores. Input: RGB, see
+    pretrainps.preprocess("shufflenetv1-hybrid"). Licence: apache-2.0.
+    """
+    return _load("shufflenetv1-hybrid", head, embedding_dim, num_classes, device, offline, progress)
+
+
+def resnet50_imagenet(*, head=None, embedding_dim=None, num_classes=None, device="cpu", offline=None, progress=True):
+    """ResNet-50, ImageNet-1k classification.
+
+    torchvision's first ResNet-50 weights, the start of NAE, SeqNet and their successors.
+
+    Returns a backbone: images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}. With head="embedding" it is a
+    unit vector a crop instead, with head="classifier", num_classes=N class scores. Input: RGB, see
+    pretrainps.preprocess("resnet50-imagenet"). Licence: bsd-3-clause.
+    """
+    return _load("resnet50-imagenet", head, embedding_dim, num_classes, device, offline, progress)
+
+
+def resnet18_imagenet(*, head=None, embedding_dim=None, num_classes=None, device="cpu", offline=None, progress=True):
+    """ResNet-18, ImageNet-1k classification.
+
+    torchvision's ResNet-18 weights.
+
+    Returns a backbone: images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}. With head="embedding" it is a
+    unit vector a crop instead, with head="classifier", num_classes=N class scores. Input: RGB, see
+    pretrainps.preprocess("resnet18-imagenet"). Licence: bsd-3-clause.
+    """
+    return _load("resnet18-imagenet", head, embedding_dim, num_classes, device, offline, progress)
+
+
+def shufflenetv1_imagenet(*, head=None, embedding_dim=None, num_classes=None, device="cpu", offline=None, progress=True):
+    """ShuffleNetV1 (groups 3, 1.0x), ImageNet-1k classification.
+
+    MMClassification's ShuffleNetV1 weights: the baseline of shufflenetv1-hybrid.
+
+    Returns a backbone: images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}. With head="embedding" it is a
+    unit vector a crop instead, with head="classifier", num_classes=N class scores. Input: RGB, see
+    pretrainps.preprocess("shufflenetv1-imagenet"). Licence: apache-2.0.
+    """
+    return _load("shufflenetv1-imagenet", head, embedding_dim, num_classes, device, offline, progress)

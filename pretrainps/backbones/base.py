@@ -1,0 +1,191 @@
+"""What every backbone can do: named feature maps, a split into trunk and last stage, freezing, checkpointing.
+
+Maps are named as the field does: c2, c3, c4, c5 at strides 4, 8, 16, 32. A person-search detector of the C4 kind runs the
+*trunk* (up to c4) once an image, and the *last stage* (c4 to c5) once a region.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from pretrainps.checkpoint import LoadReport
+from pretrainps.errors import ArgumentError
+from pretrainps.registry.specs import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureMap:
+    """One feature map that a backbone returns."""
+
+    name: str
+    channels: int
+    stride: int
+
+
+class Backbone(nn.Module):
+    """Base of all backbones: a chain of named segments, each a chain of modules.
+
+    Attributes:
+        arch: Name of the architecture, as `ARCHITECTURES` or `timm:NAME` writes it.
+        family: The architectures that share key layouts (`pretrainps.checkpoint.layouts`).
+        feature_maps: The maps that `forward` returns, in order.
+        segments: From each segment's name to its modules' names, in order of computation. A segment named like a map
+            ends in that map; "stem" ends in none.
+        spec: What was loaded; set by `pretrainps.load`.
+        load_report: How it fitted; set by `pretrainps.load`.
+    """
+
+    arch: str
+    family: str
+    feature_maps: tuple[FeatureMap, ...]
+    segments: Mapping[str, tuple[str, ...]]
+    spec: ModelSpec
+    load_report: LoadReport
+
+    def __init__(self, arch: str, family: str) -> None:
+        super().__init__()
+        self.arch = arch
+        self.family = family
+        self.gradient_checkpointing = False
+        self._frozen_up_to: str | None = None
+        self._frozen_batch_norm = False
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """Channels of each map, `{"c4": 1024, ...}`."""
+        return {feature.name: feature.channels for feature in self.feature_maps}
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """Stride of each map in input pixels, `{"c4": 16, ...}`."""
+        return {feature.name: feature.stride for feature in self.feature_maps}
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        """Return all feature maps.
+
+        Args:
+            images: (N, 3, H, W), preprocessed.
+
+        Returns:
+            name -> (N, C, about H / stride, about W / stride), from the finest to the coarsest.
+        """
+        maps = self.trunk_maps(images)
+        maps["c5"] = self.last_stage(maps["c4"])
+        return maps
+
+    def trunk_maps(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        """Return the maps up to stride 16. (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ...}."""
+        maps: OrderedDict[str, Tensor] = OrderedDict()
+        x = images
+        for name in self.segments:
+            if name != "c5":
+                x = self._run(name, x)
+                if name in self.channels:
+                    maps[name] = x
+        return maps
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """Return the stride-16 map. (N, 3, H, W) -> (N, channels["c4"], H / 16, W / 16)."""
+        return self.trunk_maps(images)["c4"]
+
+    def last_stage(self, c4: Tensor) -> Tensor:
+        """Run the last stage on a stride-16 map, or on regions cut out of one.
+
+        Args:
+            c4: (N, channels["c4"], h, w).
+
+        Returns:
+            (N, channels["c5"], about h / 2, about w / 2).
+        """
+        return self._run("c5", c4)
+
+    def freeze(self, up_to: str | None = None, *, batch_norm: bool = False) -> Self:
+        """Stop learning in the first segments, in batch norm, or both; undo it with `freeze()`.
+
+        Frozen modules stay in eval mode whatever `train()` says, so that their statistics do not move either.
+
+        Args:
+            up_to: Freeze every segment up to and with this one: "stem", "c2", ... `None` freezes no segment.
+            batch_norm: Freeze all batch norms: statistics, scale and shift.
+
+        Raises:
+            ArgumentError: there is no segment of that name.
+        """
+        if up_to is not None and up_to not in self.segments:
+            raise ArgumentError(f"{self.arch} has no segment {up_to!r} to freeze. It has: {', '.join(self.segments)}.")
+        for module in self._frozen_modules():
+            module.requires_grad_(True)
+        self._frozen_up_to, self._frozen_batch_norm = up_to, batch_norm
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, except in frozen parts."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def enable_gradient_checkpointing(self, enabled: bool = True) -> Self:
+        """Recompute each segment in the backward pass instead of keeping its activations: less memory, more time."""
+        self.gradient_checkpointing = enabled
+        return self
+
+    def segment_modules(self, name: str) -> list[nn.Module]:
+        """Return the modules of one segment, in order of computation."""
+        return [self.get_submodule(path) for path in self.segments[name]]
+
+    def _frozen_modules(self) -> Iterator[nn.Module]:
+        if self._frozen_up_to is not None:
+            for name in self.segments:
+                yield from self.segment_modules(name)
+                if name == self._frozen_up_to:
+                    break
+        if self._frozen_batch_norm:
+            yield from (module for module in self.modules() if isinstance(module, _BatchNorm))
+
+    def _compute(self, name: str, x: Tensor) -> Tensor:
+        """Run one segment. Subclasses whose modules do not simply follow each other override this."""
+        for module in self.segment_modules(name):
+            x = module(x)
+        return x
+
+    def _run(self, name: str, x: Tensor) -> Tensor:
+        if not (self.gradient_checkpointing and self.training):
+            return self._compute(name, x)
+        modules = self.segment_modules(name)
+        result = checkpoint(
+            self._compute,
+            name,
+            x,
+            use_reentrant=False,
+            context_fn=lambda: (contextlib.nullcontext(), _statistics_held(modules)),
+        )
+        if not isinstance(result, Tensor):
+            raise TypeError(f"segment {name} of {self.arch} returned {type(result).__name__}, not a tensor")
+        return result
+
+
+@contextlib.contextmanager
+def _statistics_held(modules: list[nn.Module]) -> Iterator[None]:
+    """Let batch norm normalise by the batch without updating its running statistics.
+
+    Recomputation runs the forward pass twice; without this, every batch would count twice.
+    """
+    norms = [m for module in modules for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = norm.training is False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

@@ -1,0 +1,134 @@
+"""SOLIDER's Swin: a Swin Transformer whose stages are modulated by how much semantics is asked for.
+
+Chen et al., "Beyond Appearance", CVPR 2023; original: swin_transformer.py of github.com/tinyvision/SOLIDER. Blocks and
+patch merging are timm's, with windows always partitioned and shifted, as the original does. Between two stages
+`x * softplus(W [s, 1 - s]) + b`, with s the semantic weight: 1 is all semantics, 0 all appearance.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pretrainps.backbones.base import Backbone, FeatureMap
+from pretrainps.errors import ArgumentError
+
+
+class SoliderSwin(Backbone):
+    """Swin-T/S/B with SOLIDER's semantic modulation; every map is layer-normalised.
+
+    `forward` computes what SOLIDER's own backbone returns: each stage goes on from the *unnormalised* output of the one
+    before. `last_stage` starts from the normalised c4 instead, as SOLIDER-PersonSearch does on regions. So here, and only
+    here, `last_stage(trunk(x))` is not `forward(x)["c5"]`.
+
+    Args:
+        arch: Name of the architecture.
+        width: Channels of the first stage.
+        depths: Blocks in each stage.
+        heads: Attention heads in each stage.
+        semantic_weight: s in 0..1; the attribute of the same name may be changed at any time.
+
+    Raises:
+        ArgumentError: the semantic weight is outside 0..1.
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        *,
+        width: int,
+        depths: tuple[int, ...],
+        heads: tuple[int, ...],
+        semantic_weight: float = 1.0,
+    ) -> None:
+        from timm.models.swin_transformer import SwinTransformer
+
+        super().__init__(arch, "solider_swin")
+        if not 0.0 <= semantic_weight <= 1.0:
+            raise ArgumentError(f"semantic_weight must lie in 0..1, not {semantic_weight}.")
+        self.semantic_weight = semantic_weight
+        swin = SwinTransformer(
+            embed_dim=width,
+            depths=depths,
+            num_heads=heads,
+            window_size=7,
+            num_classes=0,
+            drop_path_rate=0.0,
+            always_partition=True,
+            strict_img_size=False,
+        )
+        self.patch_embed = swin.patch_embed
+        self.layers = swin.layers
+        widths = [width << stage for stage in range(4)]
+        for stage, channels in enumerate(widths):
+            self.add_module(f"norm{stage}", nn.LayerNorm(channels))
+        # the fourth pair exists in the checkpoints, but modulates nothing that the original returns
+        modulated = [*widths[1:], widths[-1]]
+        self.semantic_embed_w = nn.ModuleList(nn.Linear(2, channels) for channels in modulated)
+        self.semantic_embed_b = nn.ModuleList(nn.Linear(2, channels) for channels in modulated)
+        self.feature_maps = tuple(FeatureMap(f"c{stage + 2}", widths[stage], 4 << stage) for stage in range(4))
+        self.segments = {
+            "stem": ("patch_embed",),
+            **{f"c{stage + 2}": (f"layers.{stage}", f"norm{stage}") for stage in range(4)},
+        }
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        """Return all feature maps. (N, 3, H, W) -> {"c2": ..., ..., "c5": (N, C, H / 32, W / 32)}."""
+        return self._maps(images, ("c2", "c3", "c4", "c5"))
+
+    def trunk_maps(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        """Return the normalised maps up to stride 16."""
+        return self._maps(images, ("c2", "c3", "c4"))
+
+    def last_stage(self, c4: Tensor) -> Tensor:
+        """Run patch merging, modulation and the last stage on a normalised stride-16 map or regions of one."""
+        return self._normalised("c5", self._run("c5", c4.permute(0, 2, 3, 1)))
+
+    def _maps(self, images: Tensor, names: tuple[str, ...]) -> OrderedDict[str, Tensor]:
+        x = self._run("stem", images)
+        maps: OrderedDict[str, Tensor] = OrderedDict()
+        for name in names:
+            x = self._run(name, x)  # (N, H / stride, W / stride, C), not normalised
+            maps[name] = self._normalised(name, x)
+        return maps
+
+    def _compute(self, name: str, x: Tensor) -> Tensor:
+        """Run one stage without its norm, channels last."""
+        if name == "stem":
+            return self.patch_embed(x)  # type: ignore[no-any-return]
+        index = int(name[1]) - 2
+        stage = self.layers[index]
+        x = stage.downsample(x)  # type: ignore[operator]
+        if index > 0:
+            s = x.new_tensor([self.semantic_weight, 1.0 - self.semantic_weight])
+            scale = F.softplus(self.semantic_embed_w[index - 1](s))
+            x = x * scale + self.semantic_embed_b[index - 1](s)
+        return stage.blocks(x)  # type: ignore[no-any-return, operator]
+
+    def _normalised(self, name: str, x: Tensor) -> Tensor:
+        """(N, H, W, C) -> layer-normalised (N, C, H, W)."""
+        norm = self.get_submodule(self.segments[name][-1])
+        return norm(x).permute(0, 3, 1, 2).contiguous()  # type: ignore[no-any-return]
+
+
+def solider_swin_tiny(semantic_weight: float = 1.0) -> SoliderSwin:
+    """Build SOLIDER's Swin-T: maps of 96, 192, 384, 768 channels."""
+    return SoliderSwin(
+        "solider_swin_tiny", width=96, depths=(2, 2, 6, 2), heads=(3, 6, 12, 24), semantic_weight=semantic_weight
+    )
+
+
+def solider_swin_small(semantic_weight: float = 1.0) -> SoliderSwin:
+    """Build SOLIDER's Swin-S: maps of 96, 192, 384, 768 channels."""
+    return SoliderSwin(
+        "solider_swin_small", width=96, depths=(2, 2, 18, 2), heads=(3, 6, 12, 24), semantic_weight=semantic_weight
+    )
+
+
+def solider_swin_base(semantic_weight: float = 1.0) -> SoliderSwin:
+    """Build SOLIDER's Swin-B: maps of 128, 256, 512, 1024 channels."""
+    return SoliderSwin(
+        "solider_swin_base", width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), semantic_weight=semantic_weight
+    )

@@ -1,0 +1,112 @@
+"""From a downloaded file to tensors under the package's own names, converted once and kept.
+
+Everything that happens to a key on the way is declared in the spec's `FileFormat`: unwrap, leave out `ignored`, strip
+`prefix`, rename by `layout`. The result is written beside the original as a reproducible safetensors file, named after
+what went into it, so that a changed declaration leads to a new conversion.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pretrainps.checkpoint.layouts import layout_of
+from pretrainps.checkpoint.read import Tensors, read_tensors
+from pretrainps.checkpoint.write import read_metadata, write_safetensors
+from pretrainps.errors import CacheError, CheckpointFormatError
+from pretrainps.registry.specs import FileFormat, ModelSpec
+from pretrainps.store import Cache, Fetched
+from pretrainps.store.cache import Record
+from pretrainps.store.files import sha256_of
+
+CONVERSION = 1
+"""Raised whenever the code below would turn the same file into other tensors."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NativeCheckpoint:
+    """A file's tensors under the package's own names."""
+
+    tensors: Tensors
+    ignored: tuple[str, ...]
+    """The file's keys that were left out, as declared."""
+
+
+def convert(path: Path, file: FileFormat, family: str) -> NativeCheckpoint:
+    """Read a file and bring its tensors under the package's own names. Writes nothing.
+
+    Args:
+        path: The checkpoint.
+        file: How its tensors lie in it.
+        family: The architecture's family, which knows the key layouts.
+
+    Raises:
+        CheckpointFormatError: unreadable, or without any tensor that the declared prefix fits.
+        LayoutError: the family does not know the layout.
+    """
+    layout = layout_of(family, file.layout)
+    found = read_tensors(path, file.wrapper)
+    ignored = [key for key in found if any(fnmatch.fnmatchcase(key, pattern) for pattern in file.ignored)]
+    kept = {key: value for key, value in found.items() if key not in set(ignored)}
+    if file.prefix and not any(key.startswith(file.prefix) for key in kept):
+        raise CheckpointFormatError(
+            f"{path}: no tensor has the declared prefix {file.prefix!r}. `pretrainps inspect {path}` shows what the file is."
+        )
+    bare = {key.removeprefix(file.prefix): value for key, value in kept.items()}
+    foreign = [key for key in bare if any(fnmatch.fnmatchcase(key, pattern) for pattern in layout.foreign)]
+    native = layout.to_native({key: value for key, value in bare.items() if key not in set(foreign)})
+    return NativeCheckpoint(tensors=native, ignored=(*ignored, *(file.prefix + key for key in foreign)))
+
+
+def native_checkpoint(spec: ModelSpec, fetched: Fetched, family: str, cache: Cache) -> NativeCheckpoint:
+    """Return a fetched model's tensors, from the cached conversion if there is one.
+
+    Local and bundled files are converted in memory each time; a cache that cannot be written to is not needed either.
+    """
+    if not fetched.cached:
+        return convert(fetched.path, spec.file, family)
+    target = cache.folder(spec.name) / f"native-{_fingerprint(spec.file, family, fetched.sha256)}.safetensors"
+    cached = _read_conversion(target)
+    if cached is not None:
+        return cached
+    checkpoint = convert(fetched.path, spec.file, family)
+    with contextlib.suppress(CacheError), cache.lock(spec.name):
+        _write_conversion(target, checkpoint, spec, fetched)
+    return checkpoint
+
+
+def _fingerprint(file: FileFormat, family: str, sha256: str) -> str:
+    inputs = json.dumps([CONVERSION, asdict(file), family, sha256], sort_keys=True)
+    return hashlib.sha256(inputs.encode()).hexdigest()[:16]
+
+
+def _read_conversion(target: Path) -> NativeCheckpoint | None:
+    record = Record.read(target.with_suffix(".json"))
+    if record is None or not target.is_file():
+        return None
+    if not record.describes(target) and sha256_of(target) != record.sha256:
+        return None  # damaged; the original is at hand to convert again
+    try:
+        metadata = read_metadata(target)
+        return NativeCheckpoint(tensors=read_tensors(target), ignored=tuple(metadata.get("ignored", ())))
+    except CheckpointFormatError:
+        return None
+
+
+def _write_conversion(target: Path, checkpoint: NativeCheckpoint, spec: ModelSpec, fetched: Fetched) -> None:
+    for stale in target.parent.glob("native-*"):
+        stale.unlink(missing_ok=True)
+    notes = {"model": spec.name, "source_sha256": fetched.sha256, "ignored": list(checkpoint.ignored)}
+    write_safetensors(checkpoint.tensors, target, notes)
+    stat = target.stat()
+    Record(
+        file=target.name,
+        sha256=sha256_of(target),
+        size=stat.st_size,
+        mtime_ns=stat.st_mtime_ns,
+        source=f"converted from {fetched.path.name}",
+    ).write(target.with_suffix(".json"))

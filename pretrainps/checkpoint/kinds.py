@@ -1,0 +1,157 @@
+"""Tell what a file is from its first bytes, and what a pickle would import, without unpickling anything."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import pickle
+import pickletools
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from pretrainps.errors import CheckpointFormatError
+from pretrainps.store.source import looks_like_html
+
+
+class FileKind(enum.Enum):
+    """The container formats that turn up under weight-file names."""
+
+    SAFETENSORS = "safetensors"
+    TORCH_ZIP = "torch zip (torch.save of 1.6 and later)"
+    TORCH_LEGACY = "torch legacy pickle (torch.save before 1.6)"
+    TORCHSCRIPT = "TorchScript archive"
+    PICKLE = "plain pickle"
+    TAR = "tar archive"
+    ZIP = "zip archive without a torch checkpoint"
+    HTML = "web page"
+    EMPTY = "empty file"
+    UNKNOWN = "unknown"
+
+
+LARGEST_HEADER = 100_000_000
+"""The safetensors library's own limit on the JSON header, in bytes."""
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+
+
+def kind_of(path: Path) -> FileKind:
+    """Return what a file is, judged by its content only.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        return FileKind.EMPTY
+    if looks_like_html(head):
+        return FileKind.HTML
+    if len(head) > 9 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= min(LARGEST_HEADER, size - 8):
+        return FileKind.SAFETENSORS
+    if head.startswith(b"PK\x03\x04"):
+        return _zip_kind(path)
+    if head.startswith(b"\x80"):
+        return FileKind.TORCH_LEGACY if _first_pickle_is_magic(path) else FileKind.PICKLE
+    return FileKind.TAR if head[257:262] == b"ustar" or _is_tar(path) else FileKind.UNKNOWN
+
+
+def safetensors_header(path: Path) -> dict[str, Any]:
+    """Return a safetensors file's JSON header: `{key: {dtype, shape, data_offsets}}` and perhaps `__metadata__`.
+
+    Raises:
+        CheckpointFormatError: the header is damaged, or announces more bytes than the file has.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        raw = file.read(8)
+        length = struct.unpack("<Q", raw)[0] if len(raw) == 8 else 0
+        if not 0 < length <= min(LARGEST_HEADER, size - 8):
+            raise CheckpointFormatError(f"{path}: the safetensors header is damaged. Fetch the file again.")
+        try:
+            header = json.loads(file.read(length))
+            entries = [value for key, value in header.items() if key != "__metadata__"]
+            end = max((entry["data_offsets"][1] for entry in entries), default=0)
+            valid = all(isinstance(entry["shape"], list) and isinstance(entry["dtype"], str) for entry in entries)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+            raise CheckpointFormatError(f"{path}: the safetensors header is damaged. Fetch the file again.") from error
+    if not valid or not isinstance(end, int) or 8 + length + end != size:
+        raise CheckpointFormatError(
+            f"{path}: the header announces {8 + length + end if isinstance(end, int) else end} bytes, the file has {size}. "
+            "It is truncated or damaged; fetch it again."
+        )
+    return dict(header)
+
+
+def pickled_globals(path: Path) -> set[str]:
+    """Return every `module.name` that unpickling the file would import. Reads opcodes only; runs nothing.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    found: set[str] = set()
+    if zipfile.is_zipfile(path):
+        # a damaged archive: what was found until there is what can be said
+        damage = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError)
+        with contextlib.suppress(*damage), zipfile.ZipFile(path) as archive:
+            for name in (name for name in archive.namelist() if name.endswith(".pkl")):
+                with archive.open(name) as stream:
+                    found.update(_globals_of_stream(stream))
+    else:
+        with path.open("rb") as stream:
+            # a legacy file is several pickles in a row: magic number, version, system, object, storage keys
+            while stream.peek(1)[:1] == b"\x80" and stream.peek(2)[1:2] <= bytes([pickle.HIGHEST_PROTOCOL]):
+                found.update(_globals_of_stream(stream))
+    return found
+
+
+def _globals_of_stream(stream: IO[bytes]) -> Iterator[str]:
+    strings: list[str] = []
+    memo: dict[int, str] = {}
+    try:
+        for opcode, argument, _ in pickletools.genops(stream):
+            if opcode.name in ("GLOBAL", "INST"):
+                yield str(argument).replace(" ", ".")
+            elif opcode.name == "STACK_GLOBAL":
+                yield ".".join(strings[-2:])
+            elif isinstance(argument, str):
+                strings.append(argument)
+            elif opcode.name == "MEMOIZE" and strings:
+                memo[len(memo)] = strings[-1]
+            elif opcode.name in ("BINGET", "LONG_BINGET", "GET") and isinstance(argument, int) and argument in memo:
+                strings.append(memo[argument])
+    except (ValueError, EOFError, UnicodeDecodeError, IndexError, OverflowError, struct.error):
+        return  # a damaged pickle: what was found until here is what can be said
+
+
+def _zip_kind(path: Path) -> FileKind:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return FileKind.TORCH_ZIP  # truncated: its index, which lies at the end, is missing; reading it will say so
+    inner = {name.partition("/")[2] for name in names}
+    if "constants.pkl" in inner and any(name.startswith("code/") for name in inner):
+        return FileKind.TORCHSCRIPT
+    return FileKind.TORCH_ZIP if "data.pkl" in inner else FileKind.ZIP
+
+
+def _first_pickle_is_magic(path: Path) -> bool:
+    with path.open("rb") as stream:
+        head = stream.read(32)
+    try:
+        return any(argument == _LEGACY_MAGIC for _, argument, _ in pickletools.genops(head))
+    except (ValueError, EOFError, IndexError, struct.error):
+        return False
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(path)
+    except OSError:
+        return False

@@ -1,0 +1,145 @@
+"""Read the tensors of a checkpoint without running anything that lies in it.
+
+safetensors files are mapped into memory; torch pickles go through `torch.load(weights_only=True)`, which builds tensors
+and plain containers and refuses every other import. What it refuses is named in the error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pretrainps.checkpoint.kinds import FileKind, kind_of, pickled_globals, safetensors_header
+from pretrainps.errors import CheckpointFormatError
+
+Tensors = dict[str, Tensor]
+
+_HARMLESS = re.compile(
+    r"collections\.(OrderedDict|Counter|defaultdict)"
+    r"|torch\.(\w*Storage|Size|Tensor|device|dtype|_utils\._rebuild\w+|_tensor\._rebuild\w+|nn\.parameter\.Parameter)"
+    r"|argparse\.Namespace|_codecs\.encode"
+)
+_REFUSED = {
+    FileKind.HTML: "it is a web page, not a weight file: the download met a login, quota or error page. Fetch it again.",
+    FileKind.EMPTY: "it is empty. Fetch it again.",
+    FileKind.TORCHSCRIPT: "it is a TorchScript program, which is code. Ask for the plain state dict.",
+    FileKind.TAR: "it is a tar archive. Unpack it and give the checkpoint inside.",
+    FileKind.ZIP: "it is a zip archive without a torch checkpoint. Unpack it and give the checkpoint inside.",
+    FileKind.UNKNOWN: "it is neither safetensors nor a torch checkpoint.",
+}
+
+_DAMAGED = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+)
+"""What torch's restricted unpickler ends in when the stream is damaged or asks for more than it allows."""
+
+
+def read_object(path: Path) -> Any:
+    """Return what a checkpoint holds: a dictionary of tensors, or the dictionary around it.
+
+    Args:
+        path: A .safetensors file, or a .pth/.pt/.pth.tar/.bin/.ckpt of any torch version. Tensors land on the CPU.
+
+    Raises:
+        CheckpointFormatError: not a checkpoint, damaged, or a pickle that wants to import more than tensors need.
+        OSError: the file cannot be opened.
+    """
+    kind = kind_of(path)
+    if kind in _REFUSED:
+        raise CheckpointFormatError(f"{path}: {_REFUSED[kind]}")
+    if kind is FileKind.SAFETENSORS:
+        safetensors_header(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise CheckpointFormatError(f"{path}: damaged safetensors file ({error}). Fetch it again.") from error
+    return _read_pickle(path, kind)
+
+
+def _read_pickle(path: Path, kind: FileKind) -> Any:
+    for encoding in ("utf-8", "latin1"):  # Python 2 pickles may hold byte strings that are not UTF-8
+        try:
+            # a Namespace of command-line options (SOLIDER, DINO) is a plain record; its class does nothing on loading
+            with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return torch.load(
+                    path,
+                    map_location="cpu",
+                    weights_only=True,
+                    mmap=True if kind is FileKind.TORCH_ZIP else None,
+                    encoding=encoding,
+                )
+        except UnicodeDecodeError:
+            continue
+        except _DAMAGED as error:
+            _explain(path, error)
+    raise CheckpointFormatError(f"{path}: its text is in no known encoding.")
+
+
+def _explain(path: Path, error: Exception) -> NoReturn:
+    named = re.findall(r"(?:GLOBAL|global:?|class) `?([A-Za-z_][\w.]*\.[\w]+)", str(error))
+    refused = sorted(name for name in pickled_globals(path) | set(named) if not _HARMLESS.fullmatch(name))
+    refused = [name for name in refused if not name.startswith("torch.serialization")]
+    if refused and isinstance(error, pickle.UnpicklingError):
+        raise CheckpointFormatError(
+            f"{path}: refused. Unpickling this file would run {', '.join(refused[:5])}, which loading tensors does not "
+            "need; nothing of it was run. If you trust its author, ask for a safetensors file or a plain state dict."
+        ) from error
+    reason = (str(error).splitlines() or [""])[0]
+    raise CheckpointFormatError(f"{path}: truncated or damaged ({type(error).__name__}: {reason}). Fetch it again.") from error
+
+
+def read_tensors(path: Path, wrapper: tuple[str, ...] = ()) -> Tensors:
+    """Return a checkpoint's tensors, found by a declared rule.
+
+    Args:
+        path: The checkpoint, see `read_object`.
+        wrapper: Dictionary keys to descend, outermost first. A safetensors file cannot have one, so there it is not used.
+
+    Raises:
+        CheckpointFormatError: see `read_object`; or a wrapper key is missing, or an entry is no tensor.
+        OSError: the file cannot be opened.
+    """
+    found = read_object(path)
+    if kind_of(path) is not FileKind.SAFETENSORS:
+        for depth, key in enumerate(wrapper):
+            if not isinstance(found, Mapping) or key not in found:
+                raise CheckpointFormatError(
+                    f"{path}: expected the tensors under {' > '.join(wrapper[: depth + 1])!r}, found {_describe(found)}. "
+                    f"`pretrainps inspect {path}` shows what the file is."
+                )
+            found = found[key]
+    if not isinstance(found, Mapping):
+        raise CheckpointFormatError(f"{path}: expected a dictionary of tensors, found {_describe(found)}.")
+    strange = [str(key) for key, value in found.items() if not isinstance(value, Tensor) or not isinstance(key, str)]
+    if strange:
+        raise CheckpointFormatError(
+            f"{path}: {len(strange)} entries are no tensors ({', '.join(strange[:5])}). "
+            f"`pretrainps inspect {path}` shows what the file is."
+        )
+    return dict(found)
+
+
+def _describe(found: Any) -> str:
+    if isinstance(found, Mapping):
+        keys = [str(key) for key in found]
+        return f"a dictionary with {', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''}" if keys else "an empty dictionary"
+    return f"a {type(found).__name__}"

@@ -1,0 +1,157 @@
+"""Compare a file's tensors with a model's, and say in full how they fit."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from pretrainps.errors import StateDictMismatchError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadReport:
+    """How a checkpoint fitted a model: each tensor of either side is in exactly one list."""
+
+    name: str
+    matched: tuple[str, ...]
+    """In both, with the same shape."""
+    expected_missing: tuple[str, ...] = ()
+    """In the model only, declared: they keep their initial values."""
+    ignored: tuple[str, ...] = ()
+    """In the file only, declared (a classifier over ImageNet's classes, say)."""
+    missing: tuple[str, ...] = ()
+    """In the model only, undeclared."""
+    unexpected: tuple[str, ...] = ()
+    """In the file only, undeclared."""
+    wrong_shape: tuple[tuple[str, Shape, Shape], ...] = ()
+    """In both: (key, shape in the file, shape in the model)."""
+    new: tuple[str, ...] = ()
+    """Tensors of a head that was asked for on top, freshly initialised; no file was meant to fill them."""
+    parameters_loaded: int = 0
+    """Learned parameters filled from the file; batch-norm statistics are not counted."""
+    parameters: int = 0
+    """Learned parameters of the part of the model that the file is for."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing undeclared was found."""
+        return not (self.missing or self.unexpected or self.wrong_shape)
+
+    @property
+    def share(self) -> float:
+        """Share of the parameters filled from the file, 0 to 1."""
+        return self.parameters_loaded / self.parameters if self.parameters else 0.0
+
+    def __str__(self) -> str:
+        model_side = len(self.matched) + len(self.expected_missing) + len(self.missing) + len(self.wrong_shape)
+        # rounded down, for 99.99 % is not 100 %
+        percent = f"{int(self.share * 10000) / 100:g} %"
+        lines = [
+            f"{self.name}: {len(self.matched)} of {model_side} tensors matched, "
+            f"{self.parameters_loaded:,} of {self.parameters:,} parameters ({percent})"
+        ]
+        for label, keys in (
+            ("not in the file, as declared", self.expected_missing),
+            ("in the file and not used, as declared", self.ignored),
+            ("new, freshly initialised", self.new),
+            ("MISSING from the file", self.missing),
+            ("UNEXPECTED in the file", self.unexpected),
+        ):
+            if keys:
+                lines.append(f"  {label}: {len(keys)} ({_some(keys)})")
+        for key, found, wanted in self.wrong_shape[:5]:
+            lines.append(f"  WRONG SHAPE: {key} is {list(found)} in the file and {list(wanted)} in the model")
+        if len(self.wrong_shape) > 5:
+            lines.append(f"  WRONG SHAPE: {len(self.wrong_shape) - 5} more")
+        return "\n".join(lines)
+
+
+def compare(
+    model: nn.Module,
+    found: Mapping[str, Tensor],
+    *,
+    name: str,
+    ignored: Iterable[str] = (),
+    expected_missing: Iterable[str] = (),
+) -> LoadReport:
+    """Compare a state dict with a model, by key and shape. Loads nothing.
+
+    Args:
+        model: What is to be filled; its tensors may lie on the meta device.
+        found: The file's tensors, in the model's key layout.
+        name: The model's name, for the report.
+        ignored: Keys that were declared unwanted and left out of `found`; reported as such.
+        expected_missing: Shell patterns of model keys that the file may lack.
+    """
+    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    learned = {key: value.numel() for key, value in model.named_parameters()}
+    matched = [key for key, shape in wanted.items() if key in found and tuple(found[key].shape) == shape]
+    absent = [key for key in wanted if key not in found]
+    patterns = tuple(expected_missing)
+    excused = {key for key in absent if any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)}
+    return LoadReport(
+        name=name,
+        matched=tuple(matched),
+        expected_missing=tuple(key for key in absent if key in excused),
+        ignored=tuple(ignored),
+        missing=tuple(key for key in absent if key not in excused),
+        unexpected=tuple(key for key in found if key not in wanted),
+        wrong_shape=tuple(
+            (key, tuple(found[key].shape), shape)
+            for key, shape in wanted.items()
+            if key in found and tuple(found[key].shape) != shape
+        ),
+        parameters_loaded=sum(learned.get(key, 0) for key in matched),
+        parameters=sum(learned.values()),
+    )
+
+
+def require_complete(report: LoadReport, origin: str) -> None:
+    """Raise unless everything undeclared matched.
+
+    Args:
+        report: The outcome of `compare`.
+        origin: Where the tensors came from, for the message.
+
+    Raises:
+        StateDictMismatchError: with the report, and a guess at the cause.
+    """
+    if report.ok:
+        return
+    raise StateDictMismatchError(
+        f"{origin} does not fit the model, and nothing was loaded.\n{report}\n{_guess(report)}", report
+    )
+
+
+def _guess(report: LoadReport) -> str:
+    if report.missing and report.unexpected:
+        for prefix in _prefixes(report.unexpected):
+            stripped = {key.removeprefix(prefix) for key in report.unexpected}
+            if stripped & set(report.missing):
+                return f"Every key carries the prefix {prefix!r}, which is not declared for this file: strip it, or declare it."
+    heads = [key for key in report.unexpected if key.rpartition(".")[2] in ("weight", "bias")]
+    if not report.missing and heads and len(heads) == len(report.unexpected):
+        return (
+            f"The file has more than the model: {_some(heads)}, perhaps a classifier. "
+            "Build the model with that head, or declare those keys as ignored."
+        )
+    return "It may be another architecture or key layout: `pretrainps inspect FILE` says what a file is."
+
+
+def _prefixes(keys: tuple[str, ...]) -> list[str]:
+    """Return the dotted prefixes that all keys share: `a.`, `a.b.`, ..."""
+    shared: list[str] = []
+    for parts in zip(*(key.split(".")[:-1] for key in keys), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return [".".join(shared[: n + 1]) + "." for n in range(len(shared))]
+
+
+def _some(keys: tuple[str, ...] | list[str]) -> str:
+    return ", ".join(keys[:4]) + (", ..." if len(keys) > 4 else "")

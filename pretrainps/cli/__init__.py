@@ -1,0 +1,3 @@
+"""The `pretrainps` command."""
+
+from pretrainps.cli.main import main as main

@@ -1,0 +1,65 @@
+"""Parse the command line and run the command, turning our errors into one message and an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from pretrainps._version import __version__
+from pretrainps.cli import models, pictures, weights
+from pretrainps.cli.output import note
+from pretrainps.errors import PretrainPSError
+
+EPILOG = """\
+first steps:
+  pretrainps demo                                  the whole way, offline, in half a minute
+  pretrainps list "*-hybrid"                       which weights there are
+  pretrainps info resnet50-hybrid                  where they come from, and on what terms
+  pretrainps embed photos/ --model resnet50-hybrid vectors of person crops, and how alike they are
+  pretrainps inspect some.pth                      what a weight file is, without running it
+
+environment:
+  PRETRAINPS_HOME      cache folder (default ~/.cache/pretrainps)
+  PRETRAINPS_OFFLINE   1: never use the network
+  HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and HTTPS_PROXY are respected
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command."""
+    parser = argparse.ArgumentParser(
+        prog="pretrainps",
+        description="A pre-trained model hub for person search: find, verify, load and use pre-trained weights.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"pretrainps {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (models, weights, pictures):
+        module.add_commands(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status: 0 done, 1 failed with a message, 2 wrong usage, 130 interrupted.
+
+    Args:
+        argv: The arguments after the program's name; by default those of the process.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+    except PretrainPSError as error:
+        note(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        note("interrupted; nothing half-written was kept")
+        return 130
+    except BrokenPipeError:
+        # the reader of our output has left (| head): end quietly, and keep Python from complaining while it shuts down
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return status

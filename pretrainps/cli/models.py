@@ -1,0 +1,169 @@
+"""`list`, `info`, `download`, `cache`: which models there are, and which lie here. None of them imports torch."""
+
+from __future__ import annotations
+
+import argparse
+
+from pretrainps.cli.output import megabytes, note, say, say_json, table
+from pretrainps.registry import ModelSpec, find_spec, list_models, registry, spec_to_mapping
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this module's commands to the parser."""
+    parser = commands.add_parser("list", help="list the models, by wildcard", description="List the registered models.")
+    parser.add_argument("pattern", nargs="?", default="*", help='wildcard, such as "resnet*" (quote it)')
+    parser.add_argument("--task", choices=("backbone", "detector"), help="only models for this")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.set_defaults(run=_list)
+
+    parser = commands.add_parser(
+        "info",
+        help="everything known about a model",
+        description="Show where a model comes from, its licence and its input.",
+    )
+    parser.add_argument("name", help="a registered name, timm:NAME, file:PATH or hf:owner/repo[@REVISION]")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.set_defaults(run=_info)
+
+    parser = commands.add_parser(
+        "download",
+        help="fetch and verify a model's file",
+        description="Fetch a model's file into the cache, verify it, and print its path. A cached file is hashed again.",
+    )
+    parser.add_argument("name", nargs="+", help="as for info")
+    parser.add_argument("--force", action="store_true", help="download again although it is cached; a pin still holds")
+    parser.add_argument("--offline", action="store_true", default=None, help="only check what is cached")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(run=_download)
+
+    parser = commands.add_parser(
+        "cache",
+        help="show or clean the cache",
+        description="Show what lies in the cache, or remove a model from it.",
+        epilog="The sha256 pinned at a model's first download outlives its files; --forget-pin removes it too.",
+    )
+    parser.add_argument("action", nargs="?", default="show", choices=("show", "path", "remove"))
+    parser.add_argument("name", nargs="*", help="models to remove")
+    parser.add_argument(
+        "--forget-pin", action="store_true", help="with remove: trust the next download as if it were the first"
+    )
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.set_defaults(run=_cache)
+
+
+def _list(args: argparse.Namespace) -> int:
+    names = list_models(args.pattern, task=args.task)
+    specs = registry()
+    if args.json:
+        say_json([{"name": name, **spec_to_mapping(specs[name])} for name in names])
+        return 0
+    if not names:
+        note(f"no model matches {args.pattern!r}; `pretrainps list` shows all.")
+        return 1
+    say(table(("name", "task", "parameters", "input", "licence", "title"), [_row(specs[name]) for name in names]))
+    return 0
+
+
+def _row(spec: ModelSpec) -> tuple[str, ...]:
+    parameters = f"{spec.parameters / 1e6:.1f} M" if spec.parameters else ""
+    return spec.name, spec.task, parameters, f"{spec.input.colour} ({spec.input.status})", spec.licence.id, spec.title
+
+
+def _info(args: argparse.Namespace) -> int:
+    if ":" in args.name:
+        from pretrainps.names import resolve
+
+        spec = resolve(args.name)
+    else:
+        spec = find_spec(args.name)
+    if args.json:
+        say_json({"name": spec.name, **spec_to_mapping(spec)})
+        return 0
+    from pretrainps.store import Cache
+
+    cache = Cache()
+    record, pin = cache.record(spec.name), cache.pin(spec.name)
+    known = spec.sha256 or (f"{spec.sha256_prefix}... (first digits, by its publisher)" if spec.sha256_prefix else None)
+    pinned = f"{pin.sha256} (pinned at first download, {pin.time[:10]})" if pin else "unknown; will be pinned at first download"
+    c = spec.input
+    lines = [
+        ("name", spec.name),
+        ("what", spec.title),
+        ("", spec.summary),
+        ("architecture", spec.arch + (f" {spec.arch_options}" if spec.arch_options else "")),
+        ("parameters", f"{spec.parameters:,}" if spec.parameters else "not stated"),
+        *(("source" if index == 0 else "", str(source)) for index, source in enumerate(spec.sources)),
+        ("sha256", spec.sha256 or (f"{known}" if known and not pin else pinned)),
+        ("in the cache", str(cache.folder(spec.name) / record.file) if record else "no"),
+        ("input", f"{c.colour.upper()} in 0..{c.scale:g}, mean {c.mean}, std {c.std}, crops {c.size[0]}x{c.size[1]}"),
+        ("", f"{c.status}: {c.evidence}"),
+        ("licence", f"{spec.licence.id}, stated in {spec.licence.stated_in}"),
+        ("", spec.licence.note),
+        ("authors", spec.provenance.authors),
+        ("paper", spec.provenance.paper),
+        ("more", spec.provenance.url),
+        ("", spec.provenance.note),
+        *(
+            ("results" if index == 0 else "", f"{r.dataset} {r.metric} {r.value:g}, {r.model} [{r.source}]")
+            for index, r in enumerate(spec.results)
+        ),
+    ]
+    say("\n".join(f"{label:13} {text}" for label, text in lines if text))
+    return 0
+
+
+def _download(args: argparse.Namespace) -> int:
+    from pretrainps.names import resolve
+    from pretrainps.store import Cache, fetch
+
+    cache = Cache()
+    for name in args.name:
+        spec = resolve(name, cache=cache, offline=args.offline, progress=not args.quiet)
+        fetched = fetch(spec, cache=cache, offline=args.offline, progress=not args.quiet, verify=True, force=args.force)
+        say(str(fetched.path))
+        note(f"sha256 {fetched.sha256}, from {fetched.source}")
+    return 0
+
+
+def _cache(args: argparse.Namespace) -> int:
+    from pretrainps.store import Cache
+
+    cache = Cache()
+    if args.action == "path":
+        say(str(cache.root))
+        return 0
+    if args.action == "remove":
+        return _remove(args)
+    entries = [(name, cache.record(name), cache.size(name)) for name in cache.names()]
+    if args.json:
+        say_json(
+            {
+                "root": str(cache.root),
+                "models": [
+                    {"name": name, "bytes": size, "sha256": record.sha256 if record else None} for name, record, size in entries
+                ],
+            }
+        )
+        return 0
+    rows = [(name, megabytes(size), record.sha256[:16] if record else "incomplete") for name, record, size in entries]
+    say(f"{cache.root}: {megabytes(sum(size for _, _, size in entries))}")
+    if rows:
+        say(table(("model", "size", "sha256"), rows))
+    return 0
+
+
+def _remove(args: argparse.Namespace) -> int:
+    from pretrainps.errors import ArgumentError
+    from pretrainps.store import Cache
+
+    cache = Cache()
+    known = set(cache.names())
+    if not args.name:
+        raise ArgumentError("which model? `pretrainps cache` shows those that are there.")
+    for name in args.name:
+        pinned = args.forget_pin and cache.pin_path(name).exists()
+        if name not in known and not pinned:
+            note(f"{name} is not in the cache")
+            continue
+        say(f"removed {name}: {megabytes(cache.remove(name, forget_pin=args.forget_pin))}" + (" and its pin" if pinned else ""))
+    return 0

@@ -1,0 +1,90 @@
+"""`embed`, `demo`: pictures in, vectors and comparisons out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pretrainps.cli.output import note, say, say_json
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this module's commands to the parser."""
+    parser = commands.add_parser(
+        "embed",
+        help="turn person crops into vectors and compare them",
+        description="Embed image files, each as one crop, and print how alike they are.",
+        epilog="example: pretrainps embed crops/ --model resnet50-hybrid -o vectors.safetensors",
+    )
+    parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of them")
+    parser.add_argument("--model", default="resnet50-hybrid", help="as for info (default: %(default)s)")
+    parser.add_argument("-o", "--output", type=Path, help="also write the vectors: FILE.safetensors or FILE.npy")
+    parser.add_argument("--batch-size", type=int, default=32, help="images a forward pass (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
+    parser.add_argument("--offline", action="store_true", default=None, help="never use the network")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar, no load report")
+    parser.add_argument("--json", action="store_true", help="machine-readable output, with the vectors")
+    parser.set_defaults(run=_embed)
+
+    parser = commands.add_parser(
+        "demo",
+        help="the whole way from a weight file to embeddings, offline",
+        description="Write a file of the published weights' structure with random values, take it through safe reading, load "
+        "report, conversion and cache into a backbone, and embed pictures with it. Needs no network, leaves nothing behind.",
+    )
+    parser.add_argument("--images", type=Path, help="folder of pictures to embed (default: a few drawn figures)")
+    parser.add_argument("--model", default="resnet50-hybrid", help="whose structure to use (default: %(default)s)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.set_defaults(run=_demo)
+
+
+def _embed(args: argparse.Namespace) -> int:
+    from pretrainps.embedding import embed
+    from pretrainps.errors import ArgumentError
+    from pretrainps.heads import CropModel
+    from pretrainps.images import find_images
+    from pretrainps.loading import load
+
+    if args.batch_size < 1:
+        raise ArgumentError("--batch-size must be at least 1.")
+    if args.output is not None and args.output.suffix not in (".safetensors", ".npy"):
+        raise ArgumentError(f"{args.output}: the ending says the format; use .safetensors or .npy.")
+    images = find_images(args.images)
+    model = load(args.model, head="embedding", device=args.device, offline=args.offline, progress=not args.quiet)
+    if not isinstance(model, CropModel):
+        raise ArgumentError(f"{args.model} is no model for crops.")
+    if not args.quiet:
+        note(str(model.load_report))
+    result = embed(model, images, batch_size=args.batch_size, progress=not args.quiet)
+    if args.output is not None:
+        _write_vectors(args.output, result.vectors, [str(path) for path in result.paths])
+    if args.json:
+        say_json(result.to_json())
+    else:
+        say(result.table())
+    for _, reason in result.failures:
+        note(f"not read: {reason}")
+    return 0
+
+
+def _write_vectors(path: Path, vectors: object, images: list[str]) -> None:
+    import numpy as np
+    import torch
+
+    from pretrainps.checkpoint import write_safetensors
+    from pretrainps.store.files import new_file
+
+    if not isinstance(vectors, torch.Tensor):
+        raise TypeError(f"expected a tensor, got {type(vectors).__name__}")
+    if path.suffix == ".safetensors":
+        write_safetensors({"vectors": vectors}, path, {"images": images})
+        return
+    with new_file(path) as temporary, temporary.open("wb") as file:
+        np.save(file, vectors.numpy())
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from pretrainps.demo import run_demo
+
+    run_demo(args.model, images=args.images, say=say, progress=not args.quiet)
+    return 0

@@ -1,0 +1,97 @@
+"""`inspect`, `export-weights`, `check-input`: weight files, what they are and what they want."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pretrainps.cli.output import note, say, say_json
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this module's commands to the parser."""
+    parser = commands.add_parser(
+        "inspect",
+        help="say what a weight file is, without running it",
+        description="Say what a weight file is: format, architecture, key layout, and what it would load into. "
+        "Nothing in the file is run.",
+    )
+    parser.add_argument("file", type=Path, nargs="+")
+    parser.add_argument("--json", action="store_true", help="machine-readable output, with every key and shape")
+    parser.set_defaults(run=_inspect)
+
+    parser = commands.add_parser(
+        "export-weights",
+        help="write a backbone under another code base's names",
+        description="Write a model's backbone so that another code base loads it with no backbone key missing or left over.",
+        epilog="layouts: torchvision, timm, mmdet, detectron2 (.pkl), nae, seqnet for ResNets; mmdet for ShuffleNetV1; solider "
+        "for SOLIDER's Swins; timm for timm models; native for our own names.  example: pretrainps export-weights "
+        "resnet50-hybrid --layout detectron2 -o R50-hybrid.pkl",
+    )
+    parser.add_argument("name", help="a registered name, timm:NAME, file:PATH or hf:owner/repo[@REVISION]")
+    parser.add_argument("--layout", required=True, help="whose key names to use")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="FILE.pth, .pt, .safetensors, or .pkl for detectron2")
+    parser.add_argument("--offline", action="store_true", default=None, help="never use the network")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(run=_export)
+
+    parser = commands.add_parser(
+        "check-input",
+        help="find out from the weights how a network wants its pixels",
+        description="Settle a network's colour order and pixel scaling by comparing its first batch norm's statistics with "
+        "those of your pictures under each convention.",
+    )
+    parser.add_argument("name", help="a registered name, file:PATH or hf:owner/repo[@REVISION]")
+    parser.add_argument("--images", type=Path, required=True, help="folder of ordinary colour pictures, some dozens")
+    parser.add_argument("--offline", action="store_true", default=None, help="never use the network")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.set_defaults(run=_check_input)
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from pretrainps.inspection import inspect
+
+    found = [inspect(path) for path in args.file]
+    if args.json:
+        say_json([one.to_json() for one in found])
+    else:
+        say("\n\n".join(str(one) for one in found))
+    return 1 if any(one.problem for one in found) else 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from pretrainps.export import export_weights
+    from pretrainps.loading import load
+
+    model = load(args.name, offline=args.offline, progress=not args.quiet)
+    layout = export_weights(model, args.layout, args.output)
+    note(str(model.load_report))
+    say(f"{args.output}: {layout.name} layout, {args.output.stat().st_size / 1e6:.1f} MB")
+    if layout.use:
+        say(f"use it: {layout.use.replace('FILE', str(args.output))}")
+    c = model.spec.input
+    say(f"its input: {c.colour.upper()} in 0..{c.scale:g}, mean {c.mean}, std {c.std} ({c.status})")
+    return 0
+
+
+def _check_input(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from pretrainps.check_input import check_input
+    from pretrainps.images import find_images
+    from pretrainps.loading import load
+
+    model = load(args.name, offline=args.offline)
+    result = check_input(model, find_images([args.images]))
+    if args.json:
+        say_json(
+            {
+                "candidates": [asdict(c) for c in result.candidates],
+                "colour_settled": result.colour_settled,
+                "scaling_settled": result.scaling_settled,
+                "agrees_with_spec": result.agrees,
+            }
+        )
+    else:
+        say(str(result))
+    return 0

@@ -1,0 +1,76 @@
+"""Every exception of the package. Each message says what happened, where, and what to do next.
+
+All derive from `PretrainPSError`; most derive from a built-in as well, so that code which knows nothing of this package
+(`except OSError`) still behaves.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pretrainps.checkpoint.report import LoadReport
+
+
+class PretrainPSError(Exception):
+    """Base of every error raised on purpose by `pretrainps`."""
+
+
+class UnknownModelError(PretrainPSError, LookupError):
+    """A model name that no registry knows; carries the nearest names in `suggestions`."""
+
+    def __init__(self, message: str, *, suggestions: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.suggestions = suggestions
+
+
+class RegistryError(PretrainPSError, ValueError):
+    """A registry file that does not follow the schema, or two entries that collide."""
+
+
+class ArgumentError(PretrainPSError, ValueError):
+    """An argument that cannot be right, whatever the files say."""
+
+
+class CacheError(PretrainPSError, OSError):
+    """The cache directory cannot be used: read-only, full, or not a directory."""
+
+
+class WeightsUnavailableError(PretrainPSError, OSError):
+    """No source gave the file; the message lists every source tried and how to place the file by hand."""
+
+
+class OfflineError(WeightsUnavailableError):
+    """The file is not in the cache and the network may not be used."""
+
+
+class GatedWeightsError(WeightsUnavailableError):
+    """The source answers, but asks for a login or for accepted terms first."""
+
+
+class IntegrityError(PretrainPSError, OSError):
+    """A file whose size or sha256 is not the expected one."""
+
+
+class CheckpointFormatError(PretrainPSError, ValueError):
+    """A file that is no readable checkpoint: HTML, truncated, or a pickle that asks to run code."""
+
+
+class StateDictMismatchError(PretrainPSError, ValueError):
+    """The file and the model differ in a way the spec does not declare; carries the `LoadReport` in `report`."""
+
+    def __init__(self, message: str, report: LoadReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class LayoutError(PretrainPSError, ValueError):
+    """A key layout that is unknown, or that cannot express this model."""
+
+
+class UnsupportedModelError(PretrainPSError, ValueError):
+    """A model that exists but cannot be used for what was asked (no stride-16 map, no batch norm, ...)."""
+
+
+class ImageError(PretrainPSError, OSError):
+    """An image that cannot be read."""

@@ -1,0 +1,70 @@
+"""Write a backbone's weights under another code base's key names."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretrainps.backbones import Backbone
+from pretrainps.checkpoint import write_safetensors
+from pretrainps.checkpoint.layouts import FAMILIES, Layout, layout_of
+from pretrainps.errors import ArgumentError, LayoutError
+from pretrainps.heads import CropModel
+from pretrainps.store.files import new_file
+
+SUFFIXES = (".pth", ".pt", ".pkl", ".safetensors")
+
+
+def layout_names() -> list[str]:
+    """Return the names of all key layouts of all families."""
+    return sorted({name for layouts in FAMILIES.values() for name in layouts})
+
+
+def export_weights(model: Backbone | CropModel, layout: str, path: Path | str) -> Layout:
+    """Write a model's backbone so that another code base finds every backbone key it looks for.
+
+    Args:
+        model: The model; of one with a head, the backbone alone is written.
+        layout: The code base's key layout, see `layout_names`.
+        path: Where to. `.pth` and `.pt` are torch files with the tensors where that code base looks for them;
+            `.safetensors` holds the tensors alone; `.pkl` is detectron2's own format and for its layout only.
+
+    Returns:
+        The layout; its `use` says how the code base loads the file.
+
+    Raises:
+        LayoutError: the model's family does not know the layout.
+        ArgumentError: a file name whose ending does not fit.
+        CacheError: the folder cannot be written to, or the disk is full.
+    """
+    path = Path(path).expanduser()
+    backbone = model.backbone if isinstance(model, CropModel) else model
+    target = layout_of(backbone.family, layout)
+    if path.suffix not in SUFFIXES:
+        raise ArgumentError(f"{path.name}: the ending says the format; use one of {', '.join(SUFFIXES)}.")
+    if path.suffix == ".pkl" and target.suffix != ".pkl":
+        raise LayoutError(f"a .pkl file is detectron2's format, not that of {layout!r}. Write {path.with_suffix('.pth')}.")
+    native = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
+    tensors = target.from_native(native)
+    if path.suffix == ".safetensors":
+        write_safetensors(tensors, path)
+        return target
+    with new_file(path) as temporary:
+        if path.suffix == ".pkl":
+            arrays = {key: value.numpy() for key, value in tensors.items()}
+            document = {"model": arrays, "__author__": "pretrainps", "matching_heuristics": True}
+            temporary.write_bytes(pickle.dumps(document))
+        else:
+            # cloned, because torch.save would write the whole mapped file behind each tensor
+            torch.save(_wrapped({key: value.clone() for key, value in tensors.items()}, target.wrapper), temporary)
+    return target
+
+
+def _wrapped(tensors: Mapping[str, Any], wrapper: tuple[str, ...]) -> Mapping[str, Any]:
+    for key in reversed(wrapper):
+        tensors = {key: tensors}
+    return tensors

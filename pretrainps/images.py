@@ -1,0 +1,49 @@
+"""Find and read image files: any folder, any camera's rotation, errors that name the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pretrainps.errors import ArgumentError, ImageError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+
+def find_images(places: Iterable[Path | str]) -> list[Path]:
+    """Return the image files among files and folders (searched recursively), in order, each once.
+
+    Raises:
+        ArgumentError: a place does not exist, or there is no image at all.
+    """
+    found: dict[Path, None] = {}
+    for place in (Path(p).expanduser() for p in places):
+        if place.is_dir():
+            files = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            found.update(dict.fromkeys(files))
+        elif place.exists():
+            found[place] = None
+        else:
+            raise ArgumentError(f"{place} does not exist. Give image files, or a folder of them.")
+    if not found:
+        raise ArgumentError(f"no images found. Looked for {', '.join(sorted(SUFFIXES))}.")
+    return list(found)
+
+
+def read_image(path: Path) -> Image.Image:
+    """Return an image as RGB, turned upright by its EXIF orientation.
+
+    Raises:
+        ImageError: missing, no image, or damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError as error:
+        raise ImageError(f"{path} does not exist.") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path} is no image, or of a kind that Pillow cannot read.") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path} is damaged ({error}).") from error

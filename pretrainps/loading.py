@@ -1,0 +1,177 @@
+"""Load a model by name: fetch, read, map, compare, and only then fill it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from pretrainps.backbones import Backbone, build_backbone
+from pretrainps.checkpoint import LoadReport, compare, native_checkpoint, require_complete
+from pretrainps.errors import ArgumentError
+from pretrainps.heads import CropModel
+from pretrainps.names import resolve
+from pretrainps.preprocess import Preprocess, Size
+from pretrainps.registry.specs import HeadSpec, ModelSpec
+from pretrainps.store import Cache, fetch
+
+Head = Literal["embedding", "classifier"]
+
+
+def load(
+    name: str | ModelSpec,
+    *,
+    head: Head | None = None,
+    embedding_dim: int | None = None,
+    num_classes: int | None = None,
+    arch: str | None = None,
+    ignore: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+    offline: bool | None = None,
+    cache_dir: Path | str | None = None,
+    progress: bool = True,
+    verify: bool = False,
+) -> Backbone | CropModel:
+    """Load a pre-trained model, complete and verified, in eval mode.
+
+    Args:
+        name: `pretrainps list` shows the registered names; also `NAME@REVISION`, `timm:NAME`, `hf:owner/repo[@REVISION]`
+            and `file:PATH`. A `ModelSpec` is taken as it is.
+        head: `None` for a backbone that returns feature maps (or the head that was saved with the weights);
+            `"embedding"` for a unit vector a crop; `"classifier"` for class scores. A head that the file does not hold is
+            initialised at random and listed as new in the report.
+        embedding_dim: Width of a learned projection before the unit vector; `None` for the pooled features themselves.
+        num_classes: Number of classes, with `head="classifier"`.
+        arch: The architecture of a bare weight file whose keys do not tell.
+        ignore: Shell patterns of keys in the file that are known not to be wanted, such as a classifier's.
+        device: Where to put the model.
+        offline: Never use the network. `None` follows `PRETRAINPS_OFFLINE` and `HF_HUB_OFFLINE`.
+        cache_dir: Cache folder, instead of the environment's.
+        progress: Show progress bars.
+        verify: Hash a cached file again even though its size and time have not changed.
+
+    Returns:
+        The model; `.spec` says what it is and `.load_report` how the file fitted it.
+
+    Raises:
+        UnknownModelError: no such name.
+        WeightsUnavailableError: no source gave the file (`OfflineError`, `GatedWeightsError` among its kinds).
+        IntegrityError: a file is not the expected one.
+        CheckpointFormatError: unreadable, or a pickle that wants to run code.
+        StateDictMismatchError: file and model differ in anything undeclared.
+
+    Example:
+        >>> import pretrainps
+        >>> backbone = pretrainps.load("resnet50-hybrid")  # doctest: +SKIP
+        >>> maps = backbone(images)                        # doctest: +SKIP
+        >>> maps["c4"].shape                               # doctest: +SKIP
+        torch.Size([1, 1024, 56, 94])
+    """
+    cache = Cache(cache_dir)
+    spec = resolve(name, arch=arch, cache=cache, offline=offline, progress=progress)
+    wanted_head = _head_spec(head, embedding_dim, num_classes)
+    if ignore:
+        spec = replace(spec, file=replace(spec.file, ignored=(*spec.file.ignored, *ignore)))
+    # batch counters start at zero anyway; any other tensor that the file may lack needs its proper initial value
+    empty = all(pattern.endswith("num_batches_tracked") for pattern in spec.file.expected_missing)
+    backbone = build_backbone(spec.arch, spec.arch_options, empty=empty)
+    fetched = fetch(spec, cache=cache, offline=offline, progress=progress, verify=verify)
+    checkpoint = native_checkpoint(spec, fetched, backbone.family, cache)
+    model: Backbone | CropModel = backbone
+    new: tuple[str, ...] = ()
+    if spec.head is not None:
+        if wanted_head not in (None, spec.head):
+            raise ArgumentError(f"{spec.name} was saved with its own head ({spec.head}); load it without head=.")
+        model = CropModel(backbone, spec.head)
+    report = _fill(model, checkpoint.tensors, checkpoint.ignored, spec, str(fetched.path))
+    if spec.head is None and wanted_head is not None:
+        model = CropModel(backbone, wanted_head)
+        new = tuple(key for key in model.state_dict() if key.startswith("head."))
+    # what was loaded is now known by its hash, whatever was known before
+    model.spec = replace(spec, sha256=fetched.sha256, head=model.head_spec if isinstance(model, CropModel) else None)
+    model.load_report = replace(report, new=new)
+    return model.eval().to(device)
+
+
+def _head_spec(head: Head | None, embedding_dim: int | None, num_classes: int | None) -> HeadSpec | None:
+    if head is None:
+        if embedding_dim is not None or num_classes is not None:
+            raise ArgumentError("embedding_dim and num_classes need head='embedding' or head='classifier'.")
+        return None
+    if head == "classifier" and num_classes is None:
+        raise ArgumentError("head='classifier' needs num_classes=.")
+    if head == "classifier" and embedding_dim is not None:
+        raise ArgumentError("head='classifier' has no embedding_dim.")
+    if head == "embedding" and num_classes is not None:
+        raise ArgumentError("head='embedding' has no num_classes.")
+    if head not in ("embedding", "classifier"):
+        raise ArgumentError(f"head must be None, 'embedding' or 'classifier', not {head!r}.")
+    return HeadSpec(kind=head, embedding_dim=embedding_dim, num_classes=num_classes)
+
+
+def _fill(
+    model: nn.Module, tensors: dict[str, torch.Tensor], ignored: tuple[str, ...], spec: ModelSpec, origin: str
+) -> LoadReport:
+    """Compare, and load only if everything undeclared matched."""
+    report = compare(model, tensors, name=spec.name, ignored=ignored, expected_missing=spec.file.expected_missing)
+    require_complete(report, origin)
+    held = {key: tensors[key] for key in report.matched}
+    if report.expected_missing:
+        initial = model.state_dict()
+        for key in report.expected_missing:
+            held[key] = torch.zeros_like(initial[key], device="cpu") if initial[key].is_meta else initial[key]
+    # assigned, not copied: the parameters are the mapped file's own pages until something writes to them
+    model.load_state_dict(held, strict=True, assign=True)
+    return report
+
+
+def download(
+    name: str | ModelSpec,
+    *,
+    offline: bool | None = None,
+    cache_dir: Path | str | None = None,
+    progress: bool = True,
+    verify: bool = True,
+    force: bool = False,
+) -> Path:
+    """Fetch a model's weight file and return where it lies, verified.
+
+    Args:
+        name: A name as `load` takes it.
+        offline: Never use the network: only check what is cached.
+        cache_dir: Cache folder, instead of the environment's.
+        progress: Show a progress bar.
+        verify: Hash a cached file even though its size and time have not changed.
+        force: Download again although it is cached. A pinned sha256 still holds.
+
+    Raises:
+        UnknownModelError: no such name.
+        WeightsUnavailableError: no source gave the file.
+        IntegrityError: a file is not the expected one.
+    """
+    cache = Cache(cache_dir)
+    spec = resolve(name, cache=cache, offline=offline, progress=progress)
+    return fetch(spec, cache=cache, offline=offline, progress=progress, verify=verify, force=force).path
+
+
+def preprocess(name_or_model: str | ModelSpec | nn.Module, *, size: Size = "crop") -> Preprocess:
+    """Return the transform that belongs to a model's weights.
+
+    Args:
+        name_or_model: A name as `load` takes it, a spec, or a loaded model.
+        size: "crop" for the model's crop size, "scene" to keep each picture's own, or (height, width).
+
+    Raises:
+        UnknownModelError: no such name.
+        ArgumentError: a module that `pretrainps.load` did not return.
+    """
+    if isinstance(name_or_model, nn.Module):
+        spec = getattr(name_or_model, "spec", None)
+        if not isinstance(spec, ModelSpec):
+            raise ArgumentError("this module carries no spec: pretrainps.load did not return it. Give the model's name.")
+        return Preprocess(spec.input, size=size)
+    return Preprocess(resolve(name_or_model).input, size=size)

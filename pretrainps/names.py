@@ -1,0 +1,179 @@
+"""What a name stands for: `NAME[@REVISION]`, `timm:NAME`, `file:PATH`, `hf:OWNER/REPO[/FILE][@REVISION]`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pretrainps.errors import CheckpointFormatError, RegistryError, UnknownModelError, WeightsUnavailableError
+from pretrainps.registry import ModelSpec, find_spec, parse_spec
+from pretrainps.registry.specs import (
+    FileFormat,
+    HubSource,
+    InputConvention,
+    Licence,
+    LocalSource,
+    Provenance,
+    RemoteFile,
+)
+from pretrainps.store import Cache, fetch
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+FORMAT = 1
+"""Version of the `config.json` that `save_pretrained` writes."""
+
+
+def info(name: str) -> ModelSpec:
+    """Return everything known about a model before its weights are read.
+
+    For registered names this imports no torch and needs no network. `timm:` names ask timm, `file:` and `hf:` names look
+    at the file.
+
+    Raises:
+        UnknownModelError: no such model; names the nearest.
+
+    Example:
+        >>> import pretrainps
+        >>> pretrainps.info("resnet50-hybrid").parameters
+        23508032
+    """
+    return resolve(name)
+
+
+def resolve(
+    name: str | ModelSpec,
+    *,
+    arch: str | None = None,
+    cache: Cache | None = None,
+    offline: bool | None = None,
+    progress: bool = True,
+) -> ModelSpec:
+    """Return the spec that a name stands for.
+
+    Args:
+        name: A name in any of the forms above; a spec stands for itself.
+        arch: The architecture, for a bare weight file whose keys do not tell (a timm model's).
+        cache: Where files of `hf:` names are kept.
+        offline: Never use the network.
+        progress: Show a progress bar.
+
+    Raises:
+        UnknownModelError: no such model or architecture.
+        CheckpointFormatError: the file is no checkpoint, or of no known architecture.
+        WeightsUnavailableError: the file or repository is not there.
+    """
+    if isinstance(name, ModelSpec):
+        return name
+    kind, colon, rest = name.partition(":")
+    if colon and kind == "timm":
+        from pretrainps.backbones.timm_adapter import timm_spec
+
+        return timm_spec(rest)
+    if colon and kind == "file":
+        return _local(Path(rest).expanduser(), arch)
+    if colon and kind == "hf":
+        return _hub(name, rest, arch, cache or Cache(), offline, progress)
+    if colon:
+        raise UnknownModelError(f"unknown kind of name {kind!r} in {name!r}. Known: timm:, file:, hf:, or a registered name.")
+    return find_spec(name)
+
+
+def _local(path: Path, arch: str | None) -> ModelSpec:
+    if path.is_dir():
+        config, weights = path / CONFIG, path / WEIGHTS
+        for file in (config, weights):
+            if not file.is_file():
+                raise WeightsUnavailableError(
+                    f"{path} has no {file.name}. Give a folder written by save_pretrained, or a weight file."
+                )
+        spec = _saved(_read_json(config), str(config))
+        return replace(spec, name=f"file:{path}", sources=(LocalSource(path=str(weights)),), sha256=spec.sha256)
+    if not path.is_file():
+        raise WeightsUnavailableError(f"file:{path}: there is no such file. Check the path.")
+    return _recognised(f"file:{path}", path, LocalSource(path=str(path)), arch)
+
+
+def _hub(name: str, rest: str, arch: str | None, cache: Cache, offline: bool | None, progress: bool) -> ModelSpec:
+    path, _, revision = rest.partition("@")
+    parts = path.split("/")
+    if len(parts) < 2 or not all(parts):
+        raise UnknownModelError(f"{name!r} is no Hub name. Write hf:owner/repository, with @REVISION if you want one.")
+    repo, file = "/".join(parts[:2]), "/".join(parts[2:])
+    source = HubSource(repo=repo, file=file or CONFIG, revision=revision or "main")
+    fetched = fetch(
+        RemoteFile(name=f"{name}" if file else f"{name}/{CONFIG}", sources=(source,)),
+        cache=cache,
+        offline=offline,
+        progress=progress,
+    )
+    if file:
+        return _recognised(name, fetched.path, source, arch)
+    spec = _saved(_read_json(fetched.path), f"{name}/{CONFIG}")
+    # weights of the commit that the configuration came from, whatever the branch says by now
+    weights = replace(source, file=WEIGHTS, revision=fetched.commit or source.revision)
+    return replace(spec, name=name, sources=(weights,))
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RegistryError(f"{path}: not readable as JSON ({error}). Save the model again.") from error
+
+
+def _saved(config: Any, where: str) -> ModelSpec:
+    """Read the configuration that `save_pretrained` wrote."""
+    found = config.get("pretrainps") if isinstance(config, Mapping) else None
+    if not isinstance(found, Mapping) or "model" not in found:
+        raise UnknownModelError(
+            f"{where} was not written by pretrainps. For a bare weight file on the Hub write hf:owner/repository/FILE."
+        )
+    if found.get("format") != FORMAT:
+        raise RegistryError(
+            f"{where} has format {found.get('format')!r}, this version reads {FORMAT}. Update: pip install -U pretrainps."
+        )
+    return parse_spec(str(found.get("name", "unnamed")), found["model"], where)
+
+
+def _recognised(name: str, path: Path, source: HubSource | LocalSource, arch: str | None) -> ModelSpec:
+    """Make a spec for a bare weight file, from its own metadata or from its keys."""
+    from pretrainps.inspection import inspect
+
+    seen = inspect(path)
+    if seen.problem:
+        raise CheckpointFormatError(f"{path}: {seen.problem}")
+    if seen.saved_by_us is not None:
+        return replace(_saved({"pretrainps": seen.saved_by_us}, str(path)), name=name, sources=(source,), sha256=seen.sha256)
+    if arch is not None:
+        is_timm = arch.startswith("timm:")
+        known = seen.recognition if seen.recognition and seen.recognition.arch == arch else None
+        file = known.file if known else FileFormat(layout="timm" if is_timm else "native", wrapper=seen.wrapper)
+    elif seen.recognition is None:
+        raise CheckpointFormatError(
+            f"{path}: its keys complete no architecture known here. `pretrainps inspect {path}` shows them; "
+            "for a timm model give arch='timm:NAME'."
+        )
+    else:
+        arch, file = seen.recognition.arch, seen.recognition.file
+    return ModelSpec(
+        name=name,
+        title=path.name,
+        arch=arch,
+        summary="A weight file recognised by its keys.",
+        file=file,
+        sources=(source,),
+        sha256=seen.sha256,
+        input=InputConvention(
+            colour="rgb",
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+            status="assumed",
+            evidence="the file says nothing; `pretrainps check-input` can tell from batch-norm statistics",
+        ),
+        licence=Licence(id="other", stated_in="nowhere: the file says nothing"),
+        provenance=Provenance(authors="unknown", paper="unknown", url=str(source)),
+    )

@@ -1,0 +1,123 @@
+"""Save a model so that it loads back exactly, in a folder or on the Hub.
+
+A saved model is `model.safetensors` (reproducible bytes, the configuration repeated in its header), `config.json` and a
+model card. `pretrainps.load("file:FOLDER")` and `pretrainps.load("hf:owner/repository")` rebuild it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pretrainps._version import __version__
+from pretrainps.backbones import Backbone
+from pretrainps.cards import render_card
+from pretrainps.checkpoint import write_safetensors
+from pretrainps.errors import ArgumentError, GatedWeightsError, WeightsUnavailableError
+from pretrainps.heads import CropModel
+from pretrainps.names import CONFIG, FORMAT, WEIGHTS
+from pretrainps.registry import ModelSpec, spec_to_mapping
+from pretrainps.registry.specs import FileFormat, LocalSource
+from pretrainps.store.files import sha256_of, write_text
+
+
+def save_pretrained(model: Backbone | CropModel, folder: Path | str, *, spec: ModelSpec | None = None) -> Path:
+    """Write a model, its configuration and its card into a folder.
+
+    Args:
+        model: A model from `pretrainps.load`, trained further or not.
+        folder: Made if it does not exist; files of the same names are replaced, each in one step.
+        spec: What the model is; by default what it was loaded as.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ArgumentError: the model carries no spec and none is given.
+        CacheError: the folder cannot be written to, or the disk is full.
+    """
+    folder = Path(folder).expanduser()
+    spec = _description(model, spec)
+    write_safetensors(model.state_dict(), folder / WEIGHTS, {"config": _config(spec)})
+    spec = replace(spec, sha256=sha256_of(folder / WEIGHTS))
+    document = {"library_name": "pretrainps", "library_version": __version__, "pretrainps": _config(spec)}
+    write_text(folder / "README.md", render_card(spec))
+    write_text(folder / CONFIG, json.dumps(document, indent=2, sort_keys=True) + "\n")
+    return folder
+
+
+def push_to_hub(
+    model: Backbone | CropModel,
+    repo_id: str,
+    *,
+    spec: ModelSpec | None = None,
+    private: bool = False,
+    token: str | None = None,
+    message: str = "Upload model",
+) -> str:
+    """Save a model to a Hub repository, made if need be, in one commit.
+
+    Args:
+        model: A model from `pretrainps.load`, trained further or not.
+        repo_id: `owner/name`.
+        spec: What the model is; by default what it was loaded as.
+        private: Make a new repository private.
+        token: Hub token; by default the one that is logged in, or `HF_TOKEN`.
+        message: The commit message.
+
+    Returns:
+        The commit's 40-hex id: `pretrainps.load(f"hf:{repo_id}@{commit}")` gives this very model for ever.
+
+    Raises:
+        ArgumentError: the model carries no spec and none is given.
+        GatedWeightsError: the token is missing or does not allow it.
+        WeightsUnavailableError: the Hub does not answer.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx in 1.x, httpx2 in 2.x
+
+    with tempfile.TemporaryDirectory(prefix="pretrainps-") as folder:
+        save_pretrained(model, folder, spec=replace(_description(model, spec), name=repo_id.rpartition("/")[2]))
+        api = HfApi(token=token, library_name="pretrainps", library_version=__version__)
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            commit = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message)
+        except HfHubHTTPError as error:
+            if error.response.status_code in (401, 403):
+                raise GatedWeightsError(
+                    f"the Hub refuses to write to {repo_id} ({error.response.status_code}). Log in with `hf auth login`, "
+                    "or set HF_TOKEN to a token with write access."
+                ) from error
+            raise WeightsUnavailableError(f"the Hub answers {error.response.status_code} for {repo_id}: {error}") from error
+        except httpx.HTTPError as error:
+            raise WeightsUnavailableError(f"the Hub cannot be reached ({type(error).__name__}). Try again later.") from error
+    return commit.oid
+
+
+def _description(model: Backbone | CropModel, spec: ModelSpec | None) -> ModelSpec:
+    spec = spec or getattr(model, "spec", None)
+    if spec is None:
+        raise ArgumentError("this model was not loaded by pretrainps, so nothing is known of it: give spec=.")
+    backbone = model.backbone if isinstance(model, CropModel) else model
+    options = dict(spec.arch_options)
+    if "semantic_weight" in options:
+        options["semantic_weight"] = backbone.semantic_weight
+    return replace(
+        spec,
+        arch=backbone.arch,
+        arch_options=options,
+        head=model.head_spec if isinstance(model, CropModel) else None,
+        file=FileFormat(tensors=len(model.state_dict())),
+        sources=(LocalSource(path=WEIGHTS),),
+        sha256=None,
+        sha256_prefix=None,
+        published_size=None,
+    )
+
+
+def _config(spec: ModelSpec) -> dict[str, Any]:
+    return {"format": FORMAT, "name": spec.name, "model": spec_to_mapping(spec)}

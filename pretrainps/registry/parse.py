@@ -1,0 +1,166 @@
+"""Registry entries as plain mappings, both ways: TOML or JSON in, `ModelSpec` out, and back.
+
+Strict on purpose: an unknown key is a typing error that would otherwise lose a hash or a licence in silence.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pretrainps.errors import RegistryError
+from pretrainps.registry.specs import (
+    BundledSource,
+    DriveSource,
+    FileFormat,
+    HeadSpec,
+    HttpSource,
+    HubSource,
+    InputConvention,
+    Licence,
+    LocalSource,
+    ModelSpec,
+    Provenance,
+    Result,
+    Source,
+)
+
+SOURCE_KINDS: Mapping[str, type[Source]] = {
+    "hub": HubSource,
+    "https": HttpSource,
+    "drive": DriveSource,
+    "bundled": BundledSource,
+    "local": LocalSource,
+}
+_KIND_OF = {cls: kind for kind, cls in SOURCE_KINDS.items()}
+_SECTIONS: Mapping[str, type[Any]] = {
+    "input": InputConvention,
+    "licence": Licence,
+    "provenance": Provenance,
+    "head": HeadSpec,
+    "file": FileFormat,
+}
+
+T = TypeVar("T")
+
+
+def read_registry(path: Path | Traversable) -> dict[str, ModelSpec]:
+    """Read one registry file: a TOML with a `[models.NAME]` table an entry.
+
+    Raises:
+        RegistryError: the file is no TOML, or an entry breaks the schema; the message names file, entry and field.
+    """
+    where = getattr(path, "name", str(path))
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RegistryError(f"registry file {path}: cannot be read ({error}). Correct or remove it.") from error
+    stray = sorted(set(document) - {"models"})
+    if stray or not isinstance(document.get("models", {}), dict):
+        raise RegistryError(f"registry file {where}: expected only [models.NAME] tables, found {stray}.")
+    return {name: parse_spec(name, entry, where) for name, entry in document.get("models", {}).items()}
+
+
+def parse_spec(name: str, entry: object, where: str) -> ModelSpec:
+    """Build the spec of one entry.
+
+    Args:
+        name: The model's name.
+        entry: The mapping under `[models.NAME]`, or what `spec_to_mapping` returned.
+        where: The file it came from, for the message.
+
+    Raises:
+        RegistryError: a field is missing, unknown, of the wrong type, or has an impossible value.
+    """
+    label = f"{where}: {name}"
+    if not isinstance(entry, Mapping):
+        raise RegistryError(f"{label}: expected a table, found {type(entry).__name__}.")
+    values: dict[str, Any] = dict(entry)
+    for section, cls in _SECTIONS.items():
+        if values.get(section) is not None:
+            values[section] = _build(cls, values[section], f"{label}.{section}")
+    values["sources"] = tuple(_parse_source(s, f"{label}.sources") for s in _tables(values, "sources", label))
+    values["results"] = tuple(_build(Result, r, f"{label}.results") for r in _tables(values, "results", label))
+    return _build(ModelSpec, {**values, "name": name}, label)
+
+
+def spec_to_mapping(spec: ModelSpec) -> dict[str, Any]:
+    """Return the entry that `parse_spec` would read back as `spec`; JSON-ready, without the name."""
+    mapping = {key: value for key, value in asdict(spec).items() if key != "name"}
+    mapping["sources"] = [
+        {"kind": _KIND_OF[type(source)], **asdict(source)}  # which class it was is not in its fields
+        for source in spec.sources
+    ]
+    return {key: _plain(value) for key, value in mapping.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _tables(values: Mapping[str, Any], key: str, label: str) -> list[Any]:
+    found = values.get(key, [])
+    if not isinstance(found, list | tuple):
+        raise RegistryError(f"{label}.{key}: expected an array of tables.")
+    return list(found)
+
+
+def _parse_source(table: object, label: str) -> Source:
+    if not isinstance(table, Mapping) or "kind" not in table:
+        raise RegistryError(f"{label}: each source needs a kind, one of {', '.join(SOURCE_KINDS)}.")
+    cls = SOURCE_KINDS.get(table["kind"])
+    if cls is None:
+        raise RegistryError(f"{label}: unknown kind {table['kind']!r}; use one of {', '.join(SOURCE_KINDS)}.")
+    return _build(cls, {key: value for key, value in table.items() if key != "kind"}, label)
+
+
+def _build(cls: type[T], table: object, label: str) -> T:
+    """Make a dataclass from a mapping, checking names and types first."""
+    if isinstance(table, cls):
+        return table
+    if not isinstance(table, Mapping):
+        raise RegistryError(f"{label}: expected a table, found {type(table).__name__}.")
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(table) - set(known))
+    if unknown:
+        raise RegistryError(f"{label}: unknown field(s) {', '.join(unknown)}. Known: {', '.join(known)}.")
+    required = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
+    missing = sorted(required - set(table))
+    if missing:
+        raise RegistryError(f"{label}: field(s) {', '.join(missing)} missing.")
+    values = {key: _coerce(value, str(known[key].type), f"{label}.{key}") for key, value in table.items()}
+    try:
+        return cls(**values)
+    except RegistryError as error:
+        raise error if str(error).startswith(label) else RegistryError(f"{label}: {error}") from error
+
+
+def _coerce(value: Any, annotation: str, label: str) -> Any:
+    """Check a TOML value against a field's annotation; arrays become tuples, whole numbers floats where asked."""
+    if value is None and "None" in annotation:
+        return None
+    base = annotation.removesuffix(" | None")
+    if base.startswith("tuple[") and isinstance(value, list | tuple):
+        items = base.removeprefix("tuple[").removesuffix("]").split(", ")
+        if items[-1] == "...":
+            return tuple(_coerce(item, items[0], label) for item in value)
+        if len(items) != len(value):
+            raise RegistryError(f"{label}: expected {len(items)} values, found {len(value)}.")
+        return tuple(_coerce(item, kind, label) for item, kind in zip(value, items, strict=True))
+    expected: dict[str, type | tuple[type, ...]] = {
+        "str": str,
+        "int": int,
+        "float": (int, float),
+        "dict[str, Any]": dict,
+    }
+    if base in expected and (isinstance(value, bool) or not isinstance(value, expected[base])):
+        raise RegistryError(f"{label}: expected {base}, found {value!r}.")
+    return float(value) if base == "float" else value

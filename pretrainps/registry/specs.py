@@ -1,0 +1,320 @@
+"""What is known of a model before a byte of it is read: the frozen dataclasses behind the registry.
+
+A `ModelSpec` is data. It comes from a TOML file, from the `config.json` that `save_pretrained` writes, or from looking at
+a file; nothing here imports torch, and nothing here is executed when a registry is read.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from pretrainps.errors import RegistryError
+
+Task = Literal["backbone", "detector"]
+Colour = Literal["rgb", "bgr"]
+Evidence = Literal["documented", "assumed"]
+Interpolation = Literal["bilinear", "bicubic"]
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA256_PREFIX = re.compile(r"[0-9a-f]{8,63}")
+
+
+def safe_file_name(name: str, where: str) -> str:
+    """Return `name` if it is a plain relative path that stays below its folder.
+
+    Raises:
+        RegistryError: `name` is empty, absolute, has a drive or backslash, or climbs with `..`.
+    """
+    path = PurePosixPath(name)
+    if not name or "\\" in name or ":" in name or "\0" in name or path.is_absolute() or ".." in path.parts:
+        raise RegistryError(
+            f"{where}: the file name {name!r} leaves its folder. Use a plain relative name such as 'resnet50.pth'."
+        )
+    return name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HubSource:
+    """A file in a Hugging Face Hub model repository."""
+
+    repo: str
+    """`owner/name`."""
+    file: str
+    """Path of the file inside the repository."""
+    revision: str = "main"
+    """Branch, tag or 40-hex commit. Whatever it is, the commit that answered is recorded at first download."""
+
+    def __str__(self) -> str:
+        return f"hub {self.repo}/{self.file}@{self.revision}"
+
+    @property
+    def identity(self) -> str:
+        """What makes two sources the same, for the registry's lint."""
+        return f"hub:{self.repo}/{self.file}@{self.revision}"
+
+    @property
+    def filename(self) -> str:
+        """The name the file has in the cache."""
+        return PurePosixPath(self.file).name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HttpSource:
+    """A file behind a plain URL."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def identity(self) -> str:
+        """What makes two sources the same, for the registry's lint."""
+        return f"http:{self.url}"
+
+    @property
+    def filename(self) -> str:
+        """The name the file has in the cache."""
+        return PurePosixPath(self.url.split("?")[0].split("#")[0]).name or "weights"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DriveSource:
+    """A file shared on Google Drive."""
+
+    id: str
+    file: str
+    """The name to give the file; Drive's own is not needed."""
+
+    def __str__(self) -> str:
+        return f"Google Drive {self.id}"
+
+    @property
+    def identity(self) -> str:
+        """What makes two sources the same, for the registry's lint."""
+        return f"drive:{self.id}"
+
+    @property
+    def filename(self) -> str:
+        """The name the file has in the cache."""
+        return PurePosixPath(self.file).name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BundledSource:
+    """A file inside an installed package (this one, or a plug-in's)."""
+
+    file: str
+    package: str = "pretrainps"
+
+    def __str__(self) -> str:
+        return f"bundled with {self.package}: {self.file}"
+
+    @property
+    def identity(self) -> str:
+        """What makes two sources the same, for the registry's lint."""
+        return f"bundled:{self.package}/{self.file}"
+
+    @property
+    def filename(self) -> str:
+        """The name the file has in the cache."""
+        return PurePosixPath(self.file).name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalSource:
+    """A file on this machine; it is read where it lies and never copied."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"file {self.path}"
+
+    @property
+    def identity(self) -> str:
+        """What makes two sources the same, for the registry's lint."""
+        return f"local:{self.path}"
+
+    @property
+    def filename(self) -> str:
+        """The file's own name."""
+        return PurePosixPath(self.path.replace("\\", "/")).name
+
+
+Source = HubSource | HttpSource | DriveSource | BundledSource | LocalSource
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputConvention:
+    """How a network wants its pixels.
+
+    A pixel in 0..1, RGB, becomes `(x * scale - mean) / std` after its channels are put in `colour` order; `mean` and
+    `std` are in that order and in that scale.
+    """
+
+    colour: Colour
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    scale: float = 1.0
+    """1 for pixels in 0..1, 255 for pixels in 0..255."""
+    size: tuple[int, int] = (256, 128)
+    """Height and width of a person crop, in pixels. Scenes keep their own size."""
+    interpolation: Interpolation = "bilinear"
+    status: Evidence
+    """`documented` by the weights' authors (in words or in their code), or `assumed` by us."""
+    evidence: str
+    """Where that was read, or what the assumption rests on."""
+
+    def __post_init__(self) -> None:
+        if self.colour not in ("rgb", "bgr"):
+            raise RegistryError(f"input.colour must be 'rgb' or 'bgr', not {self.colour!r}.")
+        if self.status not in ("documented", "assumed"):
+            raise RegistryError(f"input.status must be 'documented' or 'assumed', not {self.status!r}.")
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise RegistryError(f"input.interpolation must be 'bilinear' or 'bicubic', not {self.interpolation!r}.")
+        if self.scale not in (1.0, 255.0):
+            raise RegistryError(f"input.scale must be 1 or 255, not {self.scale}.")
+        if min(self.std) <= 0:
+            raise RegistryError(f"input.std must be positive, not {self.std}.")
+        if min(self.size) < 1:
+            raise RegistryError(f"input.size must be at least one pixel a side, not {self.size}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Licence:
+    """Under what terms the weights may be used, and who says so."""
+
+    id: str
+    """SPDX-like identifier as the Hub writes it (`apache-2.0`), or `other`."""
+    stated_in: str
+    """Where it was found, in words."""
+    note: str = ""
+    """Further terms, above all those of the training data."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provenance:
+    """Where the weights come from."""
+
+    authors: str
+    paper: str
+    url: str
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """One published or measured number."""
+
+    dataset: str
+    metric: str
+    value: float
+    model: str
+    """The whole model that was evaluated, for a backbone is not evaluated alone."""
+    source: str
+    """Where the number was read, or the command that measured it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadSpec:
+    """The head on top of a backbone, for weights that come with one."""
+
+    kind: Literal["embedding", "classifier"]
+    embedding_dim: int | None = None
+    """Width of the learned projection; `None` keeps the pooled features as they are."""
+    num_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("embedding", "classifier"):
+            raise RegistryError(f"head.kind must be 'embedding' or 'classifier', not {self.kind!r}.")
+        if self.kind == "classifier" and (self.num_classes is None or self.num_classes < 1):
+            raise RegistryError("a classifier head needs num_classes of at least 1.")
+        if self.kind == "embedding" and self.num_classes is not None:
+            raise RegistryError("an embedding head has no num_classes.")
+        if self.embedding_dim is not None and self.embedding_dim < 1:
+            raise RegistryError(f"head.embedding_dim must be at least 1, not {self.embedding_dim}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileFormat:
+    """How the model's tensors lie in the file. Everything the loader may do to a key is declared here."""
+
+    layout: str = "native"
+    """Key layout (`pretrainps export-weights --help` lists them); `native` is the package's own."""
+    wrapper: tuple[str, ...] = ()
+    """Dictionary keys to descend before the tensors, outermost first: `("state_dict",)`."""
+    prefix: str = ""
+    """Stripped from every key that has it; keys without it must then be listed in `ignored`."""
+    ignored: tuple[str, ...] = ()
+    """Shell patterns of keys (as in the file, after the wrapper) that are known and not wanted."""
+    expected_missing: tuple[str, ...] = ()
+    """Shell patterns of the model's keys that the file may lack; they keep their initial values."""
+    tensors: int | None = None
+    """How many tensors the model takes from the file, where known beforehand."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemoteFile:
+    """A file to fetch of which nothing more is known, such as the `config.json` that will tell what the weights are."""
+
+    name: str
+    sources: tuple[Source, ...]
+    sha256: str | None = None
+    sha256_prefix: str | None = None
+    published_size: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_sources(self.name, self.sources)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSpec:
+    """Everything known about one set of weights."""
+
+    name: str
+    title: str
+    arch: str
+    """The architecture to build, a key of `pretrainps.backbones.ARCHITECTURES` or `timm:NAME`."""
+    summary: str
+    input: InputConvention
+    licence: Licence
+    provenance: Provenance
+    sources: tuple[Source, ...]
+    """Tried in this order."""
+    task: Task = "backbone"
+    arch_options: dict[str, Any] = field(default_factory=dict)
+    head: HeadSpec | None = None
+    file: FileFormat = FileFormat()
+    parameters: int | None = None
+    """Learned parameters of the model, batch-norm statistics not counted."""
+    sha256: str | None = None
+    """Of the file as published. `None`: nobody published one, so it is pinned at first download."""
+    sha256_prefix: str | None = None
+    """The first hex digits, where the publisher's file name carries them."""
+    published_size: float | None = None
+    """Size in MB (10^6 bytes) as the source shows it, rounded there; a file off by more than 5 % is refused."""
+    results: tuple[Result, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.task not in ("backbone", "detector"):
+            raise RegistryError(f"{self.name}: task must be 'backbone' or 'detector', not {self.task!r}.")
+        if not self.sources:
+            raise RegistryError(f"{self.name}: no source. Give at least one [[sources]] entry.")
+        if self.sha256 is not None and not _SHA256.fullmatch(self.sha256):
+            raise RegistryError(f"{self.name}: sha256 must be 64 lower-case hex digits, not {self.sha256!r}.")
+        if self.sha256_prefix is not None and not _SHA256_PREFIX.fullmatch(self.sha256_prefix):
+            raise RegistryError(f"{self.name}: sha256_prefix must be 8 to 63 lower-case hex digits.")
+        _check_sources(self.name, self.sources)
+
+
+def _check_sources(name: str, sources: tuple[Source, ...]) -> None:
+    for source in sources:
+        if isinstance(source, HubSource | DriveSource | BundledSource):
+            safe_file_name(source.file, name)
+        if not isinstance(source, LocalSource):
+            safe_file_name(source.filename, name)
+        if isinstance(source, HttpSource) and not source.url.startswith(("https://", "http://")):
+            raise RegistryError(f"{name}: {source.url!r} is no http(s) URL.")

@@ -1,0 +1,158 @@
+"""The cache: where verified files lie, what was pinned for them, and how two processes keep out of each other's way.
+
+    ROOT/models/KEY/FILE            the file exactly as its source gave it
+    ROOT/models/KEY/record.json     its sha256, with the size and time that make rehashing unnecessary
+    ROOT/models/KEY/native.*        the same tensors in the package's own layout (written by `pretrainps.checkpoint`)
+    ROOT/models/KEY/incoming/       downloads under way; safe to delete at any time
+    ROOT/pins/KEY.json              sha256 at first download; outlives the file and is compared for ever after
+    ROOT/locks/KEY.lock             held while a model is fetched or converted
+
+ROOT is `PRETRAINPS_HOME`, else `$XDG_CACHE_HOME/pretrainps`, else `~/.cache/pretrainps`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote, unquote
+
+from filelock import FileLock
+
+from pretrainps.errors import CacheError
+from pretrainps.store.files import disk_errors, write_text
+
+
+def default_root() -> Path:
+    """Return the cache folder that the environment asks for."""
+    if home := os.environ.get("PRETRAINPS_HOME"):
+        return Path(home).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pretrainps"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """What is known of a verified file; as `ROOT/pins/KEY.json`, what it must be for ever."""
+
+    file: str
+    sha256: str
+    size: int
+    source: str
+    commit: str | None = None
+    """The Hub commit that the file came from."""
+    mtime_ns: int = 0
+    time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def describes(self, path: Path) -> bool:
+        """Return whether the file has the size and time it had when it was hashed."""
+        try:
+            stat = path.stat()
+        except OSError:
+            return False
+        return (stat.st_size, stat.st_mtime_ns) == (self.size, self.mtime_ns)
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """Read a record; `None` if there is none or it is damaged."""
+        try:
+            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{f.name: values[f.name] for f in fields(cls)})
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, path: Path) -> None:
+        """Write the record, whole or not at all."""
+        write_text(path, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+
+
+class Cache:
+    """The cache below one root folder. Making one touches nothing on disk."""
+
+    def __init__(self, root: Path | str | None = None) -> None:
+        self.root = Path(root).expanduser().absolute() if root is not None else default_root().absolute()
+
+    @staticmethod
+    def key(name: str) -> str:
+        """Return the folder name for a model name: one path component, whatever the name holds."""
+        key = quote(name, safe="@+=,")
+        return "%2E" + key[1:] if key.startswith(".") else key
+
+    def folder(self, name: str) -> Path:
+        """Return the folder of one model."""
+        return self.root / "models" / self.key(name)
+
+    def incoming(self, name: str) -> Path:
+        """Return the folder of one model's downloads under way."""
+        return self.folder(name) / "incoming"
+
+    def record(self, name: str) -> Record | None:
+        """Return the record of the model's file, if it was fetched."""
+        return Record.read(self.folder(name) / "record.json")
+
+    def write_record(self, name: str, record: Record) -> None:
+        """Remember what the model's file is."""
+        record.write(self.folder(name) / "record.json")
+
+    def pin_path(self, name: str) -> Path:
+        """Return where the model's pin lies."""
+        return self.root / "pins" / f"{self.key(name)}.json"
+
+    def pin(self, name: str) -> Record | None:
+        """Return the pin of first download.
+
+        Raises:
+            CacheError: there is a pin, but it cannot be read; trusting the next download blindly would be no pin at all.
+        """
+        path = self.pin_path(name)
+        pin = Record.read(path)
+        if pin is None and path.exists():
+            raise CacheError(f"the pin {path} is damaged. If you accept what its source gives now, delete that file.")
+        return pin
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold the model's lock; a second process waits here until the first is done.
+
+        Raises:
+            CacheError: the cache cannot be written to.
+        """
+        path = self.root / "locks" / f"{self.key(name)}.lock"
+        with disk_errors(self.root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def names(self) -> list[str]:
+        """Return the names of all cached models."""
+        models = self.root / "models"
+        return sorted(unquote(p.name) for p in models.iterdir() if p.is_dir()) if models.is_dir() else []
+
+    def size(self, name: str) -> int:
+        """Return how many bytes a model takes."""
+        return sum(p.stat().st_size for p in self.folder(name).rglob("*") if p.is_file())
+
+    def remove(self, name: str, *, forget_pin: bool = False) -> int:
+        """Delete a model's files and return how many bytes that freed.
+
+        Args:
+            name: The model's name.
+            forget_pin: Also delete its pin, so that the next download is trusted as if it were the first.
+        """
+        with self.lock(name):
+            freed = self.size(name)
+            with disk_errors(self.root):
+                if self.folder(name).exists():
+                    shutil.rmtree(self.folder(name))
+                if forget_pin:
+                    self.pin_path(name).unlink(missing_ok=True)
+        return freed

@@ -1,0 +1,126 @@
+"""The Hugging Face Hub, through `huggingface_hub`: its endpoint, token, offline and proxy settings all hold.
+
+`huggingface_hub` compares sizes, not contents. Here the commit is fixed first, and what comes is compared with the
+hash that the Hub itself names for that commit (sha256 for LFS and Xet files, git's sha1 for small ones).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tqdm import tqdm
+
+from pretrainps._version import __version__
+from pretrainps.registry.specs import HubSource
+from pretrainps.store.files import git_blob_sha1_of, sha256_of
+from pretrainps.store.source import RETRY_STATUS, Backoff, SourceError
+
+_LIBRARY: dict[str, Any] = {"library_name": "pretrainps", "library_version": __version__}
+
+
+def download(source: HubSource, folder: Path, *, progress: bool, label: str) -> tuple[Path, str | None]:
+    """Download one file below `folder`; return its path and the commit that it belongs to.
+
+    A file that the user's own Hub cache already holds at this revision is taken from there.
+
+    Raises:
+        SourceError: no such repository or file, no access, no connection, or a body unlike its announced hash.
+        OSError: the disk fails.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    class Bar(tqdm[NoReturn]):
+        """A bar of our own, quiet when asked to be."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.update(disable=not progress, desc=label, leave=False)
+            super().__init__(*args, **kwargs)
+
+    def metadata() -> Any:
+        return get_hf_file_metadata(hf_hub_url(source.repo, source.file, revision=source.revision), **_LIBRARY)
+
+    described = _retried(metadata, source)
+    commit: str | None = described.commit_hash
+
+    def fetch() -> str:
+        return str(
+            hf_hub_download(
+                source.repo,
+                source.file,
+                revision=commit or source.revision,
+                local_dir=folder,
+                tqdm_class=Bar,
+                **_LIBRARY,
+            )
+        )
+
+    path = Path(_retried(fetch, source))
+    _compare(path, (described.etag or "").strip('"'), source)
+    return path, commit
+
+
+def cached(source: HubSource) -> tuple[Path, str | None] | None:
+    """Return the file from the user's own Hub cache, and its commit, without any network call; `None` if not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(source.repo, source.file, revision=source.revision)
+    if not isinstance(found, str):
+        return None
+    match = re.search(r"/snapshots/([0-9a-f]{40})/", Path(found).as_posix())
+    return Path(found), match.group(1) if match else None
+
+
+def _compare(path: Path, etag: str, source: HubSource) -> None:
+    if re.fullmatch(r"[0-9a-f]{64}", etag):
+        got = sha256_of(path)
+    elif re.fullmatch(r"[0-9a-f]{40}", etag):
+        got = git_blob_sha1_of(path)
+    else:
+        return
+    if got != etag:
+        raise SourceError(f"the body's hash is {got[:12]}..., the Hub announced {etag[:12]}...", integrity=True)
+
+
+def _retried(call: Any, source: HubSource) -> Any:
+    """Run a Hub call, waiting and trying again where that may help; every failure becomes a `SourceError`."""
+    from huggingface_hub import errors
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx in 1.x, httpx2 in 2.x
+
+    backoff = Backoff()
+    while True:
+        retry_after = None
+        try:
+            return call()
+        except errors.GatedRepoError as error:
+            raise SourceError(
+                f"gated: accept its terms at https://huggingface.co/{source.repo} and set HF_TOKEN", gated=True
+            ) from error
+        except errors.RepositoryNotFoundError as error:
+            raise SourceError("no such repository, or it is private: check the name, or set HF_TOKEN", gated=True) from error
+        except errors.RevisionNotFoundError as error:
+            raise SourceError(f"the repository has no revision {source.revision!r}") from error
+        except errors.RemoteEntryNotFoundError as error:
+            raise SourceError("the repository has no such file") from error
+        except (errors.HFValidationError, ValueError) as error:
+            raise SourceError(f"not a Hub repository name ({error})") from error
+        except errors.HfHubHTTPError as error:
+            status = error.response.status_code
+            if status in (401, 403):
+                raise SourceError(f"access refused ({status}): set HF_TOKEN", gated=True) from error
+            reason, retry = f"server answers {status}", status in RETRY_STATUS
+            retry_after = error.response.headers.get("Retry-After")
+        except errors.OfflineModeIsEnabled as error:
+            raise SourceError("HF_HUB_OFFLINE is set") from error
+        except (errors.LocalEntryNotFoundError, errors.FileMetadataError) as error:
+            cause = error.__cause__
+            reason, retry = f"unreachable ({type(cause or error).__name__})", True
+        except httpx.HTTPError as error:
+            reason, retry = f"connection failed ({type(error).__name__})", True
+        except OSError as error:
+            if "Consistency check failed" not in str(error):
+                raise
+            reason, retry = "the connection ended before the whole file had come", True
+        if not retry or not backoff.wait(retry_after):
+            raise SourceError(f"{reason}, tried several times" if retry else reason)
