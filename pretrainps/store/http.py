@@ -18,7 +18,7 @@ from pretrainps.store.source import RETRY_STATUS, Backoff, SourceError, looks_li
 
 TIMEOUT = (10.0, 60.0)
 """Seconds to connect, and between two packets."""
-_BLOCK = 1 << 18
+_BLOCK = 1 << 16
 
 
 def new_session() -> requests.Session:

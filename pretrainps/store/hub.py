@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from tqdm import tqdm
 
@@ -31,7 +31,7 @@ def download(source: HubSource, folder: Path, *, progress: bool, label: str) -> 
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-    class Bar(tqdm[NoReturn]):
+    class Bar(tqdm):  # type: ignore[type-arg]  # tqdm cannot be subscripted at run time
         """A bar of our own, quiet when asked to be."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -1,0 +1,95 @@
+"""Loopback services for every test, and a guard against any other network."""
+
+from __future__ import annotations
+
+import os
+import socket
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.fakedrive import FakeDrive
+from tests.support.fakehub import FakeHub
+from tests.support.server import FileServer
+
+# huggingface_hub reads its settings when it is first imported, so the fake one must stand before that
+HUB = FakeHub()
+os.environ.update(
+    HF_ENDPOINT=HUB.url,
+    HF_HUB_DISABLE_TELEMETRY="1",
+    HF_HUB_DISABLE_XET="1",
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
+    HF_HUB_VERBOSITY="critical",
+    HF_TOKEN="",
+    NO_PROXY="127.0.0.1,localhost",
+    PRETRAINPS_HOME="/nonexistent/tests-must-use-the-home-fixture",
+)
+for variable in ("PRETRAINPS_OFFLINE", "HF_HUB_OFFLINE", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+    os.environ.pop(variable, None)
+
+_connect = socket.socket.connect
+
+
+@pytest.fixture(autouse=True)
+def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail a test that would leave this machine."""
+
+    def guarded(self: socket.socket, address: object) -> None:
+        if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise OSError(f"a test tried to reach {address}")
+        _connect(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, and a Hub cache too."""
+    import huggingface_hub.constants
+
+    root = tmp_path / "home"
+    monkeypatch.setenv("PRETRAINPS_HOME", str(root))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    return root
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Record the waits between tries instead of waiting, in the package and in huggingface_hub."""
+    import huggingface_hub.utils._http as hub_http
+
+    from pretrainps.store import source
+
+    recorded: list[float] = []
+    monkeypatch.setattr(source, "sleep", recorded.append)
+    monkeypatch.setattr(hub_http, "time", types.SimpleNamespace(**{**vars(hub_http.time), "sleep": lambda seconds: None}))
+    return recorded
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    """The fake Hub, empty and well-behaved."""
+    HUB.reset()
+    yield HUB
+    HUB.reset()
+
+
+@pytest.fixture
+def files() -> Iterator[FileServer]:
+    """A plain file server."""
+    server = FileServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def drive(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDrive]:
+    """A fake Google Drive."""
+    from pretrainps.store import drive as drive_module
+
+    server = FakeDrive()
+    monkeypatch.setattr(drive_module, "ENDPOINT", server.url)
+    yield server
+    server.close()

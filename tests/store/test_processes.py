@@ -1,0 +1,62 @@
+"""Several processes, and processes that die: real ones."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import FileServer
+
+BODY = bytes(range(256)) * 8000  # 2 MB
+
+PROGRAM = """
+import sys
+from dataclasses import replace
+from pretrainps.registry import find_spec
+from pretrainps.registry.specs import HttpSource
+from pretrainps.store import Cache, fetch
+spec = replace(find_spec("resnet50-hybrid"), name="model", sources=(HttpSource(url=sys.argv[1]),), published_size=None)
+print("started", flush=True)
+print(fetch(spec, cache=Cache(), progress=False).sha256)
+"""
+
+
+def start(url: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ.copy()
+    )
+
+
+def test_two_processes_download_once(files: FileServer) -> None:
+    url = files.put("model.pth", BODY)
+    files.fault("GET /model", stall=1.5)
+    processes = [start(url) for _ in range(3)]
+    results = [p.communicate(timeout=60) for p in processes]
+    assert {out.splitlines()[-1] for out, _ in results} == {hashlib.sha256(BODY).hexdigest()}, results
+    assert files.count("GET /model") == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_midway_then_success(files: FileServer, home: Path, how: signal.Signals) -> None:
+    url = files.put("model.pth", BODY)
+    files.fault("GET /model", stall=30)
+    process = start(url)
+    part = home / "models" / "model" / "incoming" / "model.pth.part"
+    deadline = time.monotonic() + 30
+    while not (part.exists() and part.stat().st_size > 0) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(how)
+    process.communicate(timeout=30)
+    assert not (home / "models" / "model" / "model.pth").exists()
+    assert not list((home / "pins").glob("*")) if (home / "pins").exists() else True
+    out, err = start(url).communicate(timeout=60)
+    assert out.splitlines()[-1] == hashlib.sha256(BODY).hexdigest(), err
+    assert (home / "models" / "model" / "model.pth").read_bytes() == BODY
+    assert "range" in files.requests[-1].headers, "what had come before the kill was not fetched again"
