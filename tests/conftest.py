@@ -24,6 +24,7 @@ os.environ.update(
     HF_HUB_VERBOSITY="critical",
     HF_TOKEN="",
     NO_PROXY="127.0.0.1,localhost",
+    OMP_NUM_THREADS="1",  # each of pytest-xdist's workers takes a core; more threads would only get in each other's way
     PRETRAINPS_HOME="/nonexistent/tests-must-use-the-home-fixture",
 )
 for variable in ("PRETRAINPS_OFFLINE", "HF_HUB_OFFLINE", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
@@ -58,13 +59,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Record the waits between tries instead of waiting, in the package and in huggingface_hub."""
+    import huggingface_hub.file_download as hub_download
     import huggingface_hub.utils._http as hub_http
 
     from pretrainps.store import source
 
     recorded: list[float] = []
     monkeypatch.setattr(source, "sleep", recorded.append)
-    monkeypatch.setattr(hub_http, "time", types.SimpleNamespace(**{**vars(hub_http.time), "sleep": lambda seconds: None}))
+    patient = types.SimpleNamespace(**{**vars(hub_http.time), "sleep": lambda seconds: None})
+    monkeypatch.setattr(hub_http, "time", patient)
+    monkeypatch.setattr(hub_download, "time", patient)
     return recorded
 
 

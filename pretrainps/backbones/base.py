@@ -177,15 +177,18 @@ class Backbone(nn.Module):
 
 @contextlib.contextmanager
 def _statistics_held(modules: list[nn.Module]) -> Iterator[None]:
-    """Let batch norm normalise by the batch without updating its running statistics.
+    """Let batch norm run as in training without moving its running statistics or counting a batch.
 
     Recomputation runs the forward pass twice; without this, every batch would count twice.
     """
-    norms = [m for module in modules for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = norm.training is False
+    norms = [m for module in modules for m in module.modules() if isinstance(m, _BatchNorm)]
+    held = [(m, m.momentum, m.num_batches_tracked.clone()) for m in norms if m.num_batches_tracked is not None]
+    for norm, _, _ in held:
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, count in held:
+            norm.momentum = momentum
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.copy_(count)

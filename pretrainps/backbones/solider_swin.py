@@ -1,14 +1,16 @@
 """SOLIDER's Swin: a Swin Transformer whose stages are modulated by how much semantics is asked for.
 
-Chen et al., "Beyond Appearance", CVPR 2023; original: swin_transformer.py of github.com/tinyvision/SOLIDER. Blocks and
-patch merging are timm's, with windows always partitioned and shifted, as the original does. Between two stages
-`x * softplus(W [s, 1 - s]) + b`, with s the semantic weight: 1 is all semantics, 0 all appearance.
+Chen et al., "Beyond Appearance", CVPR 2023; original: swin_transformer.py of github.com/tinyvision/SOLIDER. The modules
+are timm's. Two things are computed as the original does and timm does not: windows are shifted however small the map is,
+and a map is padded to whole windows *before* it is rolled. Between two stages `x * softplus(W [s, 1 - s]) + b`, with s the
+semantic weight: 1 is all semantics, 0 all appearance.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
+from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, window_partition, window_reverse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -43,8 +45,6 @@ class SoliderSwin(Backbone):
         heads: tuple[int, ...],
         semantic_weight: float = 1.0,
     ) -> None:
-        from timm.models.swin_transformer import SwinTransformer
-
         super().__init__(arch, "solider_swin")
         if not 0.0 <= semantic_weight <= 1.0:
             raise ArgumentError(f"semantic_weight must lie in 0..1, not {semantic_weight}.")
@@ -97,7 +97,8 @@ class SoliderSwin(Backbone):
     def _compute(self, name: str, x: Tensor) -> Tensor:
         """Run one stage without its norm, channels last."""
         if name == "stem":
-            return self.patch_embed(x)  # type: ignore[no-any-return]
+            height, width = x.shape[-2:]
+            return self.patch_embed(F.pad(x, (0, -width % 4, 0, -height % 4)))  # type: ignore[no-any-return]
         index = int(name[1]) - 2
         stage = self.layers[index]
         x = stage.downsample(x)  # type: ignore[operator]
@@ -105,12 +106,28 @@ class SoliderSwin(Backbone):
             s = x.new_tensor([self.semantic_weight, 1.0 - self.semantic_weight])
             scale = F.softplus(self.semantic_embed_w[index - 1](s))
             x = x * scale + self.semantic_embed_b[index - 1](s)
-        return stage.blocks(x)  # type: ignore[no-any-return, operator]
+        for block in stage.blocks:  # type: ignore[union-attr]
+            x = x + _windowed_attention(block, block.norm1(x))
+            x = x + block.mlp(block.norm2(x))
+        return x
 
     def _normalised(self, name: str, x: Tensor) -> Tensor:
         """(N, H, W, C) -> layer-normalised (N, C, H, W)."""
         norm = self.get_submodule(self.segments[name][-1])
         return norm(x).permute(0, 3, 1, 2).contiguous()  # type: ignore[no-any-return]
+
+
+def _windowed_attention(block: SwinTransformerBlock, x: Tensor) -> Tensor:
+    """Attend within (shifted) windows: pad to whole windows, roll, attend, roll back, crop. (N, H, W, C) -> the same."""
+    _, height, width, channels = x.shape
+    window, shift = block.window_size, block.shift_size
+    x = F.pad(x, (0, 0, 0, -width % window[1], 0, -height % window[0]))
+    padded_height, padded_width = x.shape[1:3]
+    x = x.roll((-shift[0], -shift[1]), (1, 2))
+    windows = window_partition(x, window).view(-1, window[0] * window[1], channels)  # (N * windows, 49, C)
+    windows = block.attn(windows, mask=block.get_attn_mask(x))
+    x = window_reverse(windows.view(-1, *window, channels), window, padded_height, padded_width)
+    return x.roll(shift, (1, 2))[:, :height, :width].contiguous()
 
 
 def solider_swin_tiny(semantic_weight: float = 1.0) -> SoliderSwin:

@@ -76,7 +76,10 @@ def timm_spec(name: str) -> ModelSpec:
     import timm
 
     _require(name)
-    config = timm.get_pretrained_cfg(name)
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # timm knows the model, not the tag
+        config = None
     if config is None or not config.hf_hub_id:
         tags = ", ".join(timm.list_pretrained(name.split(".")[0] + "*")[:5])
         raise UnknownModelError(f"timm has no weights on the Hub for {name!r}. It has: {tags or 'none for this model'}.")

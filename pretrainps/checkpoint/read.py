@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import struct
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,6 +49,7 @@ _DAMAGED = (
     AttributeError,
     AssertionError,
     OverflowError,
+    struct.error,
 )
 """What torch's restricted unpickler ends in when the stream is damaged or asks for more than it allows."""
 
