@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pretrainps.backbones import Backbone
 from pretrainps.errors import ArgumentError, UnsupportedModelError
 from pretrainps.heads import CropModel
-from pretrainps.preprocess import Preprocess, to_tensor
+from pretrainps.preprocessing import Preprocess, to_tensor
 from pretrainps.registry.specs import Colour, InputConvention
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -31,6 +31,8 @@ _SCALINGS: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
 
 CLEAR = 1.5
 """The second-best distance must be this many times the best before the answer counts as settled."""
+COLOURFUL = 0.02
+"""Mean difference of red and blue, in 0..1, from which on pictures say anything about the order of colours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class InputCheck:
 
     candidates: tuple[Candidate, ...]
     images: int
+    colourfulness: float
+    """Mean absolute difference of red and blue in the pictures, 0 to 1."""
     layer: str
     stated: InputConvention
 
@@ -61,9 +65,9 @@ class InputCheck:
 
     @property
     def colour_settled(self) -> bool:
-        """Whether the other colour order, scaled the same way, is clearly farther."""
+        """Whether the other colour order, scaled the same way, is clearly farther, and the pictures have colour at all."""
         other = next(c for c in self.candidates if c.scaling == self.best.scaling and c.colour != self.best.colour)
-        return other.distance > CLEAR * self.best.distance
+        return self.colourfulness > COLOURFUL and other.distance > CLEAR * self.best.distance
 
     @property
     def scaling_settled(self) -> bool:
@@ -118,7 +122,8 @@ def check_input(
             transform = Preprocess(convention(colour, scaling, model.spec.input))
             candidates.append(Candidate(colour, scaling, _distance(convolution, norm, transform, pixels)))
     candidates.sort(key=lambda c: c.distance)
-    return InputCheck(tuple(candidates), len(images), name, model.spec.input)
+    colourfulness = float(torch.stack([(image[0] - image[2]).abs().mean() for image in pixels]).mean())
+    return InputCheck(tuple(candidates), len(images), colourfulness, name, model.spec.input)
 
 
 def convention(colour: Colour, scaling: Literal["imagenet", "0-255", "0.5"] | str, like: InputConvention) -> InputConvention:

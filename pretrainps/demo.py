@@ -25,7 +25,7 @@ from pretrainps.errors import ArgumentError
 from pretrainps.heads import CropModel
 from pretrainps.images import find_images
 from pretrainps.loading import load
-from pretrainps.preprocess import Preprocess
+from pretrainps.preprocessing import Preprocess
 from pretrainps.registry import ModelSpec, find_spec
 from pretrainps.registry.specs import HubSource
 from pretrainps.store import Cache

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from pretrainps.errors import ArgumentError, ImageError
 from pretrainps.heads import CropModel
-from pretrainps.preprocess import Preprocess
+from pretrainps.preprocessing import Preprocess
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pretrainps.checkpoint import LoadReport, compare, native_checkpoint, requir
 from pretrainps.errors import ArgumentError
 from pretrainps.heads import CropModel
 from pretrainps.names import resolve
-from pretrainps.preprocess import Preprocess, Size
+from pretrainps.preprocessing import Preprocess, Size
 from pretrainps.registry.specs import HeadSpec, ModelSpec
 from pretrainps.store import Cache, fetch
 

@@ -93,8 +93,8 @@ def push_to_hub(
                     "or set HF_TOKEN to a token with write access."
                 ) from error
             raise WeightsUnavailableError(f"the Hub answers {error.response.status_code} for {repo_id}: {error}") from error
-        except httpx.HTTPError as error:
-            raise WeightsUnavailableError(f"the Hub cannot be reached ({type(error).__name__}). Try again later.") from error
+        except (httpx.HTTPError, RuntimeError) as error:  # huggingface_hub wraps a failed upload in a RuntimeError
+            raise WeightsUnavailableError(f"the upload to {repo_id} failed ({error}). Try again; nothing was committed.") from error
     return commit.oid
 
 

@@ -93,7 +93,7 @@ def _from_detectron2(tensors: Tensors) -> Tensors:
 
 def _from_c4(tensors: Tensors) -> Tensors:
     """NAE and SeqNet: conv1 to layer3 under `backbone`, layer4 in the RoI head."""
-    return _rename(tensors, ((r"^backbone\.", ""), (r"^roi_heads\.box_head\.layer4\.", "layer4.")))
+    return _rename(tensors, ((r"^backbone\.(?!layer4)", ""), (r"^roi_heads\.box_head\.(?=layer4)", "")))
 
 
 def _to_c4(tensors: Tensors, *, heads: tuple[str, ...]) -> Tensors:

@@ -11,13 +11,13 @@ import fnmatch
 import re
 from dataclasses import replace
 from functools import cache
-from importlib import resources
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from pretrainps.errors import RegistryError, UnknownModelError
+from pretrainps.registry.packages import package_file
 from pretrainps.registry.parse import read_registry
-from pretrainps.registry.specs import HubSource, ModelSpec, Task, safe_file_name
+from pretrainps.registry.specs import HubSource, ModelSpec, Task
 
 PLUGIN_GROUP = "pretrainps.registry"
 
@@ -30,17 +30,12 @@ def registry() -> dict[str, ModelSpec]:
         RegistryError: a registry file is broken, or two files claim one name.
     """
     specs: dict[str, ModelSpec] = {}
-    here = resources.files("pretrainps.registry")
-    for path in sorted((f for f in here.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name):
+    for path in sorted(Path(__file__).parent.glob("*.toml")):
         _merge(specs, read_registry(path), path.name)
     for point in entry_points(group=PLUGIN_GROUP):
         package, _, file = point.value.partition(":")
         origin = f"plug-in {point.name!r} ({point.value})"
-        try:
-            path = resources.files(package.strip()) / safe_file_name(file.strip(), origin)
-        except ModuleNotFoundError as error:
-            raise RegistryError(f"{origin}: package {package!r} is not installed. Uninstall or repair it.") from error
-        _merge(specs, read_registry(path), origin)
+        _merge(specs, read_registry(package_file(package.strip(), file.strip(), origin)), origin)
     return specs
 
 

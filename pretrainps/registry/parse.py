@@ -8,7 +8,6 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,21 +47,20 @@ _SECTIONS: Mapping[str, type[Any]] = {
 T = TypeVar("T")
 
 
-def read_registry(path: Path | Traversable) -> dict[str, ModelSpec]:
+def read_registry(path: Path) -> dict[str, ModelSpec]:
     """Read one registry file: a TOML with a `[models.NAME]` table an entry.
 
     Raises:
         RegistryError: the file is no TOML, or an entry breaks the schema; the message names file, entry and field.
     """
-    where = getattr(path, "name", str(path))
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RegistryError(f"registry file {path}: cannot be read ({error}). Correct or remove it.") from error
     stray = sorted(set(document) - {"models"})
     if stray or not isinstance(document.get("models", {}), dict):
-        raise RegistryError(f"registry file {where}: expected only [models.NAME] tables, found {stray}.")
-    return {name: parse_spec(name, entry, where) for name, entry in document.get("models", {}).items()}
+        raise RegistryError(f"registry file {path}: expected only [models.NAME] tables, found {stray}.")
+    return {name: parse_spec(name, entry, path.name) for name, entry in document.get("models", {}).items()}
 
 
 def parse_spec(name: str, entry: object, where: str) -> ModelSpec:

@@ -12,7 +12,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 
 from pretrainps.errors import (
@@ -22,6 +21,7 @@ from pretrainps.errors import (
     OfflineError,
     WeightsUnavailableError,
 )
+from pretrainps.registry.packages import package_file
 from pretrainps.registry.specs import (
     BundledSource,
     DriveSource,
@@ -103,7 +103,7 @@ def _in_place(spec: ModelSpec | RemoteFile) -> Fetched | None:
                 what = "is a folder" if path.is_dir() else "does not exist"
                 raise WeightsUnavailableError(f"{spec.name}: the file {path} {what}. Check the path.")
         elif isinstance(source, BundledSource):
-            path = Path(str(resources.files(source.package) / source.file))
+            path = package_file(source.package, source.file, spec.name)
             if not path.is_file():
                 continue
         else:

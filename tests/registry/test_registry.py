@@ -1,0 +1,225 @@
+"""The registry's own files, linted; names, suggestions, plug-ins."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pretrainps
+from pretrainps import errors
+from pretrainps.backbones import ARCHITECTURES, build_backbone
+from pretrainps.checkpoint.layouts import layout_of
+from pretrainps.registry import find_spec, list_models, lookup, parse_spec, registry, spec_to_mapping
+from pretrainps.registry.parse import read_registry
+from pretrainps.registry.specs import HttpSource, HubSource
+
+MINIMAL = {
+    "title": "t",
+    "arch": "resnet18",
+    "summary": "s",
+    "input": {"colour": "rgb", "mean": [0, 0, 0], "std": [1, 1, 1], "status": "assumed", "evidence": "e"},
+    "licence": {"id": "mit", "stated_in": "x"},
+    "provenance": {"authors": "a", "paper": "p", "url": "u"},
+    "sources": [{"kind": "hub", "repo": "o/r", "file": "f.pth"}],
+}
+SPECS = list(registry().values())
+
+
+def test_no_two_entries_share_a_source_or_a_hash() -> None:
+    sources = [source.identity for spec in SPECS for source in spec.sources]
+    hashes = [h for spec in SPECS for h in (spec.sha256, spec.sha256_prefix) if h]
+    assert len(sources) == len(set(sources)) and len(hashes) == len(set(hashes))
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_every_entry_states_licence_provenance_and_input(spec: pretrainps.ModelSpec) -> None:
+    for text in (spec.licence.id, spec.licence.stated_in, spec.provenance.authors, spec.provenance.paper, spec.input.evidence):
+        assert len(text) > 2
+    assert spec.provenance.url.startswith("https://")
+    assert all(result.source for result in spec.results)
+    for source in spec.sources:
+        assert not isinstance(source, HttpSource) or source.url.startswith("https://")
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_every_entry_can_be_built_and_its_layout_is_known(spec: pretrainps.ModelSpec) -> None:
+    import torch
+
+    assert spec.arch in ARCHITECTURES
+    with torch.device("meta"):
+        backbone = build_backbone(spec.arch, spec.arch_options)
+    layout_of(backbone.family, spec.file.layout)
+    if spec.parameters is not None:
+        assert sum(p.numel() for p in backbone.parameters()) == spec.parameters
+    if spec.file.tensors is not None:
+        assert len(backbone.state_dict()) == spec.file.tensors
+
+
+def test_the_three_hybrid_backbones_are_the_authors_files() -> None:
+    found = {name: find_spec(name).sources for name in list_models("*-hybrid")}
+    assert found == {
+        f"{arch}-hybrid": (HubSource(repo="Alice10/psvision", file=file),)
+        for arch, file in {
+            "resnet18": "resnet18-ps15.pth",
+            "resnet50": "resnet50-ps12.pth",
+            "shufflenetv1": "shufflenetv1-ps19.pth",
+        }.items()
+    }
+    for name in found:
+        spec = find_spec(name)
+        assert spec.input.status == "assumed" and spec.sha256 is None
+
+
+def test_listing_is_natural_and_filtered() -> None:
+    assert list_models("resnet*hybrid") == ["resnet18-hybrid", "resnet50-hybrid"]
+    assert list_models(task="detector") == []
+    assert list_models("nothing*") == []
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_mapping_round_trip(spec: pretrainps.ModelSpec) -> None:
+    assert parse_spec(spec.name, json.loads(json.dumps(spec_to_mapping(spec))), "test") == spec
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("resnet50_hybrid", "resnet50-hybrid"), ("ResNet50-Hybird", "resnet50-hybrid"), ("shufflenet", "shufflenetv1-hybrid")],
+)
+def test_unknown_names_get_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(errors.UnknownModelError, match=near) as caught:
+        pretrainps.info(name)
+    assert near in caught.value.suggestions
+
+
+@pytest.mark.parametrize(("name", "hint"), [("some/model.pth", "file:some/model.pth"), ("owner/repo", "hf:owner/repo")])
+def test_names_that_look_like_paths_get_directions(name: str, hint: str) -> None:
+    with pytest.raises(errors.UnknownModelError, match=hint):
+        pretrainps.info(name)
+
+
+def test_revision() -> None:
+    spec = find_spec("resnet50-hybrid@abc123")
+    assert [s.revision for s in spec.sources if isinstance(s, HubSource)] == ["abc123"]
+    assert spec.name == "resnet50-hybrid@abc123", "another revision is another entry of the cache"
+    for bad in ("resnet50-hybrid@", "resnet50-imagenet@v1"):
+        with pytest.raises(errors.UnknownModelError):
+            find_spec(bad)
+
+
+def changed(path: str, value: object) -> dict[str, object]:
+    entry = json.loads(json.dumps(MINIMAL))
+    *parents, last = path.split(".")
+    target = entry
+    for parent in parents:
+        target = target[int(parent)] if parent.isdigit() else target[parent]
+    if value is None:
+        del target[last]
+    else:
+        target[last] = value
+    return entry
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("licence", None, "licence missing"),
+        ("input.evidence", None, "evidence missing"),
+        ("sha265", "0" * 64, "unknown field.*sha265"),
+        ("input.collour", "rgb", "unknown field.*collour"),
+        ("sha256", "ABC", "64 lower-case hex"),
+        ("input.mean", [0, 0], "expected 3 values"),
+        ("input.std", [1, 0, 1], "must be positive"),
+        ("input.colour", "gbr", "'rgb' or 'bgr'"),
+        ("parameters", "many", "expected int"),
+        ("parameters", True, "expected int"),
+        ("sources", [], "no source"),
+        ("sources.0.kind", "ftp", "unknown kind 'ftp'"),
+        ("sources.0.file", "../x.pth", "leaves its folder"),
+        ("head", {"kind": "classifier"}, "num_classes"),
+        ("task", "sorting", "task must be"),
+    ],
+)
+def test_schema_errors_name_entry_and_field(path: str, value: object, words: str) -> None:
+    with pytest.raises(errors.RegistryError, match=words) as caught:
+        parse_spec("m", changed(path, value), "my.toml")
+    assert "my.toml: m" in str(caught.value)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*MINIMAL, "x"]), inner, max_size=5)))
+def test_any_mapping_ends_in_our_error(entry: object) -> None:
+    with pytest.raises(errors.RegistryError):
+        parse_spec("m", entry, "fuzz")
+
+
+@pytest.mark.parametrize("text", ["[models", "x = 1", "models = 3", "[models]\nm = 3", "\x00"])
+def test_broken_files(tmp_path: Path, text: str) -> None:
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(errors.RegistryError, match=r"r\.toml"):
+        read_registry(tmp_path / "r.toml")
+
+
+def install_plugin(monkeypatch: pytest.MonkeyPatch, folder: Path, toml: str, value: str = "my_models:registry.toml") -> None:
+    package = folder / "my_models"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('a plug-in is data; its code must not run')")
+    (package / "registry.toml").write_text(toml)
+    monkeypatch.syspath_prepend(str(folder))
+    point = EntryPoint("mine", value, lookup.PLUGIN_GROUP)
+    monkeypatch.setattr(lookup, "entry_points", lambda group: [point] if group == lookup.PLUGIN_GROUP else [])
+
+
+@pytest.fixture
+def fresh_registry() -> object:
+    registry.cache_clear()
+    yield
+    registry.cache_clear()
+
+
+PLUGIN = """
+[models.mine-special]
+title = "Mine"
+arch = "resnet18"
+summary = "s"
+input = {colour = "bgr", mean = [103.53, 116.28, 123.675], std = [1, 1, 1], scale = 255, status = "documented", evidence = "me"}
+licence = {id = "mit", stated_in = "here"}
+provenance = {authors = "me", paper = "none", url = "https://example.org"}
+sources = [{kind = "bundled", package = "my_models", file = "w.safetensors"}]
+"""
+
+
+@pytest.mark.usefixtures("fresh_registry")
+def test_plugin_adds_models_without_running_its_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    install_plugin(monkeypatch, tmp_path, PLUGIN)
+    assert "mine-special" in list_models()
+    assert find_spec("mine-special").input.colour == "bgr"
+
+
+@pytest.mark.usefixtures("fresh_registry")
+@pytest.mark.parametrize(
+    ("toml", "value", "words"),
+    [
+        (PLUGIN.replace("mine-special", "resnet50-hybrid"), "my_models:registry.toml", "registered already"),
+        ("[models.x]\narch = 3", "my_models:registry.toml", "missing|expected"),
+        (PLUGIN, "my_models:../../etc/passwd", "leaves its folder"),
+        (PLUGIN, "no_such_package:registry.toml", "no installed package"),
+    ],
+)
+def test_broken_plugins_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toml: str, value: str, words: str
+) -> None:
+    install_plugin(monkeypatch, tmp_path, toml, value)
+    with pytest.raises(errors.RegistryError, match=words):
+        registry()
+
+
+def test_specs_are_frozen() -> None:
+    with pytest.raises(AttributeError):
+        find_spec("resnet50-hybrid").arch = "x"  # type: ignore[misc]
+    assert replace(find_spec("resnet50-hybrid"), arch="resnet18").arch == "resnet18"
