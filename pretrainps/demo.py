@@ -74,9 +74,10 @@ def run_demo(
         raise ArgumentError(f"the demo imitates a file on the Hub, and {name} does not lie there. Try resnet50-hybrid.")
     with tempfile.TemporaryDirectory(prefix="pretrainps-demo-") as temporary:
         folder = Path(temporary)
-        pictures = find_images([images]) if images is not None else draw_people(folder / "images")
+        drawn = draw_people(folder / "images")
+        pictures = find_images([images]) if images is not None else drawn
         cache = Cache(folder / "cache")
-        path = _write_stand_in(spec, cache, pictures)
+        path = _write_stand_in(spec, cache, drawn)
         say(
             f"1. Wrote {path.name}: the structure of the file at {spec.sources[0]}, with RANDOM values "
             f"({path.stat().st_size / 1e6:.1f} MB). It knows nothing about people."
@@ -137,11 +138,11 @@ def _figure(shirt: tuple[int, ...], trousers: tuple[int, ...], hair: tuple[int, 
     return image.point(lambda value: int(value * light))
 
 
-def _write_stand_in(spec: ModelSpec, cache: Cache, pictures: list[Path]) -> Path:
+def _write_stand_in(spec: ModelSpec, cache: Cache, drawn: list[Path]) -> Path:
     """Put a file of the authors' structure where the cache keeps the real one."""
     torch.manual_seed(0)
     backbone = build_backbone(spec.arch, spec.arch_options)
-    _measure_statistics(backbone, Preprocess(spec.input), pictures[:8])
+    _measure_statistics(backbone, Preprocess(spec.input), drawn)
     path = cache.folder(spec.name) / spec.sources[0].filename
     layout = layout_of(backbone.family, spec.file.layout)
     tensors = layout.from_native({key: value.detach() for key, value in backbone.state_dict().items()})

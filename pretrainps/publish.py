@@ -94,7 +94,9 @@ def push_to_hub(
                 ) from error
             raise WeightsUnavailableError(f"the Hub answers {error.response.status_code} for {repo_id}: {error}") from error
         except (httpx.HTTPError, RuntimeError) as error:  # huggingface_hub wraps a failed upload in a RuntimeError
-            raise WeightsUnavailableError(f"the upload to {repo_id} failed ({error}). Try again; nothing was committed.") from error
+            raise WeightsUnavailableError(
+                f"the upload to {repo_id} failed ({error}). Try again; nothing was committed."
+            ) from error
     return commit.oid
 
 

@@ -41,7 +41,9 @@ def test_help_is_documentation(name: str) -> None:
 def test_load(hub: FakeHub, source: str) -> None:
     hub.add(REPO, {FILES["shufflenetv1-hybrid"]: authors_file("shufflenetv1-hybrid")})
     where = NAME if source == "github" else str(ROOT)
-    model = torch.hub.load(where, "shufflenetv1_hybrid", source=source, trust_repo=True, verbose=False, progress=False, head="embedding")
+    model = torch.hub.load(
+        where, "shufflenetv1_hybrid", source=source, trust_repo=True, verbose=False, progress=False, head="embedding"
+    )
     assert model.load_report.share == 1 and model(torch.rand(1, 3, 64, 32)).shape == (1, 960)
 
 

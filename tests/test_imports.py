@@ -51,8 +51,12 @@ def test_imports_run_one_way(path: Path) -> None:
     """No room imports one above it; names only used for typing do not count."""
     here = FLOOR[path.relative_to(ROOT).parts[0].removesuffix(".py")]
     tree = ast.parse(path.read_text())
-    typing_only = {id(n) for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-                   for n in ast.walk(node)}
+    typing_only = {
+        id(n)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for n in ast.walk(node)
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pretrainps.") and id(node) not in typing_only:
             room = (node.module or "").split(".")[1]

@@ -53,7 +53,9 @@ def test_every_exported_layout_is_recognised_and_loads(tmp_path: Path, arch: str
     assert all(torch.equal(state[k], v) for k, v in backbone.state_dict().items() if not k.endswith("num_batches_tracked"))
 
 
-@pytest.mark.parametrize(("detector", "words"), [("nae", "NAE, 5532 identities, a queue of 5000"), ("seqnet", "SeqNet, 5532 identities")])
+@pytest.mark.parametrize(
+    ("detector", "words"), [("nae", "NAE, 5532 identities, a queue of 5000"), ("seqnet", "SeqNet, 5532 identities")]
+)
 def test_whole_detectors_are_recognised_by_their_keys(tmp_path: Path, detector: str, words: str) -> None:
     shapes = {k: tuple(v) for k, v in json.loads((GOLDEN / f"{detector}_keys.json").read_text()).items()}
     path = tmp_path / "detector.pth"

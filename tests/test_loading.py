@@ -95,7 +95,9 @@ def test_declared_prefix_is_stripped(tmp_path: Path) -> None:
         pretrainps.load(replace(spec, file=replace(spec.file, prefix="yy.")))
 
 
-@pytest.mark.parametrize("key", ["conv1.conv.weight", "layers.2.3.g_conv_1x1_expand.bn.running_var", "conv1.bn.num_batches_tracked"])
+@pytest.mark.parametrize(
+    "key", ["conv1.conv.weight", "layers.2.3.g_conv_1x1_expand.bn.running_var", "conv1.bn.num_batches_tracked"]
+)
 def test_one_key_missing(tmp_path: Path, key: str) -> None:
     spec = spec_for(tmp_path, {k: v for k, v in authors_tensors(SMALL).items() if k != key})
     with pytest.raises(errors.StateDictMismatchError, match="MISSING") as caught:
@@ -120,7 +122,9 @@ def test_751_class_head_on_a_headless_model(tmp_path: Path) -> None:
 
 def test_wrong_architecture(tmp_path: Path) -> None:
     with pytest.raises(errors.StateDictMismatchError):
-        pretrainps.load(replace(spec_for(tmp_path, authors_tensors(SMALL)), arch="resnet18", file=FileFormat(wrapper=("state_dict",))))
+        pretrainps.load(
+            replace(spec_for(tmp_path, authors_tensors(SMALL)), arch="resnet18", file=FileFormat(wrapper=("state_dict",)))
+        )
 
 
 def test_files_from_before_batches_were_counted(tmp_path: Path) -> None:
@@ -146,8 +150,14 @@ def test_heads_are_new_and_said_to_be(published: FakeHub) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"head": "classifier"}, {"num_classes": 3}, {"head": "embedding", "num_classes": 3}, {"head": "x"}, {"embedding_dim": 8},
-     {"head": "classifier", "num_classes": 2, "embedding_dim": 3}],
+    [
+        {"head": "classifier"},
+        {"num_classes": 3},
+        {"head": "embedding", "num_classes": 3},
+        {"head": "x"},
+        {"embedding_dim": 8},
+        {"head": "classifier", "num_classes": 2, "embedding_dim": 3},
+    ],
 )
 def test_head_options_that_make_no_sense(published: FakeHub, options: dict[str, object]) -> None:
     with pytest.raises(errors.ArgumentError):
@@ -169,7 +179,9 @@ def test_save_and_load_back(published: FakeHub, tmp_path: Path, head: dict[str, 
         torch.testing.assert_close(ours, theirs)  # sums may round otherwise in mapped memory
         assert all(torch.equal(again.state_dict()[key], value) for key, value in model.state_dict().items())
         assert again.spec.input == model.spec.input and again.spec.licence == model.spec.licence
-    assert torch.equal(pretrainps.preprocess(f"file:{folder}")(torch.ones(3, 4, 4)), pretrainps.preprocess(SMALL)(torch.ones(3, 4, 4)))
+    assert torch.equal(
+        pretrainps.preprocess(f"file:{folder}")(torch.ones(3, 4, 4)), pretrainps.preprocess(SMALL)(torch.ones(3, 4, 4))
+    )
 
 
 def test_saving_twice_gives_the_same_bytes(published: FakeHub, tmp_path: Path) -> None:

@@ -83,7 +83,13 @@ def test_scene_keeps_its_size() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [torch.zeros(1, 4, 4), torch.zeros(4, 4), torch.zeros(3, 4, 4, dtype=torch.int64), torch.full((3, 4, 4), 200.0), np.zeros((4, 4), np.uint8)],
+    [
+        torch.zeros(1, 4, 4),
+        torch.zeros(4, 4),
+        torch.zeros(3, 4, 4, dtype=torch.int64),
+        torch.full((3, 4, 4), 200.0),
+        np.zeros((4, 4), np.uint8),
+    ],
 )
 def test_pictures_that_cannot_be_right(bad: object) -> None:
     with pytest.raises(errors.ArgumentError):

@@ -32,7 +32,6 @@ from pretrainps.registry.specs import (
     RemoteFile,
     Source,
 )
-from pretrainps.store import drive, http, hub
 from pretrainps.store.cache import Cache, Record
 from pretrainps.store.files import disk_errors, place, sha256_of
 from pretrainps.store.source import SourceError, is_offline, looks_like_html
@@ -192,6 +191,9 @@ def _body(
     spec: ModelSpec | RemoteFile, source: Source, incoming: Path, *, offline: bool, progress: bool
 ) -> Iterator[tuple[Path, str | None]]:
     """Yield the downloaded body and its Hub commit. A partial https body stays for the next try; a bad one does not."""
+    # imported here, because a cached model needs none of the network libraries behind them
+    from pretrainps.store import drive, http, hub
+
     part = incoming / f"{source.filename}.part"
     workspace = incoming / f"hub-{os.getpid()}"
     try:

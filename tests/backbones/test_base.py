@@ -41,11 +41,16 @@ def test_freezing_survives_train_and_can_be_undone(arch: str) -> None:
     loss = sum(m.square().mean() for m in backbone(torch.randn(2, 3, 64, 64)).values())
     assert isinstance(loss, torch.Tensor)
     loss.backward()
-    frozen = {p for name in list(backbone.segments)[: list(backbone.segments).index("c3") + 1]
-              for m in backbone.segment_modules(name) for p in m.parameters()}
+    frozen = {
+        p
+        for name in list(backbone.segments)[: list(backbone.segments).index("c3") + 1]
+        for m in backbone.segment_modules(name)
+        for p in m.parameters()
+    }
     for p in backbone.parameters():
-        assert p.requires_grad != (p in frozen or any(p is q for m in backbone.modules()
-                                   if isinstance(m, nn.BatchNorm2d) for q in m.parameters()))
+        assert p.requires_grad != (
+            p in frozen or any(p is q for m in backbone.modules() if isinstance(m, nn.BatchNorm2d) for q in m.parameters())
+        )
     after = backbone.state_dict()
     assert all(torch.equal(after[k], v) for k, v in before.items() if "running" in k), "statistics must not move"
     assert not any(m.training for m in backbone.modules() if isinstance(m, nn.BatchNorm2d))

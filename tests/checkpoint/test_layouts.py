@@ -101,7 +101,9 @@ def test_solider_patch_merging_is_reordered_to_compute_the_same() -> None:
     merge.load_state_dict({k.removeprefix("layers.1.downsample."): v for k, v in ours.items()})
     x = torch.randn(1, 6, 4, 8)
     unfolded = torch.nn.Unfold(2, stride=2)(x.permute(0, 3, 1, 2)).transpose(1, 2)  # (1, 6, 32)
-    normed = torch.nn.functional.layer_norm(unfolded, (32,), theirs["stages.0.downsample.norm.weight"], theirs["stages.0.downsample.norm.bias"])
+    normed = torch.nn.functional.layer_norm(
+        unfolded, (32,), theirs["stages.0.downsample.norm.weight"], theirs["stages.0.downsample.norm.bias"]
+    )
     expected = normed @ theirs["stages.0.downsample.reduction.weight"].T
     torch.testing.assert_close(merge(x).reshape(1, 6, 16), expected)
 

@@ -51,7 +51,9 @@ def test_both_torch_formats(tmp_path: Path, legacy: bool) -> None:
 def test_safetensors_needs_no_wrapper(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     write_safetensors(TENSORS, path)
-    assert {k: v.tolist() for k, v in read_tensors(path, ("state_dict",)).items()} == {k: v.tolist() for k, v in TENSORS.items()}
+    assert {k: v.tolist() for k, v in read_tensors(path, ("state_dict",)).items()} == {
+        k: v.tolist() for k, v in TENSORS.items()
+    }
 
 
 def test_training_checkpoints_with_options_and_counters(tmp_path: Path) -> None:
@@ -78,7 +80,9 @@ def test_a_pickle_that_runs_a_command_is_refused_by_name(tmp_path: Path, style: 
     marker, path = tmp_path / "marker", tmp_path / "w.pth"
     bad = Malicious(marker)
     value = {"state_dict": TENSORS, "extra": bad} if style == "in the wrapper" else {"state_dict": {**TENSORS, "x": bad}}
-    path.write_bytes(pickle.dumps(value["state_dict"]["x"]) if style == "plain pickle" else torch_bytes(value, legacy=style == "legacy"))  # type: ignore[index]
+    path.write_bytes(
+        pickle.dumps(value["state_dict"]["x"]) if style == "plain pickle" else torch_bytes(value, legacy=style == "legacy")
+    )  # type: ignore[index]
     with pytest.raises(CheckpointFormatError, match=r"posix\.system|nt\.system"):
         read_object(path)
     assert any("system" in name for name in pickled_globals(path))

@@ -28,9 +28,7 @@ KEYS = list(model().state_dict())
     added=st.sets(st.text("abc.", min_size=1, max_size=5)),
     excused=st.sets(st.sampled_from(KEYS)),
 )
-def test_every_tensor_is_in_exactly_one_list(
-    kept: set[str], reshaped: set[str], added: set[str], excused: set[str]
-) -> None:
+def test_every_tensor_is_in_exactly_one_list(kept: set[str], reshaped: set[str], added: set[str], excused: set[str]) -> None:
     state = model().state_dict()
     found = {k: torch.zeros(7, 7) if k in reshaped else v for k, v in state.items() if k in kept}
     found |= {k: torch.zeros(1) for k in added}

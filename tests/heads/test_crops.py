@@ -36,7 +36,8 @@ def test_classifier() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"kind": "classifier"}, {"kind": "embedding", "num_classes": 3}, {"kind": "x"}, {"kind": "embedding", "embedding_dim": 0}]
+    "bad",
+    [{"kind": "classifier"}, {"kind": "embedding", "num_classes": 3}, {"kind": "x"}, {"kind": "embedding", "embedding_dim": 0}],
 )
 def test_impossible_heads(bad: dict[str, object]) -> None:
     with pytest.raises(RegistryError):

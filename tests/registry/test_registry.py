@@ -151,8 +151,12 @@ def test_schema_errors_name_entry_and_field(path: str, value: object, words: str
     assert "my.toml: m" in str(caught.value)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*MINIMAL, "x"]), inner, max_size=5)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*MINIMAL, "x"]), inner, max_size=5),
+    )
+)
 def test_any_mapping_ends_in_our_error(entry: object) -> None:
     with pytest.raises(errors.RegistryError):
         parse_spec("m", entry, "fuzz")
@@ -211,9 +215,7 @@ def test_plugin_adds_models_without_running_its_code(monkeypatch: pytest.MonkeyP
         (PLUGIN, "no_such_package:registry.toml", "no installed package"),
     ],
 )
-def test_broken_plugins_are_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toml: str, value: str, words: str
-) -> None:
+def test_broken_plugins_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toml: str, value: str, words: str) -> None:
     install_plugin(monkeypatch, tmp_path, toml, value)
     with pytest.raises(errors.RegistryError, match=words):
         registry()

@@ -63,9 +63,7 @@ def test_cached_file_needs_no_network_at_all(served: FakeHub) -> None:
     assert served.requests == []
 
 
-def test_large_files_come_through_the_cdn_and_the_token_stays_home(
-    served: FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_files_come_through_the_cdn_and_the_token_stays_home(served: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     served.through_cdn = True
     served.private[REPO] = "hf_secret"
     monkeypatch.setenv("HF_TOKEN", "hf_secret")

@@ -101,9 +101,7 @@ def test_dead_host(tmp_path: Path, waits: list[float]) -> None:
     assert len(waits) == 3
 
 
-def test_proxy_from_the_environment_is_used(
-    files: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proxy_from_the_environment_is_used(files: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", files.url)
     monkeypatch.setenv("NO_PROXY", "")
     files.files["http://weights.example/w"] = BODY  # a proxy is asked for the whole URL

@@ -87,8 +87,14 @@ class FakeHub(Server):
                 files = self.commits[match[1]][self.heads[match[1]]]
                 self._json(
                     handler,
-                    {"id": match[1], "sha": self.heads[match[1]], "private": False, "tags": [], "downloads": 0,
-                     "siblings": [{"rfilename": name} for name in files]},
+                    {
+                        "id": match[1],
+                        "sha": self.heads[match[1]],
+                        "private": False,
+                        "tags": [],
+                        "downloads": 0,
+                        "siblings": [{"rfilename": name} for name in files],
+                    },
                 )
         else:
             self._error(handler, 404, "NotFound", f"no route {request.method} {path}")

@@ -96,9 +96,7 @@ class Server:
             handler.rfile.read(length) if length else b"",
         )
         self.requests.append(request)
-        fault = next(
-            (f for f in self.faults if f.times > 0 and re.search(f.match, f"{request.method} {request.path}")), None
-        )
+        fault = next((f for f in self.faults if f.times > 0 and re.search(f.match, f"{request.method} {request.path}")), None)
         if fault is not None:
             fault.times -= 1
         if fault is not None and fault.status is not None:

@@ -1,0 +1,79 @@
+"""The README is true: its commands and code run, its tables are the registry's, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from pretrainps.cli import main
+from pretrainps.demo import draw_people
+from pretrainps.registry import list_models, registry
+from tests.support.fakehub import FakeHub
+from tests.support.weights import FILES, REPO, authors_file
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def models_table() -> str:
+    rows = ["| name | weights | parameters | input | licence |", "|---|---|---|---|---|"]
+    for name in list_models():
+        spec = registry()[name]
+        parameters = f"{spec.parameters / 1e6:.1f} M" if spec.parameters else "-"
+        terms = f"{spec.licence.id}. {spec.licence.note}".rstrip(". ") + "." if spec.licence.note else spec.licence.id
+        rows.append(
+            f"| `{name}` | [{spec.title}]({spec.provenance.url}) | {parameters} | {spec.input.colour.upper()}, {spec.input.status} "
+            f"| {terms} |"
+        )
+    return "\n".join(rows)
+
+
+def test_models_table_is_the_registrys() -> None:
+    match = re.search(r"<!-- models:.*?-->\n(.*?)<!-- /models -->", README, flags=re.DOTALL)
+    assert match is not None and match[1].strip() == models_table(), f"the table should be:\n{models_table()}"
+
+
+@pytest.fixture
+def published(hub: FakeHub) -> FakeHub:
+    hub.add(REPO, {file: authors_file(name) for name, file in FILES.items()})
+    return hub
+
+
+def test_python_blocks_run(published: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("python")
+    names: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["vectors"].shape == (2, 2048)  # type: ignore[attr-defined]
+    assert set(names["maps"]) == {"c2", "c3", "c4", "c5"}  # type: ignore[call-overload]
+
+
+def test_shell_commands_run(
+    published: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw_people(tmp_path / "photos")
+    commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("pretrainps ")]
+    assert len(commands) >= 8
+    for command in commands:
+        assert main(shlex.split(command)[1:]) == 0, f"{command}\n{capsys.readouterr()}"
+
+
+def test_the_two_commands_are_what_ci_runs() -> None:
+    first, second = [line for line in README.splitlines() if line.startswith("pip install ")][:2]
+    assert first == "pip install . && pretrainps demo" and second == "pip install '.[test]' && pytest"
+    assert "grep -m 2 '^pip install ' README.md" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_local_links_and_commands_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+    for script in re.findall(r"python (\S+\.py)", README):
+        assert (ROOT / script).exists(), script
