@@ -29,8 +29,8 @@ def models_table() -> str:
         parameters = f"{spec.parameters / 1e6:.1f} M" if spec.parameters else "-"
         terms = f"{spec.licence.id}. {spec.licence.note}".rstrip(". ") + "." if spec.licence.note else spec.licence.id
         rows.append(
-            f"| `{name}` | [{spec.title}]({spec.provenance.url}) | {parameters} | {spec.input.colour.upper()}, {spec.input.status} "
-            f"| {terms} |"
+            f"| `{name}` | [{spec.title}]({spec.provenance.url}) | {parameters} "
+            f"| {spec.input.colour.upper()}, {spec.input.status} | {terms} |"
         )
     return "\n".join(rows)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import io
 import os
 import pickle
@@ -183,10 +184,8 @@ def test_any_damage_to_a_real_file_ends_in_our_errors(tmp_path: Path, data: st.D
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(bytes(body[: data.draw(st.integers(1, len(body)))]))
     assert str(inspect(path))
-    try:
+    with contextlib.suppress(PretrainPSError):  # some damage only changes values
         read_tensors(path, ("state_dict",))
-    except PretrainPSError:
-        pass
 
 
 def test_header_without_torch(tmp_path: Path) -> None:

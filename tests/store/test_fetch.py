@@ -213,7 +213,7 @@ def test_no_network_and_no_cache(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, 
         "HUGGINGFACE_CO_URL_TEMPLATE",
         "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}",
     )
-    with pytest.raises(errors.WeightsUnavailableError, match="connection failed|unreachable"):
+    with pytest.raises(errors.WeightsUnavailableError, match=r"connection failed|unreachable"):
         fetch(hub_spec(), cache=Cache(), progress=False)
     assert nothing_kept(home)
 
