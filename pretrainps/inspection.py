@@ -206,9 +206,11 @@ def _candidates(shapes: Mapping[str, Shape], wrapper: tuple[str, ...]) -> Iterat
         inside = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
         outside = [key for key in shapes if not key.startswith(prefix)]
         meta = {key: torch.empty(shape, device="meta") for key, shape in inside.items()}
-        for arch in ARCHITECTURES:
-            family, wanted = _wanted(arch)
-            for layout in list(FAMILIES[family].values())[1:]:  # the first, native, repeats one of the others
+        for arch, architecture in ARCHITECTURES.items():
+            if not any(architecture.telltale in key for key in inside):
+                continue
+            wanted = _wanted(arch)
+            for layout in list(FAMILIES[architecture.family].values())[1:]:  # the first, native, repeats one of the others
                 foreign = [key for key in meta if any(fnmatch.fnmatchcase(key, p) for p in layout.foreign)]
                 own = {key: value for key, value in meta.items() if key not in set(foreign)}
                 native = _mapped(layout.to_native, own)
@@ -243,10 +245,8 @@ def _mapped(to_native: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @cache
-def _wanted(arch: str) -> tuple[str, dict[str, Shape]]:
-    with torch.device("meta"):
-        backbone = build_backbone(arch)
-    return backbone.family, {key: tuple(value.shape) for key, value in backbone.state_dict().items()}
+def _wanted(arch: str) -> dict[str, Shape]:
+    return {key: tuple(value.shape) for key, value in build_backbone(arch, empty=True).state_dict().items()}
 
 
 def _find_tensors(found: Any) -> tuple[tuple[str, ...], dict[str, Tensor]]:

@@ -74,11 +74,10 @@ def load(
     cache = Cache(cache_dir)
     spec = resolve(name, arch=arch, cache=cache, offline=offline, progress=progress)
     wanted_head = _head_spec(head, embedding_dim, num_classes)
-    if ignore:
-        spec = replace(spec, file=replace(spec.file, ignored=(*spec.file.ignored, *ignore)))
     # batch counters start at zero anyway; any other tensor that the file may lack needs its proper initial value
     empty = all(pattern.endswith("num_batches_tracked") for pattern in spec.file.expected_missing)
     backbone = build_backbone(spec.arch, spec.arch_options, empty=empty)
+    spec = replace(spec, file=replace(spec.file, ignored=(*spec.file.ignored, *ignore, *backbone.tail)))
     fetched = fetch(spec, cache=cache, offline=offline, progress=progress, verify=verify)
     checkpoint = native_checkpoint(spec, fetched, backbone.family, cache)
     model: Backbone | CropModel = backbone

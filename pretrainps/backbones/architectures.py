@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,18 +18,29 @@ from pretrainps.backbones.solider_swin import solider_swin_base, solider_swin_sm
 from pretrainps.backbones.timm_adapter import TimmBackbone
 from pretrainps.errors import ArgumentError, UnknownModelError
 
-ARCHITECTURES: Mapping[str, Callable[..., Backbone]] = {
-    "resnet18": resnet18,
-    "resnet50": resnet50,
-    "shufflenetv1": shufflenetv1,
-    "solider_swin_tiny": solider_swin_tiny,
-    "solider_swin_small": solider_swin_small,
-    "solider_swin_base": solider_swin_base,
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Architecture:
+    """How one architecture is built and recognised."""
+
+    build: Callable[..., Backbone]
+    family: str
+    """The architectures that share key layouts (`pretrainps.checkpoint.layouts`)."""
+    meta_safe: bool = False
+    """Whether every tensor is in the state dict, so that none is lost when the model is built without memory."""
+    telltale: str = ""
+    """A piece of a key that every file of it has, under any layout; saves building it for comparison with others."""
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "resnet18": Architecture(build=resnet18, family="resnet", meta_safe=True),
+    "resnet50": Architecture(build=resnet50, family="resnet", meta_safe=True),
+    "shufflenetv1": Architecture(build=shufflenetv1, family="shufflenet_v1", meta_safe=True),
+    "solider_swin_tiny": Architecture(build=solider_swin_tiny, family="solider_swin", telltale="semantic_embed_w"),
+    "solider_swin_small": Architecture(build=solider_swin_small, family="solider_swin", telltale="semantic_embed_w"),
+    "solider_swin_base": Architecture(build=solider_swin_base, family="solider_swin", telltale="semantic_embed_w"),
 }
 """Built by the package itself; every other name is `timm:NAME`."""
-
-_META_SAFE = {"resnet18", "resnet50", "shufflenetv1"}
-"""Architectures all of whose tensors are in their state dict, so that none is lost when they are built without memory."""
 
 
 def build_backbone(arch: str, options: Mapping[str, Any] | None = None, *, empty: bool = False) -> Backbone:
@@ -45,10 +59,9 @@ def build_backbone(arch: str, options: Mapping[str, Any] | None = None, *, empty
     """
     build: Callable[..., Backbone]
     if arch.startswith("timm:"):
-        name = arch.removeprefix("timm:")
-        build = lambda **kwargs: TimmBackbone(name, **kwargs)  # noqa: E731
+        build, meta = partial(TimmBackbone, arch.removeprefix("timm:")), False
     elif arch in ARCHITECTURES:
-        build = ARCHITECTURES[arch]
+        build, meta = ARCHITECTURES[arch].build, empty and ARCHITECTURES[arch].meta_safe
     else:
         near = difflib.get_close_matches(arch, ARCHITECTURES, n=2)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
@@ -56,7 +69,7 @@ def build_backbone(arch: str, options: Mapping[str, Any] | None = None, *, empty
             f"unknown architecture {arch!r}. {hint}It must be timm:NAME or one of {', '.join(ARCHITECTURES)}."
         )
     try:
-        with torch.device("meta" if empty and arch in _META_SAFE else torch.get_default_device()):
+        with torch.device("meta") if meta else contextlib.nullcontext():
             return build(**(options or {}))
     except TypeError as error:
         if "unexpected keyword" not in str(error):

@@ -39,6 +39,8 @@ class Backbone(nn.Module):
         feature_maps: The maps that `forward` returns, in order.
         segments: From each segment's name to its modules' names, in order of computation. A segment named like a map
             ends in that map; "stem" ends in none.
+        tail: Shell patterns of the keys of what the original model runs after the last stage (norm, classifier). A file may
+            hold them; the backbone does not.
         spec: What was loaded; set by `pretrainps.load`.
         load_report: How it fitted; set by `pretrainps.load`.
     """
@@ -47,6 +49,7 @@ class Backbone(nn.Module):
     family: str
     feature_maps: tuple[FeatureMap, ...]
     segments: Mapping[str, tuple[str, ...]]
+    tail: tuple[str, ...] = ()
     spec: ModelSpec
     load_report: LoadReport
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,12 +50,16 @@ class TimmBackbone(Backbone):
         self.feature_maps = tuple(FeatureMap(key, taps[key][1], stride) for stride, key in _NAMES.items() if key in taps)
         self.segments = _segments(chain, {key: path for key, (path, _) in taps.items()})
         _prove(model, self.segments, name)
-        unused = _unused_children(model, chain)
+        used = {path.partition(".")[0] for path in chain}
+        tail = []
         for child, module in model.named_children():
-            if child not in unused:
-                if hasattr(self, child):
-                    raise UnsupportedModelError(f"timm's {name} has a module {child!r}, a name this class uses itself.")
+            if child not in used:
+                tail.append(f"{child}.*")
+            elif hasattr(self, child):
+                raise UnsupportedModelError(f"timm's {name} has a module {child!r}, a name this class uses itself.")
+            else:
                 self.add_module(child, module)
+        self.tail = tuple(tail)
 
     def _compute(self, name: str, x: Tensor) -> Tensor:
         if self._channels_last and name != next(iter(self.segments)):
@@ -85,17 +88,13 @@ def timm_spec(name: str) -> ModelSpec:
         raise UnknownModelError(f"timm has no weights on the Hub for {name!r}. It has: {tags or 'none for this model'}.")
     full_name = f"{config.architecture}.{config.tag}" if config.tag else str(config.architecture)
     repo = config.hf_hub_id if not config.hf_hub_id.endswith("/") else config.hf_hub_id + full_name
-    with torch.device("meta"):
-        model = timm.create_model(name, pretrained=False)
-    tail = _unused_children(model, list(_chain(model, [path for path, _ in _taps(model, name).values()])))
     return ModelSpec(
         name=f"timm:{full_name}",
         title=f"timm {full_name}",
         arch=f"timm:{full_name}",
         summary="Weights of the timm collection.",
         sources=(HubSource(repo=repo, file="model.safetensors"),),
-        # what timm runs after the last stage (norms, pooling, classifier) is no part of a backbone
-        file=FileFormat(layout="timm", ignored=tuple(f"{child}.*" for child in tail)),
+        file=FileFormat(layout="timm"),
         input=InputConvention(
             colour="rgb",
             mean=_triple(config.mean),
@@ -138,12 +137,10 @@ def _create(name: str) -> nn.Module:
     import timm
 
     _require(name)
-    with torch.device("meta"):
-        plain = timm.create_model(name, pretrained=False, num_classes=0)
-    # scenes have any size; models that insist on theirs (Swin) are asked not to
-    flexible = "strict_img_size" in inspect.signature(type(plain).__init__).parameters
-    options: dict[str, Any] = {"strict_img_size": False} if flexible else {}
-    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
+    if "strict_img_size" in inspect.signature(type(model).__init__).parameters:
+        # scenes have any size; models that insist on theirs (Swin) are asked not to
+        model = timm.create_model(name, pretrained=False, num_classes=0, strict_img_size=False)
     return model
 
 
@@ -171,12 +168,6 @@ def _chain(model: nn.Module, taps: list[str], prefix: str = "") -> Iterator[str]
             yield path
         if taps[-1] == path or taps[-1].startswith(path + "."):
             return
-
-
-def _unused_children(model: nn.Module, chain: list[str]) -> list[str]:
-    """Return the model's children of which no module is in the chain."""
-    used = {path.partition(".")[0] for path in chain}
-    return [child for child, _ in model.named_children() if child not in used]
 
 
 def _segments(chain: list[str], taps: dict[str, str]) -> dict[str, tuple[str, ...]]:

@@ -150,7 +150,7 @@ def _cache_path(spec: ModelSpec | RemoteFile, cache: Cache, record: Record | Non
     folder = cache.folder(spec.name)
     named = [record.file] if record else []
     candidates = [folder / name for name in [*named, *(s.filename for s in spec.sources)]]
-    return next((path for path in candidates if path.is_file()), candidates[-1 if len(candidates) == 1 else 0])
+    return next((path for path in candidates if path.is_file()), candidates[0])
 
 
 def _download(spec: ModelSpec | RemoteFile, cache: Cache, *, offline: bool, progress: bool) -> Fetched:
@@ -197,17 +197,13 @@ def _body(
     part = incoming / f"{source.filename}.part"
     workspace = incoming / f"hub-{os.getpid()}"
     try:
-        if isinstance(source, HubSource):
-            found = hub.cached(source)
-            if found is not None:
-                workspace.mkdir(parents=True, exist_ok=True)
-                copy = workspace / source.filename
-                shutil.copyfile(found[0], copy)
-                yield copy, found[1]
-                return
         if offline:
-            raise SourceError("offline")
-        if isinstance(source, HubSource):
+            found = hub.cached(source) if isinstance(source, HubSource) else None
+            if found is None:
+                raise SourceError("offline")
+            workspace.mkdir(parents=True, exist_ok=True)
+            yield Path(shutil.copyfile(found[0], workspace / source.filename)), found[1]
+        elif isinstance(source, HubSource):
             yield hub.download(source, workspace, progress=progress, label=spec.name)
         elif isinstance(source, HttpSource):
             http.download(source.url, part, progress=progress, label=spec.name)

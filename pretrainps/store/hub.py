@@ -7,8 +7,9 @@ hash that the Hub itself names for that commit (sha256 for LFS and Xet files, gi
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -17,6 +18,7 @@ from pretrainps.registry.specs import HubSource
 from pretrainps.store.files import git_blob_sha1_of, sha256_of
 from pretrainps.store.source import RETRY_STATUS, Backoff, SourceError
 
+T = TypeVar("T")
 _LIBRARY: dict[str, Any] = {"library_name": "pretrainps", "library_version": __version__}
 
 
@@ -44,20 +46,26 @@ def download(source: HubSource, folder: Path, *, progress: bool, label: str) -> 
     described = _retried(metadata, source)
     commit: str | None = described.commit_hash
 
-    def fetch() -> str:
-        return str(
-            hf_hub_download(
-                source.repo,
-                source.file,
-                revision=commit or source.revision,
-                local_dir=folder,
-                tqdm_class=Bar,
-                **_LIBRARY,
-            )
+    def fetch(force: bool) -> Path:
+        revision = commit or source.revision
+        found = hf_hub_download(
+            source.repo,
+            source.file,
+            revision=revision,
+            local_dir=folder,
+            tqdm_class=Bar,
+            force_download=force,
+            **_LIBRARY,
         )
+        return Path(found)
 
-    path = Path(_retried(fetch, source))
-    _compare(path, (described.etag or "").strip('"'), source)
+    etag = (described.etag or "").strip('"')
+    path = _retried(lambda: fetch(False), source)
+    if not _is_announced(path, etag):
+        # huggingface_hub takes a file from its own cache without hashing it: ask the Hub itself before giving up
+        path = _retried(lambda: fetch(True), source)
+        if not _is_announced(path, etag):
+            raise SourceError(f"the body is not the one that the Hub announced ({etag[:12]}...)", integrity=True)
     return path, commit
 
 
@@ -72,18 +80,16 @@ def cached(source: HubSource) -> tuple[Path, str | None] | None:
     return Path(found), match.group(1) if match else None
 
 
-def _compare(path: Path, etag: str, source: HubSource) -> None:
+def _is_announced(path: Path, etag: str) -> bool:
+    """Return whether the body has the hash that the Hub names; true if it names none."""
     if re.fullmatch(r"[0-9a-f]{64}", etag):
-        got = sha256_of(path)
-    elif re.fullmatch(r"[0-9a-f]{40}", etag):
-        got = git_blob_sha1_of(path)
-    else:
-        return
-    if got != etag:
-        raise SourceError(f"the body's hash is {got[:12]}..., the Hub announced {etag[:12]}...", integrity=True)
+        return sha256_of(path) == etag
+    if re.fullmatch(r"[0-9a-f]{40}", etag):
+        return git_blob_sha1_of(path) == etag
+    return True
 
 
-def _retried(call: Any, source: HubSource) -> Any:
+def _retried(call: Callable[[], T], source: HubSource) -> T:
     """Run a Hub call, waiting and trying again where that may help; every failure becomes a `SourceError`."""
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx in 1.x, httpx2 in 2.x

@@ -86,7 +86,7 @@ def test_body_truncated_for_ever_is_refused(served: FakeHub, home: Path) -> None
 
 def test_same_size_wrong_bytes_are_refused_without_any_known_hash(served: FakeHub, home: Path) -> None:
     served.fault("GET .*/resolve/", body=OTHER, times=10)
-    with pytest.raises(errors.IntegrityError, match="the Hub announced"):
+    with pytest.raises(errors.IntegrityError, match="not the one that the Hub announced"):
         fetch(hub_spec(), cache=Cache(), progress=False)
     assert nothing_kept(home)
 
@@ -237,6 +237,14 @@ def test_offline_finds_the_file_in_the_users_hub_cache(served: FakeHub) -> None:
     fetched = fetch(hub_spec(), cache=Cache(), progress=False, offline=True)
     assert fetched.path.read_bytes() == BODY
     assert fetched.commit == served.heads[REPO]
+
+
+def test_damaged_file_in_the_users_hub_cache_is_not_taken(served: FakeHub) -> None:
+    from huggingface_hub import hf_hub_download
+
+    path = Path(hf_hub_download(REPO, "model.pth"))
+    path.resolve().write_bytes(OTHER)
+    assert fetch(hub_spec(), cache=Cache(), progress=False).path.read_bytes() == BODY
 
 
 def test_next_source_takes_over(hub: FakeHub, files: FileServer) -> None:
