@@ -118,11 +118,10 @@ def _fill(
     """Compare, and load only if everything undeclared matched."""
     report = compare(model, tensors, name=spec.name, ignored=ignored, expected_missing=spec.file.expected_missing)
     require_complete(report, origin)
-    held = {key: tensors[key] for key in report.matched}
-    if report.expected_missing:
-        initial = model.state_dict()
-        for key in report.expected_missing:
-            held[key] = torch.zeros_like(initial[key], device="cpu") if initial[key].is_meta else initial[key]
+    state = model.state_dict()
+    held = {key: tensors[key].to(state[key].dtype) for key in report.matched}
+    for key in report.expected_missing:
+        held[key] = torch.zeros_like(state[key], device="cpu") if state[key].is_meta else state[key]
     # assigned, not copied: the parameters are the mapped file's own pages until something writes to them
     model.load_state_dict(held, strict=True, assign=True)
     return report

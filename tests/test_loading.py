@@ -111,6 +111,30 @@ def test_one_wrong_shape(tmp_path: Path) -> None:
         pretrainps.load(spec)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_converted_and_said_to_be(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensors = {k: v.to(dtype) if v.is_floating_point() else v.int() for k, v in authors_tensors(SMALL).items()}
+    model = pretrainps.load(spec_for(tmp_path, tensors))
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert model.state_dict()["conv1.bn.num_batches_tracked"].dtype == torch.int64
+    assert len(model.load_report.converted) == 294 and "converted: 294" in str(model.load_report)
+    assert torch.equal(model.state_dict()["conv1.conv.weight"], tensors["conv1.conv.weight"].float())
+
+
+def test_whole_numbers_are_no_weights(tmp_path: Path) -> None:
+    spec = spec_for(tmp_path, {**authors_tensors(SMALL), "conv1.bn.bias": torch.zeros(24, dtype=torch.int64)})
+    with pytest.raises(errors.StateDictMismatchError, match=r"conv1\.bn\.bias is int64 in the file and float32"):
+        pretrainps.load(spec)
+
+
+def test_weights_that_are_not_numbers(tmp_path: Path) -> None:
+    bad = authors_tensors(SMALL)["conv1.bn.bias"].clone()
+    bad[3] = float("nan")
+    spec = spec_for(tmp_path, {**authors_tensors(SMALL), "conv1.bn.bias": bad})
+    with pytest.raises(errors.CheckpointFormatError, match=r"NaN or infinity \(conv1\.bn\.bias\)"):
+        pretrainps.load(spec)
+
+
 def test_751_class_head_on_a_headless_model(tmp_path: Path) -> None:
     head = {"classifier.weight": torch.zeros(751, 960), "classifier.bias": torch.zeros(751)}
     spec = spec_for(tmp_path, {**authors_tensors(SMALL), **head})

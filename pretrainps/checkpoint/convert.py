@@ -45,7 +45,7 @@ def convert(path: Path, file: FileFormat, family: str) -> NativeCheckpoint:
         family: The architecture's family, which knows the key layouts.
 
     Raises:
-        CheckpointFormatError: unreadable, or without any tensor that the declared prefix fits.
+        CheckpointFormatError: unreadable, holding NaN or infinity, or without any tensor that the declared prefix fits.
         LayoutError: the family does not know the layout.
     """
     layout = layout_of(family, file.layout)
@@ -58,7 +58,14 @@ def convert(path: Path, file: FileFormat, family: str) -> NativeCheckpoint:
         )
     bare = {key.removeprefix(file.prefix): value for key, value in kept.items()}
     foreign = [key for key in bare if any(fnmatch.fnmatchcase(key, pattern) for pattern in layout.foreign)]
-    native = layout.to_native({key: value for key, value in bare.items() if key not in set(foreign)})
+    own = {key: value for key, value in bare.items() if key not in set(foreign)}
+    broken = [key for key, value in own.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if broken:
+        raise CheckpointFormatError(
+            f"{path}: {len(broken)} tensors hold NaN or infinity ({', '.join(broken[:4])}): its training went wrong, or it is "
+            "damaged. Use an earlier checkpoint."
+        )
+    native = layout.to_native(own)
     return NativeCheckpoint(tensors=native, ignored=(*ignored, *(file.prefix + key for key in foreign)))
 
 

@@ -30,6 +30,10 @@ class LoadReport:
     """In the file only, undeclared."""
     wrong_shape: tuple[tuple[str, Shape, Shape], ...] = ()
     """In both: (key, shape in the file, shape in the model)."""
+    wrong_kind: tuple[tuple[str, str, str], ...] = ()
+    """In both, but whole numbers on one side and fractions on the other: (key, type in the file, type in the model)."""
+    converted: tuple[str, ...] = ()
+    """Among the matched, those stored in another precision than the model's; they are converted on loading."""
     new: tuple[str, ...] = ()
     """Tensors of a head that was asked for on top, freshly initialised; no file was meant to fill them."""
     parameters_loaded: int = 0
@@ -40,7 +44,7 @@ class LoadReport:
     @property
     def ok(self) -> bool:
         """Whether nothing undeclared was found."""
-        return not (self.missing or self.unexpected or self.wrong_shape)
+        return not (self.missing or self.unexpected or self.wrong_shape or self.wrong_kind)
 
     @property
     def share(self) -> float:
@@ -48,7 +52,8 @@ class LoadReport:
         return self.parameters_loaded / self.parameters if self.parameters else 0.0
 
     def __str__(self) -> str:
-        model_side = len(self.matched) + len(self.expected_missing) + len(self.missing) + len(self.wrong_shape)
+        unfit = len(self.wrong_shape) + len(self.wrong_kind)
+        model_side = len(self.matched) + len(self.expected_missing) + len(self.missing) + unfit
         # rounded down, for 99.99 % is not 100 %
         percent = f"{int(self.share * 10000) / 100:g} %"
         lines = [
@@ -58,6 +63,7 @@ class LoadReport:
         for label, keys in (
             ("not in the file, as declared", self.expected_missing),
             ("in the file and not used, as declared", self.ignored),
+            ("stored in another precision and converted", self.converted),
             ("new, freshly initialised", self.new),
             ("MISSING from the file", self.missing),
             ("UNEXPECTED in the file", self.unexpected),
@@ -68,6 +74,8 @@ class LoadReport:
             lines.append(f"  WRONG SHAPE: {key} is {list(found)} in the file and {list(wanted)} in the model")
         if len(self.wrong_shape) > 5:
             lines.append(f"  WRONG SHAPE: {len(self.wrong_shape) - 5} more")
+        for key, kind, model_kind in self.wrong_kind[:5]:
+            lines.append(f"  WRONG TYPE: {key} is {kind} in the file and {model_kind} in the model")
         return "\n".join(lines)
 
 
@@ -79,7 +87,7 @@ def compare(
     ignored: Iterable[str] = (),
     expected_missing: Iterable[str] = (),
 ) -> LoadReport:
-    """Compare a state dict with a model, by key and shape. Loads nothing.
+    """Compare a state dict with a model, by key, shape and kind of number. Loads nothing.
 
     Args:
         model: What is to be filled; its tensors may lie on the meta device.
@@ -88,9 +96,10 @@ def compare(
         ignored: Keys that were declared unwanted and left out of `found`; reported as such.
         expected_missing: Shell patterns of model keys that the file may lack.
     """
-    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    wanted: dict[str, Tensor] = model.state_dict()
     learned = {key: value.numel() for key, value in model.named_parameters()}
-    matched = [key for key, shape in wanted.items() if key in found and tuple(found[key].shape) == shape]
+    same_shape = [key for key, value in wanted.items() if key in found and found[key].shape == value.shape]
+    matched = [key for key in same_shape if found[key].is_floating_point() == wanted[key].is_floating_point()]
     absent = [key for key in wanted if key not in found]
     patterns = tuple(expected_missing)
     excused = {key for key in absent if any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)}
@@ -102,10 +111,16 @@ def compare(
         missing=tuple(key for key in absent if key not in excused),
         unexpected=tuple(key for key in found if key not in wanted),
         wrong_shape=tuple(
-            (key, tuple(found[key].shape), shape)
-            for key, shape in wanted.items()
-            if key in found and tuple(found[key].shape) != shape
+            (key, tuple(found[key].shape), tuple(value.shape))
+            for key, value in wanted.items()
+            if key in found and found[key].shape != value.shape
         ),
+        wrong_kind=tuple(
+            (key, str(found[key].dtype).removeprefix("torch."), str(wanted[key].dtype).removeprefix("torch."))
+            for key in same_shape
+            if found[key].is_floating_point() != wanted[key].is_floating_point()
+        ),
+        converted=tuple(key for key in matched if found[key].dtype != wanted[key].dtype),
         parameters_loaded=sum(learned.get(key, 0) for key in matched),
         parameters=sum(learned.values()),
     )

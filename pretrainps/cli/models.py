@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from pretrainps.cli.output import megabytes, note, say, say_json, table
+from pretrainps.errors import ArgumentError
 from pretrainps.registry import ModelSpec, find_spec, list_models, registry, spec_to_mapping
+
+if TYPE_CHECKING:
+    from pretrainps.store import Cache
+    from pretrainps.store.cache import Record
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -82,9 +88,7 @@ def _info(args: argparse.Namespace) -> int:
     from pretrainps.store import Cache
 
     cache = Cache()
-    record, pin = cache.record(spec.name), cache.pin(spec.name)
-    known = spec.sha256 or (f"{spec.sha256_prefix}... (first digits, by its publisher)" if spec.sha256_prefix else None)
-    pinned = f"{pin.sha256} (pinned at first download, {pin.time[:10]})" if pin else "unknown; will be pinned at first download"
+    record = cache.record(spec.name)
     c = spec.input
     lines = [
         ("name", spec.name),
@@ -93,7 +97,7 @@ def _info(args: argparse.Namespace) -> int:
         ("architecture", spec.arch + (f" {spec.arch_options}" if spec.arch_options else "")),
         ("parameters", f"{spec.parameters:,}" if spec.parameters else "not stated"),
         *(("source" if index == 0 else "", str(source)) for index, source in enumerate(spec.sources)),
-        ("sha256", spec.sha256 or (f"{known}" if known and not pin else pinned)),
+        ("sha256", _hash_line(spec, cache.pin(spec.name))),
         ("in the cache", str(cache.folder(spec.name) / record.file) if record else "no"),
         ("input", f"{c.colour.upper()} in 0..{c.scale:g}, mean {c.mean}, std {c.std}, crops {c.size[0]}x{c.size[1]}"),
         ("", f"{c.status}: {c.evidence}"),
@@ -110,6 +114,15 @@ def _info(args: argparse.Namespace) -> int:
     ]
     say("\n".join(f"{label:13} {text}" for label, text in lines if text))
     return 0
+
+
+def _hash_line(spec: ModelSpec, pin: Record | None) -> str:
+    if spec.sha256:
+        return f"{spec.sha256} (published)"
+    if pin:
+        return f"{pin.sha256} (pinned at first download, {pin.time[:10]})"
+    first = f"{spec.sha256_prefix}... (by its publisher); the rest" if spec.sha256_prefix else "unknown;"
+    return f"{first} will be pinned at first download"
 
 
 def _download(args: argparse.Namespace) -> int:
@@ -133,7 +146,7 @@ def _cache(args: argparse.Namespace) -> int:
         say(str(cache.root))
         return 0
     if args.action == "remove":
-        return _remove(args)
+        return _remove(cache, args)
     entries = [(name, cache.record(name), cache.size(name)) for name in cache.names()]
     if args.json:
         say_json(
@@ -152,11 +165,7 @@ def _cache(args: argparse.Namespace) -> int:
     return 0
 
 
-def _remove(args: argparse.Namespace) -> int:
-    from pretrainps.errors import ArgumentError
-    from pretrainps.store import Cache
-
-    cache = Cache()
+def _remove(cache: Cache, args: argparse.Namespace) -> int:
     known = set(cache.names())
     if not args.name:
         raise ArgumentError("which model? `pretrainps cache` shows those that are there.")

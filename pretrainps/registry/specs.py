@@ -36,8 +36,20 @@ def safe_file_name(name: str, where: str) -> str:
     return name
 
 
+class _InFolder:
+    """Sources that know the file's name at its origin, in the attribute `file`."""
+
+    __slots__ = ()
+    file: str
+
+    @property
+    def filename(self) -> str:
+        """The name the file has in the cache."""
+        return PurePosixPath(self.file).name
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HubSource:
+class HubSource(_InFolder):
     """A file in a Hugging Face Hub model repository."""
 
     repo: str
@@ -50,16 +62,6 @@ class HubSource:
     def __str__(self) -> str:
         return f"hub {self.repo}/{self.file}@{self.revision}"
 
-    @property
-    def identity(self) -> str:
-        """What makes two sources the same, for the registry's lint."""
-        return f"hub:{self.repo}/{self.file}@{self.revision}"
-
-    @property
-    def filename(self) -> str:
-        """The name the file has in the cache."""
-        return PurePosixPath(self.file).name
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HttpSource:
@@ -71,18 +73,13 @@ class HttpSource:
         return self.url
 
     @property
-    def identity(self) -> str:
-        """What makes two sources the same, for the registry's lint."""
-        return f"http:{self.url}"
-
-    @property
     def filename(self) -> str:
         """The name the file has in the cache."""
         return PurePosixPath(self.url.split("?")[0].split("#")[0]).name or "weights"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DriveSource:
+class DriveSource(_InFolder):
     """A file shared on Google Drive."""
 
     id: str
@@ -92,19 +89,9 @@ class DriveSource:
     def __str__(self) -> str:
         return f"Google Drive {self.id}"
 
-    @property
-    def identity(self) -> str:
-        """What makes two sources the same, for the registry's lint."""
-        return f"drive:{self.id}"
-
-    @property
-    def filename(self) -> str:
-        """The name the file has in the cache."""
-        return PurePosixPath(self.file).name
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BundledSource:
+class BundledSource(_InFolder):
     """A file inside an installed package (this one, or a plug-in's)."""
 
     file: str
@@ -112,16 +99,6 @@ class BundledSource:
 
     def __str__(self) -> str:
         return f"bundled with {self.package}: {self.file}"
-
-    @property
-    def identity(self) -> str:
-        """What makes two sources the same, for the registry's lint."""
-        return f"bundled:{self.package}/{self.file}"
-
-    @property
-    def filename(self) -> str:
-        """The name the file has in the cache."""
-        return PurePosixPath(self.file).name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,11 +109,6 @@ class LocalSource:
 
     def __str__(self) -> str:
         return f"file {self.path}"
-
-    @property
-    def identity(self) -> str:
-        """What makes two sources the same, for the registry's lint."""
-        return f"local:{self.path}"
 
     @property
     def filename(self) -> str:

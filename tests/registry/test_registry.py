@@ -32,7 +32,7 @@ SPECS = list(registry().values())
 
 
 def test_no_two_entries_share_a_source_or_a_hash() -> None:
-    sources = [source.identity for spec in SPECS for source in spec.sources]
+    sources = [str(source) for spec in SPECS for source in spec.sources]
     hashes = [h for spec in SPECS for h in (spec.sha256, spec.sha256_prefix) if h]
     assert len(sources) == len(set(sources)) and len(hashes) == len(set(hashes))
 
