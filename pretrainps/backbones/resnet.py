@@ -104,7 +104,7 @@ class ResNet(Backbone):
             **{feature.name: (f"layer{index + 1}",) for index, feature in enumerate(features)},
         }
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # drawing nothing takes time too
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
