@@ -53,7 +53,7 @@ def main() -> None:
 def prepare(folder: Path) -> dict[str, Callable[[], torch.nn.Module]]:
     tensors = build_backbone("resnet50").state_dict()
     cache = Cache(folder / "cache")
-    pth = cache.folder("resnet50-hybrid") / "resnet50-ps12.pth"
+    pth = cache.original("resnet50-hybrid") / "resnet50-ps12.pth"
     pth.parent.mkdir(parents=True)
     torch.save({"state_dict": tensors}, pth)
     plain, safe = folder / "plain.pth", folder / "plain.safetensors"

@@ -15,25 +15,25 @@ _LICENCE_IDS = {"apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc-by-4.0"
 """Those of the Hub's licence identifiers that occur; anything else is `other` there, with its name beside it."""
 
 
-def render_card(spec: ModelSpec) -> str:
+def render_card(spec: ModelSpec, *, load_as: str | None = None) -> str:
     """Return a model card: YAML metadata that the Hub accepts, then Markdown.
 
     Args:
         spec: The model.
+        load_as: What to give `pretrainps.load`; by default the spec's name.
     """
+    load_as = load_as or spec.name
     convention, licence, provenance = spec.input, spec.licence, spec.provenance
     tags = ["person-search", "person-re-identification", "pedestrian-detection", spec.arch.replace("timm:", "timm-")]
     front = ["---", "library_name: pretrainps", "pipeline_tag: image-feature-extraction"]
     if licence.id in _LICENCE_IDS:
         front.append(f"license: {licence.id}")
     else:
-        front += [
-            "license: other",
-            f"license_name: {licence.id.lower().replace(' ', '-')}",
-            f"license_link: {provenance.url}",
-        ]
+        front += ["license: other", f"license_name: {licence.id.lower().replace(' ', '-')}"]
+        front += [f"license_link: {provenance.url}"] if provenance.url.startswith("https://") else []
     front += ["tags:", *(f"- {tag}" for tag in tags), "---"]
-    parameters = f"{spec.parameters / 1e6:.2f} M" if spec.parameters else "see the file"
+    parameters = f"{spec.parameters / 1e6:.2f} M parameters" if spec.parameters else "size: see the file"
+    parameters += f" in {spec.file.tensors} tensors" if spec.file.tensors else ""
     body = [
         f"# {spec.title}",
         "",
@@ -42,13 +42,13 @@ def render_card(spec: ModelSpec) -> str:
         "```python",
         "import pretrainps",
         "",
-        f'model = pretrainps.load("{spec.name}")',
-        f'transform = pretrainps.preprocess("{spec.name}")',
+        f'model = pretrainps.load("{load_as}")',
+        "transform = pretrainps.preprocess(model)",
         "```",
         "",
         "## The weights",
         "",
-        f"- Architecture: `{spec.arch}`, {parameters} parameters",
+        f"- Architecture: `{spec.arch}`, {parameters}",
         f"- From: {'; '.join(str(source) for source in spec.sources)}",
         f"- sha256: {_hash_line(spec)}",
         f"- Authors: {provenance.authors}",

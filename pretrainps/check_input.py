@@ -1,8 +1,9 @@
-"""Settle how a network wants its pixels, from the weights themselves.
+"""Find out how a network wants its pixels, from the weights themselves.
 
 The first batch norm of a trained network remembers the mean and variance of what its first convolution gave on the
 training pictures. Feeding ordinary pictures under each possible convention gives other statistics for each; the true
-convention is the one whose statistics come closest to the remembered ones.
+convention is the one whose statistics come closest to the remembered ones. That holds for pictures like those of the
+training: if all of yours are tinted or lit in one way, the answer may be wrong.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ _SCALINGS: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
 }
 """Mean and deviation in RGB order. "0-255" is Caffe's: minus ImageNet's mean, no deviation."""
 
+STATED = "stated"
 CLEAR = 1.5
 """The second-best distance must be this many times the best before the answer counts as settled."""
+FEW = 20
+"""Below this many images the answer comes with a warning."""
 COLOURFUL = 0.02
 """Mean difference of red and blue, in 0..1, from which on pictures say anything about the order of colours."""
 
@@ -41,6 +45,7 @@ class Candidate:
 
     colour: Colour
     scaling: str
+    """A key of the known scalings, or "stated" for what the model's spec says."""
     distance: float
 
     def __str__(self) -> str:
@@ -76,22 +81,30 @@ class InputCheck:
         return min(others) > CLEAR * self.best.distance
 
     @property
-    def agrees(self) -> bool:
-        """Whether the best candidate is what the model's spec states."""
-        return _describe(self.stated) == (self.best.colour, self.best.scaling)
+    def agrees(self) -> bool | None:
+        """Whether the best candidate is what the spec states; `None` if what differs between them is undecided."""
+        stated = next(c for c in self.candidates if (c.colour, c.scaling) == _name_of(self.stated))
+        if stated is self.best:
+            return True
+        decided = stated.distance > CLEAR * self.best.distance
+        same_scaling = stated.scaling == self.best.scaling
+        return False if decided and (self.colour_settled if same_scaling else self.scaling_settled) else None
 
     def __str__(self) -> str:
         lines = [f"{self.images} images through {self.layer}; distance of its statistics from the remembered ones:"]
         lines += [f"  {c.distance:10.4f}  {c}" for c in self.candidates]
-        settled = [
-            f"colour order {'settled' if self.colour_settled else 'undecided'}",
-            f"scaling {'settled' if self.scaling_settled else 'undecided'}",
+        clear = [
+            f"colour order {'clear' if self.colour_settled else 'undecided'}",
+            f"scaling {'clear' if self.scaling_settled else 'undecided'}",
         ]
-        lines.append(f"{self.best} fits best ({', '.join(settled)}).")
+        lines.append(f"{self.best} fits best ({', '.join(clear)}).")
+        verdict = {True: "this agrees", False: "this DISAGREES", None: "these pictures do not decide it"}[self.agrees]
         stated = f"The spec states {self.stated.colour.upper()} with mean {self.stated.mean} ({self.stated.status})"
-        lines.append(f"{stated}: {'this agrees' if self.agrees else 'this DISAGREES'}.")
+        lines.append(f"{stated}: {verdict}.")
         if not (self.colour_settled and self.scaling_settled):
-            lines.append("Give more images, in colour and like the training data (street scenes, people), to settle it.")
+            lines.append("Give more images, in colour and like the training data (street scenes, people), to decide it.")
+        elif self.images < FEW:
+            lines.append(f"With fewer than {FEW} images, one odd picture may have decided it: give more to be sure.")
         return "\n".join(lines)
 
 
@@ -117,10 +130,13 @@ def check_input(
     pixels = [Preprocess(model.spec.input, size=size).resize(to_tensor(image)) for image in images]
     candidates = []
     colours: tuple[Colour, Colour] = ("rgb", "bgr")
-    for scaling in _SCALINGS:
-        for colour in colours:
-            transform = Preprocess(convention(colour, scaling, model.spec.input))
-            candidates.append(Candidate(colour, scaling, _distance(convolution, norm, transform, pixels)))
+    stated = model.spec.input
+    tried = [(colour, scaling, convention(colour, scaling, stated)) for scaling in _SCALINGS for colour in colours]
+    if _name_of(stated)[1] == STATED:  # statistics of its own, such as LUPerson's
+        swapped = replace(stated, colour=colours[stated.colour == "rgb"], mean=stated.mean[::-1], std=stated.std[::-1])
+        tried += [(stated.colour, STATED, stated), (swapped.colour, STATED, swapped)]
+    for colour, scaling, assumed in tried:
+        candidates.append(Candidate(colour, scaling, _distance(convolution, norm, Preprocess(assumed), pixels)))
     candidates.sort(key=lambda c: c.distance)
     colourfulness = float(torch.stack([(image[0] - image[2]).abs().mean() for image in pixels]).mean())
     return InputCheck(tuple(candidates), len(images), colourfulness, name, model.spec.input)
@@ -135,14 +151,14 @@ def convention(colour: Colour, scaling: Literal["imagenet", "0-255", "0.5"] | st
     return replace(like, colour=colour, scale=scale, mean=(r, g, b), std=(sr, sg, sb))
 
 
-def _describe(stated: InputConvention) -> tuple[Colour, str] | None:
-    """Return which candidate a stated convention is, up to rounding; pixel scales count by what they do to a pixel."""
+def _name_of(stated: InputConvention) -> tuple[Colour, str]:
+    """Return which candidate a stated convention is; scales count by what they do to a pixel, up to rounding."""
     for scaling in _SCALINGS:
         same = convention(stated.colour, scaling, stated)
-        means = zip(_per_pixel(stated), _per_pixel(same), strict=True)
-        if all(abs(a - b) <= 0.01 * abs(b) for a, b in means):
+        pairs = zip(_per_pixel(stated), _per_pixel(same), strict=True)
+        if all(abs(a - b) <= 0.01 * abs(b) for a, b in pairs):
             return stated.colour, scaling
-    return None
+    return stated.colour, STATED
 
 
 def _per_pixel(c: InputConvention) -> list[float]:

@@ -143,7 +143,7 @@ def _write_stand_in(spec: ModelSpec, cache: Cache, drawn: list[Path]) -> Path:
     torch.manual_seed(0)
     backbone = build_backbone(spec.arch, spec.arch_options)
     _measure_statistics(backbone, Preprocess(spec.input), drawn)
-    path = cache.folder(spec.name) / spec.sources[0].filename
+    path = cache.original(spec.name) / spec.sources[0].filename
     layout = layout_of(backbone.family, spec.file.layout)
     tensors = layout.from_native({key: value.detach() for key, value in backbone.state_dict().items()})
     path.parent.mkdir(parents=True)

@@ -33,7 +33,7 @@ class ArgumentError(PretrainPSError, ValueError):
 
 
 class CacheError(PretrainPSError, OSError):
-    """The cache directory cannot be used: read-only, full, or not a directory."""
+    """The cache, or a place to write to, cannot be used: read-only, full, or not what it should be."""
 
 
 class WeightsUnavailableError(PretrainPSError, OSError):

@@ -24,7 +24,7 @@ def layout_names() -> list[str]:
     return sorted({name for layouts in FAMILIES.values() for name in layouts})
 
 
-def export_weights(model: Backbone | CropModel, layout: str, path: Path | str) -> Layout:
+def export_weights(model: Backbone | CropModel, layout: str, path: Path | str) -> str:
     """Write a model's backbone so that another code base finds every backbone key it looks for.
 
     Args:
@@ -34,7 +34,7 @@ def export_weights(model: Backbone | CropModel, layout: str, path: Path | str) -
             `.safetensors` holds the tensors alone; `.pkl` is detectron2's own format and for its layout only.
 
     Returns:
-        The layout; its `use` says how the code base loads the file.
+        One line on how that code base loads the file; empty for our own layout.
 
     Raises:
         LayoutError: the model's family does not know the layout.
@@ -52,7 +52,7 @@ def export_weights(model: Backbone | CropModel, layout: str, path: Path | str) -
     tensors = target.from_native(native)
     if path.suffix == ".safetensors":
         write_safetensors(tensors, path)
-        return target
+        return _usage(target, backbone, path)
     with new_file(path) as temporary:
         if path.suffix == ".pkl":
             arrays = {key: value.numpy() for key, value in tensors.items()}
@@ -61,7 +61,17 @@ def export_weights(model: Backbone | CropModel, layout: str, path: Path | str) -
         else:
             # cloned, because torch.save would write the whole mapped file behind each tensor
             torch.save(_wrapped({key: value.clone() for key, value in tensors.items()}, target.wrapper), temporary)
-    return target
+    return _usage(target, backbone, path)
+
+
+def _usage(layout: Layout, backbone: Backbone, path: Path) -> str:
+    """Fill in the layout's line of use."""
+    if path.suffix == ".safetensors":
+        state = f"safetensors.torch.load_file({str(path)!r})"
+    else:
+        state = f"torch.load({str(path)!r}, weights_only=True)" + "".join(f"[{key!r}]" for key in layout.wrapper)
+    name = backbone.arch.removeprefix("timm:")
+    return layout.use.format(file=str(path), state=state, arch=name, depth="".join(c for c in name if c.isdigit()))
 
 
 def _wrapped(tensors: Mapping[str, Any], wrapper: tuple[str, ...]) -> Mapping[str, Any]:

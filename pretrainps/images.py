@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pretrainps.errors import ArgumentError, ImageError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    OverflowError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow's readers end in when a file is not what its first bytes promise."""
 
 
 def find_images(places: Iterable[Path | str]) -> list[Path]:
@@ -40,10 +54,23 @@ def read_image(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            return to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError as error:
         raise ImageError(f"{path} does not exist.") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{path} is no image, or of a kind that Pillow cannot read.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except _DAMAGED as error:
         raise ImageError(f"{path} is damaged ({error}).") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image as 8-bit RGB; 16-bit grey is scaled, for Pillow would cut it off at 255.
+
+    Raises:
+        ImageError: its pixels are fractions or signed numbers of unknown range.
+    """
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ImageError(f"pixels of kind {image.mode!r} have no known range. Save the picture with 8 bits a channel.")
+    return image.convert("RGB")

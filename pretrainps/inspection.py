@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from pretrainps.backbones import ARCHITECTURES, build_backbone
-from pretrainps.checkpoint.kinds import FileKind, kind_of, pickled_globals, safetensors_header
 from pretrainps.checkpoint.layouts import FAMILIES
 from pretrainps.checkpoint.read import read_object
 from pretrainps.checkpoint.write import read_metadata
-from pretrainps.errors import CheckpointFormatError, PretrainPSError
+from pretrainps.errors import CheckpointFormatError, LayoutError, PretrainPSError
 from pretrainps.registry.specs import FileFormat
 from pretrainps.store.files import sha256_of
+from pretrainps.store.kinds import FileKind, kind_of, pickled_globals, safetensors_header
 
 Shape = tuple[int, ...]
 
@@ -67,6 +67,8 @@ class Inspection:
     size: int
     sha256: str
     wrapper: tuple[str, ...] = ()
+    other_wrappers: tuple[tuple[str, ...], ...] = ()
+    """Where else in the file tensors lie (an EMA copy, a student)."""
     shapes: Mapping[str, Shape]
     dtypes: Mapping[str, int]
     """dtype -> number of tensors."""
@@ -94,6 +96,7 @@ class Inspection:
             "size": self.size,
             "sha256": self.sha256,
             "wrapper": list(self.wrapper),
+            "other_wrappers": [list(where) for where in self.other_wrappers],
             "tensors": len(self.shapes),
             "elements": self.elements,
             "dtypes": dict(self.dtypes),
@@ -122,7 +125,8 @@ class Inspection:
         dtypes = ", ".join(f"{count} {dtype}" for dtype, count in self.dtypes.items())
         lines.append(f"  tensors       {len(self.shapes)} ({dtypes}), {self.elements:,} numbers")
         if self.wrapper:
-            lines.append(f"  found under   {' > '.join(self.wrapper)}")
+            others = ", ".join(" > ".join(other) for other in self.other_wrappers)
+            lines.append(f"  found under   {' > '.join(self.wrapper)}" + (f" (more tensors under: {others})" if others else ""))
         if self.saved_by_us:
             lines.append(f"  saved by      pretrainps, as {self.saved_by_us.get('name', 'unnamed')}")
         if self.detector:
@@ -139,7 +143,7 @@ class Inspection:
             if keys:
                 shown = ", ".join(f"{key} {list(self.shapes[key])}" for key in keys[:3])
                 lines.append(f"  {label:13} {len(keys)}: {shown}{', ...' if len(keys) > 3 else ''}")
-        ignore = f", ignore={list(found.extra[:4])}" if found.extra else ""
+        ignore = f", ignore={list(found.extra)}" if found.extra else ""
         lines.append(f"  would load    pretrainps.load('file:{self.path}'{ignore}) gives a {found.arch} backbone")
         return "\n".join(lines)
 
@@ -166,7 +170,8 @@ def inspect(path: Path | str) -> Inspection:
             shapes, dtypes = _header_tensors(path)
             ours = read_metadata(path).get("config")
         else:
-            (wrapper, tensors), ours = _find_tensors(read_object(path)), None
+            (wrapper, tensors), *others = _find_tensors(read_object(path))
+            base, ours = replace(base, other_wrappers=tuple(where for where, _ in others)), None
             shapes = {key: tuple(value.shape) for key, value in tensors.items()}
             dtypes = _counted(str(value.dtype).removeprefix("torch.") for value in tensors.values())
     except CheckpointFormatError as error:
@@ -239,7 +244,7 @@ def _candidates(shapes: Mapping[str, Shape], wrapper: tuple[str, ...]) -> Iterat
 def _mapped(to_native: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     try:
         mapped: dict[str, Tensor] = to_native(tensors)
-    except RuntimeError:  # a reordering met a tensor of another shape: not this layout
+    except (RuntimeError, LayoutError):  # a tensor of another shape, or two keys that become one: not this layout
         return {}
     return mapped
 
@@ -249,20 +254,24 @@ def _wanted(arch: str) -> dict[str, Shape]:
     return {key: tuple(value.shape) for key, value in build_backbone(arch, empty=True).state_dict().items()}
 
 
-def _find_tensors(found: Any) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """Return the path to the dictionary with the most tensors, and those tensors."""
-    best: tuple[tuple[str, ...], dict[str, Tensor]] = ((), {})
+def _find_tensors(found: Any) -> list[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """Return every dictionary of tensors in an object with the path to it, the one to take first.
+
+    That is the one with the most tensors; of equally large ones an averaged copy, which is what its authors evaluate.
+    """
+    places: list[tuple[tuple[str, ...], dict[str, Tensor]]] = []
     queue: list[tuple[tuple[str, ...], Any]] = [((), found)]
     while queue:
         where, here = queue.pop(0)
         if not isinstance(here, Mapping):
             continue
         tensors = {key: value for key, value in here.items() if isinstance(key, str) and isinstance(value, Tensor)}
-        if len(tensors) > len(best[1]):
-            best = (where, tensors)
+        if tensors:
+            places.append((where, tensors))
         if len(where) < 3:
             queue.extend(((*where, key), value) for key, value in here.items() if isinstance(key, str))
-    return best
+    places.sort(key=lambda place: (-len(place[1]), not any("teacher" in key or "ema" in key for key in place[0])))
+    return places or [((), {})]
 
 
 def _header_tensors(path: Path) -> tuple[dict[str, Shape], dict[str, int]]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pretrainps.backbones import Backbone, build_backbone
-from pretrainps.checkpoint import LoadReport, compare, native_checkpoint, require_complete
+from pretrainps.checkpoint import LoadReport, NativeCheckpoint, compare, native_checkpoint, require_complete
 from pretrainps.errors import ArgumentError
 from pretrainps.heads import CropModel
 from pretrainps.names import resolve
@@ -48,7 +48,7 @@ def load(
         num_classes: Number of classes, with `head="classifier"`.
         arch: The architecture of a bare weight file whose keys do not tell.
         ignore: Shell patterns of keys in the file that are known not to be wanted, such as a classifier's.
-        device: Where to put the model.
+        device: Where to put the model; checked before anything is downloaded.
         offline: Never use the network. `None` follows `PRETRAINPS_OFFLINE` and `HF_HUB_OFFLINE`.
         cache_dir: Cache folder, instead of the environment's.
         progress: Show progress bars.
@@ -71,29 +71,47 @@ def load(
         >>> maps["c4"].shape                               # doctest: +SKIP
         torch.Size([1, 1024, 56, 94])
     """
+    target = _device(device)
     cache = Cache(cache_dir)
-    spec = resolve(name, arch=arch, cache=cache, offline=offline, progress=progress)
     wanted_head = _head_spec(head, embedding_dim, num_classes)
+    spec = resolve(name, arch=arch, cache=cache, offline=offline, progress=progress)
     # batch counters start at zero anyway; any other tensor that the file may lack needs its proper initial value
     empty = all(pattern.endswith("num_batches_tracked") for pattern in spec.file.expected_missing)
     backbone = build_backbone(spec.arch, spec.arch_options, empty=empty)
     spec = replace(spec, file=replace(spec.file, ignored=(*spec.file.ignored, *ignore, *backbone.tail)))
     fetched = fetch(spec, cache=cache, offline=offline, progress=progress, verify=verify)
-    checkpoint = native_checkpoint(spec, fetched, backbone.family, cache)
-    model: Backbone | CropModel = backbone
-    new: tuple[str, ...] = ()
-    if spec.head is not None:
-        if wanted_head not in (None, spec.head):
-            raise ArgumentError(f"{spec.name} was saved with its own head ({spec.head}); load it without head=.")
-        model = CropModel(backbone, spec.head)
-    report = _fill(model, checkpoint.tensors, checkpoint.ignored, spec, str(fetched.path))
+    try:
+        checkpoint = native_checkpoint(spec, fetched, backbone.family, cache, verify=verify)
+    except FileNotFoundError:  # another process removed it from the cache just now
+        fetched = fetch(spec, cache=cache, offline=offline, progress=progress, verify=verify)
+        checkpoint = native_checkpoint(spec, fetched, backbone.family, cache, verify=verify)
+    model = backbone if spec.head is None else CropModel(backbone, _saved_head(spec, spec.head, wanted_head))
+    report = _fill(model, checkpoint, spec, str(fetched.path))
     if spec.head is None and wanted_head is not None:
         model = CropModel(backbone, wanted_head)
-        new = tuple(key for key in model.state_dict() if key.startswith("head."))
-    # what was loaded is now known by its hash, whatever was known before
-    model.spec = replace(spec, sha256=fetched.sha256, head=model.head_spec if isinstance(model, CropModel) else None)
-    model.load_report = replace(report, new=new)
-    return model.eval().to(device)
+        report = replace(report, new=tuple(key for key in model.state_dict() if key.startswith("head.")))
+    model.spec = replace(spec, sha256=fetched.sha256)  # whatever was known of the file before, now its hash is
+    model.load_report = report
+    return model.eval().to(target)
+
+
+def _device(device: torch.device | str) -> torch.device:
+    """Return the device, or say before anything is downloaded that it cannot be used."""
+    try:
+        target = torch.device(device)
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ArgumentError(f"device {str(device)!r} cannot be used here ({reason}). Use 'cpu'.") from error
+    return target
+
+
+def _saved_head(spec: ModelSpec, saved: HeadSpec, wanted: HeadSpec | None) -> HeadSpec:
+    """Return the head that lies in the file, unless another one was asked for."""
+    same_kind = wanted is None or (wanted.kind == saved.kind and wanted.embedding_dim in (None, saved.embedding_dim))
+    if not same_kind or (wanted is not None and wanted.num_classes != saved.num_classes):
+        raise ArgumentError(f"{spec.name} was saved with its own head ({saved}); load it without head=.")
+    return saved
 
 
 def _head_spec(head: Head | None, embedding_dim: int | None, num_classes: int | None) -> HeadSpec | None:
@@ -112,14 +130,19 @@ def _head_spec(head: Head | None, embedding_dim: int | None, num_classes: int | 
     return HeadSpec(kind=head, embedding_dim=embedding_dim, num_classes=num_classes)
 
 
-def _fill(
-    model: nn.Module, tensors: dict[str, torch.Tensor], ignored: tuple[str, ...], spec: ModelSpec, origin: str
-) -> LoadReport:
+def _fill(model: nn.Module, checkpoint: NativeCheckpoint, spec: ModelSpec, origin: str) -> LoadReport:
     """Compare, and load only if everything undeclared matched."""
-    report = compare(model, tensors, name=spec.name, ignored=ignored, expected_missing=spec.file.expected_missing)
+    report = compare(
+        model,
+        checkpoint.tensors,
+        name=spec.name,
+        ignored=checkpoint.ignored,
+        stray=checkpoint.stray,
+        expected_missing=spec.file.expected_missing,
+    )
     require_complete(report, origin)
     state = model.state_dict()
-    held = {key: tensors[key].to(state[key].dtype) for key in report.matched}
+    held = {key: checkpoint.tensors[key].to(state[key].dtype) for key in report.matched}
     for key in report.expected_missing:
         held[key] = torch.zeros_like(state[key], device="cpu") if state[key].is_meta else state[key]
     # assigned, not copied: the parameters are the mapped file's own pages until something writes to them
@@ -152,7 +175,7 @@ def download(
         IntegrityError: a file is not the expected one.
     """
     cache = Cache(cache_dir)
-    spec = resolve(name, cache=cache, offline=offline, progress=progress)
+    spec = resolve(name, cache=cache, offline=offline, progress=progress, force=force)
     return fetch(spec, cache=cache, offline=offline, progress=progress, verify=verify, force=force).path
 
 

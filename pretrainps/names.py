@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pretrainps.errors import CheckpointFormatError, RegistryError, UnknownModelError, WeightsUnavailableError
+from pretrainps.errors import ArgumentError, CheckpointFormatError, RegistryError, UnknownModelError, WeightsUnavailableError
 from pretrainps.registry import ModelSpec, find_spec, parse_spec
 from pretrainps.registry.specs import (
     FileFormat,
@@ -20,6 +20,7 @@ from pretrainps.registry.specs import (
     RemoteFile,
 )
 from pretrainps.store import Cache, fetch
+from pretrainps.store.cache import companion
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -51,6 +52,7 @@ def resolve(
     cache: Cache | None = None,
     offline: bool | None = None,
     progress: bool = True,
+    force: bool = False,
 ) -> ModelSpec:
     """Return the spec that a name stands for.
 
@@ -60,6 +62,7 @@ def resolve(
         cache: Where files of `hf:` names are kept.
         offline: Never use the network.
         progress: Show a progress bar.
+        force: Download the configuration of an `hf:` name again although it is cached. Its pin still holds.
 
     Raises:
         UnknownModelError: no such model or architecture.
@@ -69,6 +72,8 @@ def resolve(
     if isinstance(name, ModelSpec):
         return name
     kind, colon, rest = name.partition(":")
+    if arch is not None and kind not in ("file", "hf"):
+        raise ArgumentError(f"arch= is for bare weight files; what {name!r} is, is known.")
     if colon and kind == "timm":
         from pretrainps.backbones.timm_adapter import timm_spec
 
@@ -76,7 +81,7 @@ def resolve(
     if colon and kind == "file":
         return _local(Path(rest).expanduser(), arch)
     if colon and kind == "hf":
-        return _hub(name, rest, arch, cache or Cache(), offline, progress)
+        return _hub(name, rest, arch, cache or Cache(), offline, progress, force)
     if colon:
         raise UnknownModelError(f"unknown kind of name {kind!r} in {name!r}. Known: timm:, file:, hf:, or a registered name.")
     return find_spec(name)
@@ -97,19 +102,15 @@ def _local(path: Path, arch: str | None) -> ModelSpec:
     return _recognised(f"file:{path}", path, LocalSource(path=str(path)), arch)
 
 
-def _hub(name: str, rest: str, arch: str | None, cache: Cache, offline: bool | None, progress: bool) -> ModelSpec:
+def _hub(name: str, rest: str, arch: str | None, cache: Cache, offline: bool | None, progress: bool, force: bool) -> ModelSpec:
     path, _, revision = rest.partition("@")
     parts = path.split("/")
     if len(parts) < 2 or not all(parts):
         raise UnknownModelError(f"{name!r} is no Hub name. Write hf:owner/repository, with @REVISION if you want one.")
     repo, file = "/".join(parts[:2]), "/".join(parts[2:])
     source = HubSource(repo=repo, file=file or CONFIG, revision=revision or "main")
-    fetched = fetch(
-        RemoteFile(name=f"{name}" if file else f"{name}/{CONFIG}", sources=(source,)),
-        cache=cache,
-        offline=offline,
-        progress=progress,
-    )
+    wanted = RemoteFile(name=name if file else companion(name), sources=(source,), is_json=not file)
+    fetched = fetch(wanted, cache=cache, offline=offline, progress=progress, force=force)
     if file:
         return _recognised(name, fetched.path, source, arch)
     spec = _saved(_read_json(fetched.path), f"{name}/{CONFIG}")
@@ -136,7 +137,9 @@ def _saved(config: Any, where: str) -> ModelSpec:
         raise RegistryError(
             f"{where} has format {found.get('format')!r}, this version reads {FORMAT}. Update: pip install -U pretrainps."
         )
-    return parse_spec(str(found.get("name", "unnamed")), found["model"], where)
+    spec = parse_spec(str(found.get("name", "unnamed")), found["model"], where)
+    # save_pretrained writes whole models under our own names: whatever a configuration declares beyond that does not count
+    return replace(spec, file=FileFormat())
 
 
 def _recognised(name: str, path: Path, source: HubSource | LocalSource, arch: str | None) -> ModelSpec:
@@ -163,7 +166,7 @@ def _recognised(name: str, path: Path, source: HubSource | LocalSource, arch: st
         name=name,
         title=path.name,
         arch=arch,
-        summary="A weight file recognised by its keys.",
+        summary="A weight file recognised by its keys, which cannot tell where strides lie or how pixels go in.",
         file=file,
         sources=(source,),
         sha256=seen.sha256,
@@ -175,5 +178,5 @@ def _recognised(name: str, path: Path, source: HubSource | LocalSource, arch: st
             evidence="the file says nothing; `pretrainps check-input` can tell from batch-norm statistics",
         ),
         licence=Licence(id="other", stated_in="nowhere: the file says nothing"),
-        provenance=Provenance(authors="unknown", paper="unknown", url=str(source)),
+        provenance=Provenance(authors="unknown", paper="unknown", url="unknown"),
     )

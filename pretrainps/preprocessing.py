@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from pretrainps.errors import ArgumentError
-from pretrainps.images import read_image
+from pretrainps.images import read_image, to_rgb
 from pretrainps.registry.specs import InputConvention
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ class Preprocess:
     """
 
     def __init__(self, convention: InputConvention, *, size: Size = "crop") -> None:
-        if size not in ("crop", "scene") and (isinstance(size, str) or len(size) != 2 or min(size) < 1):
+        pair = isinstance(size, tuple) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)
+        if size not in ("crop", "scene") and not pair:
             raise ArgumentError(f"size must be 'crop', 'scene' or (height, width), not {size!r}.")
         self.convention = convention
         self.size = None if size == "scene" else convention.size if isinstance(size, str) else size
@@ -107,8 +108,10 @@ def to_tensor(picture: Picture) -> Tensor:
     if isinstance(picture, Image.Image):
         import numpy as np
 
-        picture = np.asarray(picture.convert("RGB"))
+        picture = np.asarray(to_rgb(picture))
     if not isinstance(picture, Tensor):
+        if not hasattr(picture, "__array_interface__"):
+            raise ArgumentError(f"expected a picture (PIL image, path, array or tensor), not {type(picture).__name__}.")
         array = torch.from_numpy(picture.copy())
         if array.dtype != torch.uint8 or array.ndim != 3 or array.shape[2] != 3:
             raise ArgumentError(f"expected an (H, W, 3) uint8 array, not {tuple(array.shape)} {array.dtype}.")
@@ -119,7 +122,7 @@ def to_tensor(picture: Picture) -> Tensor:
         return picture.float() / 255
     if not picture.is_floating_point():
         raise ArgumentError(f"expected a uint8 or float tensor, not {picture.dtype}.")
-    if picture.numel() and float(picture.max()) > 1.5:
+    if picture.numel() and not (float(picture.min()) >= -0.5 and float(picture.max()) <= 1.5):  # NaN fails too
         raise ArgumentError("a float tensor must hold pixels in 0..1; divide by 255, or give uint8.")
     return picture.float()
 

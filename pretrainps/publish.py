@@ -16,21 +16,25 @@ from pretrainps._version import __version__
 from pretrainps.backbones import Backbone
 from pretrainps.cards import render_card
 from pretrainps.checkpoint import write_safetensors
-from pretrainps.errors import ArgumentError, GatedWeightsError, WeightsUnavailableError
+from pretrainps.errors import ArgumentError, GatedWeightsError, OfflineError, WeightsUnavailableError
 from pretrainps.heads import CropModel
 from pretrainps.names import CONFIG, FORMAT, WEIGHTS
 from pretrainps.registry import ModelSpec, spec_to_mapping
 from pretrainps.registry.specs import FileFormat, LocalSource
 from pretrainps.store.files import sha256_of, write_text
+from pretrainps.store.source import is_offline
 
 
-def save_pretrained(model: Backbone | CropModel, folder: Path | str, *, spec: ModelSpec | None = None) -> Path:
+def save_pretrained(
+    model: Backbone | CropModel, folder: Path | str, *, spec: ModelSpec | None = None, load_as: str | None = None
+) -> Path:
     """Write a model, its configuration and its card into a folder.
 
     Args:
         model: A model from `pretrainps.load`, trained further or not.
         folder: Made if it does not exist; files of the same names are replaced, each in one step.
         spec: What the model is; by default what it was loaded as.
+        load_as: The name that its card tells readers to load; by default the folder.
 
     Returns:
         The folder.
@@ -44,7 +48,7 @@ def save_pretrained(model: Backbone | CropModel, folder: Path | str, *, spec: Mo
     write_safetensors(model.state_dict(), folder / WEIGHTS, {"config": _config(spec)})
     spec = replace(spec, sha256=sha256_of(folder / WEIGHTS))
     document = {"library_name": "pretrainps", "library_version": __version__, "pretrainps": _config(spec)}
-    write_text(folder / "README.md", render_card(spec))
+    write_text(folder / "README.md", render_card(spec, load_as=load_as or f"file:{folder.name}"))
     write_text(folder / CONFIG, json.dumps(document, indent=2, sort_keys=True) + "\n")
     return folder
 
@@ -73,15 +77,18 @@ def push_to_hub(
 
     Raises:
         ArgumentError: the model carries no spec and none is given.
+        OfflineError: offline mode is on.
         GatedWeightsError: the token is missing or does not allow it.
         WeightsUnavailableError: the Hub does not answer.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx in 1.x, httpx2 in 2.x
 
+    if is_offline(None):
+        raise OfflineError("offline mode is on (PRETRAINPS_OFFLINE or HF_HUB_OFFLINE), so nothing can be uploaded. Unset it.")
     with tempfile.TemporaryDirectory(prefix="pretrainps-") as folder:
-        save_pretrained(model, folder, spec=replace(_description(model, spec), name=repo_id.rpartition("/")[2]))
+        save_pretrained(model, folder, spec=spec, load_as=f"hf:{repo_id}")
         api = HfApi(token=token, library_name="pretrainps", library_version=__version__)
         try:
             api.create_repo(repo_id, private=private, exist_ok=True)
@@ -93,7 +100,13 @@ def push_to_hub(
                     "or set HF_TOKEN to a token with write access."
                 ) from error
             raise WeightsUnavailableError(f"the Hub answers {error.response.status_code} for {repo_id}: {error}") from error
-        except (httpx.HTTPError, RuntimeError) as error:  # huggingface_hub wraps a failed upload in a RuntimeError
+        except HFValidationError as error:
+            raise ArgumentError(f"{repo_id!r} is no Hub repository name: {error}") from error
+        except (
+            httpx.HTTPError,
+            OfflineModeIsEnabled,
+            RuntimeError,
+        ) as error:  # huggingface_hub wraps a failed upload in a RuntimeError
             raise WeightsUnavailableError(
                 f"the upload to {repo_id} failed ({error}). Try again; nothing was committed."
             ) from error
@@ -105,13 +118,14 @@ def _description(model: Backbone | CropModel, spec: ModelSpec | None) -> ModelSp
     if spec is None:
         raise ArgumentError("this model was not loaded by pretrainps, so nothing is known of it: give spec=.")
     backbone = model.backbone if isinstance(model, CropModel) else model
-    options = dict(spec.arch_options)
-    if "semantic_weight" in options:
-        options["semantic_weight"] = backbone.semantic_weight
+    note = f"Saved by pretrainps from {spec.name}, perhaps after further training."
     return replace(
         spec,
         arch=backbone.arch,
-        arch_options=options,
+        arch_options=backbone.options(),
+        provenance=replace(spec.provenance, note=" ".join(part for part in (spec.provenance.note, note) if part)),
+        results=(),  # those of the weights it started from say nothing about it
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
         head=model.head_spec if isinstance(model, CropModel) else None,
         file=FileFormat(tensors=len(model.state_dict())),
         sources=(LocalSource(path=WEIGHTS),),

@@ -38,7 +38,12 @@ def trained(arch: str, colour: str, scaling: str) -> Backbone:
     torch.manual_seed(3)
     backbone = build_backbone(arch)
     backbone.spec = SPEC
-    transform = Preprocess(convention(colour, scaling, SPEC.input), size="scene")  # type: ignore[arg-type]
+    remember(backbone, Preprocess(convention(colour, scaling, SPEC.input), size="scene"))  # type: ignore[arg-type]
+    return backbone
+
+
+def remember(backbone: Backbone, transform: Preprocess) -> None:
+    """Let the batch norms see pictures under a convention."""
     batch = torch.stack([transform.normalise(image) for image in street(seed=1, count=16)])
     for module in backbone.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -46,7 +51,7 @@ def trained(arch: str, colour: str, scaling: str) -> Backbone:
     backbone.train()
     with torch.no_grad():
         backbone.trunk_maps(batch)
-    return backbone.eval()
+    backbone.eval()
 
 
 @pytest.mark.parametrize(("colour", "scaling"), CONVENTIONS)
@@ -54,13 +59,13 @@ def test_finds_the_truth_on_other_pictures(colour: str, scaling: str) -> None:
     result = check_input(trained("resnet18", colour, scaling), street(seed=2), size=(96, 96))
     assert (result.best.colour, result.best.scaling) == (colour, scaling)
     assert result.colour_settled and result.scaling_settled
-    assert result.agrees == ((colour, scaling) == ("rgb", "imagenet"))
+    assert result.agrees is ((colour, scaling) == ("rgb", "imagenet"))
     assert f"{colour.upper()}, {scaling} fits best" in str(result)
 
 
 def test_shufflenet_too() -> None:
     result = check_input(trained("shufflenetv1", "bgr", "imagenet"), street(seed=2), size=(96, 96))
-    assert (result.best.colour, result.best.scaling) == ("bgr", "imagenet") and not result.agrees
+    assert (result.best.colour, result.best.scaling) == ("bgr", "imagenet") and result.agrees is False
     assert "DISAGREES" in str(result)
 
 
@@ -68,7 +73,23 @@ def test_grey_pictures_cannot_tell_colour_orders_apart() -> None:
     grey = [image.mean(dim=0, keepdim=True).expand(3, -1, -1).contiguous() for image in street(seed=2)]
     result = check_input(trained("resnet18", "rgb", "imagenet"), grey, size=(96, 96))
     assert not result.colour_settled
-    assert "undecided" in str(result) and "Give more images" in str(result)
+    assert "colour order undecided" in str(result) and "Give more images" in str(result)
+
+
+def test_what_is_undecided_is_not_called_a_disagreement() -> None:
+    backbone = trained("resnet18", "bgr", "imagenet")
+    grey = [image.mean(dim=0, keepdim=True).expand(3, -1, -1).contiguous() for image in street(seed=1, count=16)]
+    result = check_input(backbone, grey, size=(96, 96))
+    assert result.agrees is not False and "DISAGREES" not in str(result)
+
+
+def test_statistics_of_their_own_can_agree() -> None:
+    """LUPerson's mean and deviation are none of the usual three; stated and true, they must win."""
+    backbone = build_backbone("resnet18")
+    backbone.spec = find_spec("resnet50-luperson")
+    remember(backbone, Preprocess(backbone.spec.input, size="scene"))
+    result = check_input(backbone, street(seed=2), size=(96, 96))
+    assert result.best.scaling == "stated" and result.best.colour == "rgb" and result.agrees is True
 
 
 def test_the_same_statistics_in_another_unit_agree() -> None:

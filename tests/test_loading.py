@@ -210,7 +210,7 @@ def test_save_and_load_back(published: FakeHub, tmp_path: Path, head: dict[str, 
 
 def test_saving_twice_gives_the_same_bytes(published: FakeHub, tmp_path: Path) -> None:
     model = pretrainps.load(SMALL, progress=False)
-    one, two = (pretrainps.save_pretrained(model, tmp_path / str(i)) for i in range(2))
+    one, two = (pretrainps.save_pretrained(model, tmp_path / str(i) / "mine") for i in range(2))
     for file in one.iterdir():
         assert file.read_bytes() == (two / file.name).read_bytes()
 

@@ -72,6 +72,6 @@ def build_backbone(arch: str, options: Mapping[str, Any] | None = None, *, empty
         with torch.device("meta") if meta else contextlib.nullcontext():
             return build(**(options or {}))
     except TypeError as error:
-        if "unexpected keyword" not in str(error):
+        if not options:
             raise
         raise ArgumentError(f"architecture {arch}: {error}. Correct its arch_options.") from error

@@ -10,7 +10,7 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -70,6 +70,10 @@ class Backbone(nn.Module):
     def strides(self) -> dict[str, int]:
         """Stride of each map in input pixels, `{"c4": 16, ...}`."""
         return {feature.name: feature.stride for feature in self.feature_maps}
+
+    def options(self) -> dict[str, Any]:
+        """Return the arguments that `build_backbone` needs, beside the architecture, to build this one again."""
+        return {}
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """Return all feature maps.

@@ -9,6 +9,7 @@ semantic weight: 1 is all semantics, 0 all appearance.
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, window_partition, window_reverse
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from torch.nn import functional as F
 
 from pretrainps.backbones.base import Backbone, FeatureMap
 from pretrainps.errors import ArgumentError
+
+SEMANTIC_WEIGHT = 0.6
+"""What SOLIDER-PersonSearch fine-tunes with (its run.sh); SOLIDER's own demo uses 1."""
 
 
 class SoliderSwin(Backbone):
@@ -43,11 +47,11 @@ class SoliderSwin(Backbone):
         width: int,
         depths: tuple[int, ...],
         heads: tuple[int, ...],
-        semantic_weight: float = 1.0,
+        semantic_weight: float = SEMANTIC_WEIGHT,
     ) -> None:
         super().__init__(arch, "solider_swin")
-        if not 0.0 <= semantic_weight <= 1.0:
-            raise ArgumentError(f"semantic_weight must lie in 0..1, not {semantic_weight}.")
+        if not isinstance(semantic_weight, int | float) or not 0.0 <= semantic_weight <= 1.0:
+            raise ArgumentError(f"semantic_weight must be a number in 0..1, not {semantic_weight!r}.")
         self.semantic_weight = semantic_weight
         swin = SwinTransformer(
             embed_dim=width,
@@ -73,6 +77,10 @@ class SoliderSwin(Backbone):
             "stem": ("patch_embed",),
             **{f"c{stage + 2}": (f"layers.{stage}", f"norm{stage}") for stage in range(4)},
         }
+
+    def options(self) -> dict[str, Any]:
+        """Return the semantic weight as it is now."""
+        return {"semantic_weight": self.semantic_weight}
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """Return all feature maps. (N, 3, H, W) -> {"c2": ..., ..., "c5": (N, C, H / 32, W / 32)}."""
@@ -130,21 +138,21 @@ def _windowed_attention(block: SwinTransformerBlock, x: Tensor) -> Tensor:
     return x.roll(shift, (1, 2))[:, :height, :width].contiguous()
 
 
-def solider_swin_tiny(semantic_weight: float = 1.0) -> SoliderSwin:
+def solider_swin_tiny(semantic_weight: float = SEMANTIC_WEIGHT) -> SoliderSwin:
     """Build SOLIDER's Swin-T: maps of 96, 192, 384, 768 channels."""
     return SoliderSwin(
         "solider_swin_tiny", width=96, depths=(2, 2, 6, 2), heads=(3, 6, 12, 24), semantic_weight=semantic_weight
     )
 
 
-def solider_swin_small(semantic_weight: float = 1.0) -> SoliderSwin:
+def solider_swin_small(semantic_weight: float = SEMANTIC_WEIGHT) -> SoliderSwin:
     """Build SOLIDER's Swin-S: maps of 96, 192, 384, 768 channels."""
     return SoliderSwin(
         "solider_swin_small", width=96, depths=(2, 2, 18, 2), heads=(3, 6, 12, 24), semantic_weight=semantic_weight
     )
 
 
-def solider_swin_base(semantic_weight: float = 1.0) -> SoliderSwin:
+def solider_swin_base(semantic_weight: float = SEMANTIC_WEIGHT) -> SoliderSwin:
     """Build SOLIDER's Swin-B: maps of 128, 256, 512, 1024 channels."""
     return SoliderSwin(
         "solider_swin_base", width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), semantic_weight=semantic_weight

@@ -34,7 +34,7 @@ class TimmBackbone(Backbone):
 
     Args:
         name: timm's model name, with or without a weights tag (`convnext_tiny.fb_in1k`). The network is initialised at
-            random; weights come through `pretrainps.load("timm:NAME")`.
+            random; weights come through `pretrainps.load("timm:NAME")`. Some (Swin) want sides divisible by 4.
 
     Raises:
         UnknownModelError: timm has no such model.
@@ -206,7 +206,7 @@ def _prove(model: nn.Module, segments: dict[str, tuple[str, ...]], name: str) ->
         TypeError,
         ValueError,
         AssertionError,
-        KeyError,
+        LookupError,
         AttributeError,
         NotImplementedError,
     ) as error:

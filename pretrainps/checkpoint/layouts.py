@@ -39,19 +39,26 @@ class Layout:
     foreign: tuple[str, ...] = ()
     """Shell patterns of keys that the layout's full models have beyond the backbone."""
     use: str = ""
-    """How that code base loads such a file, one line."""
+    """How that code base loads such a file, one line, with {file}, {state}, {arch} and {depth} to be filled in."""
 
 
 Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
 
 def _rename(tensors: Tensors, rules: Rules) -> Tensors:
-    """Apply regular-expression substitutions to every key, in order."""
+    """Apply regular-expression substitutions to every key, in order.
+
+    Raises:
+        LayoutError: two keys would become one, and one of the tensors would be lost.
+    """
     result: Tensors = {}
     for key, value in tensors.items():
+        renamed = key
         for pattern, target in rules:
-            key = re.sub(pattern, target, key)
-        result[key] = value
+            renamed = re.sub(pattern, target, renamed)
+        if renamed in result:
+            raise LayoutError(f"the file has {key!r} and another key that both stand for {renamed!r} in this key layout.")
+        result[renamed] = value
     return result
 
 
@@ -110,12 +117,12 @@ def _to_c4(tensors: Tensors, *, heads: tuple[str, ...]) -> Tensors:
 _DETECTOR_ONLY = ("rpn.*", "roi_heads.box_predictor.*", "roi_heads.embedding_head.*", "roi_heads.reid_loss.*")
 
 _RESNET = (
-    Layout(name="torchvision", use="model.load_state_dict(torch.load(FILE), strict=False)  # only fc.* is missing"),
-    Layout(name="timm", use="timm.create_model('resnet50', num_classes=0, checkpoint_path=FILE)"),
+    Layout(name="torchvision", use="model.load_state_dict({state}, strict=False)  # only fc.* is missing"),
+    Layout(name="timm", use="timm.create_model({arch!r}, num_classes=0, checkpoint_path={file!r})"),
     Layout(
         name="mmdet",
         wrapper=("state_dict",),
-        use="backbone=dict(type='ResNet', depth=50, init_cfg=dict(type='Pretrained', checkpoint=FILE))",
+        use="backbone=dict(type='ResNet', depth={depth}, init_cfg=dict(type='Pretrained', checkpoint={file!r}))",
     ),
     Layout(
         name="detectron2",
@@ -123,7 +130,7 @@ _RESNET = (
         from_native=_to_detectron2,
         wrapper=("model",),
         suffix=".pkl",
-        use="MODEL.WEIGHTS FILE, MODEL.RESNETS.STRIDE_IN_1X1 False, INPUT.FORMAT RGB, with the model's mean and std * 255",
+        use="MODEL.WEIGHTS {file}, MODEL.RESNETS.STRIDE_IN_1X1 False, INPUT.FORMAT RGB, with the model's mean and std * 255",
     ),
     Layout(
         name="nae",
@@ -131,7 +138,7 @@ _RESNET = (
         from_native=lambda tensors: _to_c4(tensors, heads=("box_head",)),
         wrapper=("model",),
         foreign=_DETECTOR_ONLY,
-        use="model.load_state_dict(torch.load(FILE)['model'], strict=False)  # heads are missing, the backbone is whole",
+        use="model.load_state_dict({state}, strict=False)  # heads are missing, the backbone is whole",
     ),
     Layout(
         name="seqnet",
@@ -139,7 +146,7 @@ _RESNET = (
         from_native=lambda tensors: _to_c4(tensors, heads=("box_head", "reid_head")),
         wrapper=("model",),
         foreign=(*_DETECTOR_ONLY, "roi_heads.faster_rcnn_predictor.*", "roi_heads.reid_head.*"),
-        use="model.load_state_dict(torch.load(FILE)['model'], strict=False)  # heads are missing, the backbone is whole",
+        use="model.load_state_dict({state}, strict=False)  # heads are missing, the backbone is whole",
     ),
 )
 
@@ -149,7 +156,7 @@ _SHUFFLENET_V1 = (
     Layout(
         name="mmdet",
         wrapper=("state_dict",),
-        use="backbone=dict(type='ShuffleNetV1', groups=3, init_cfg=dict(type='Pretrained', checkpoint=FILE))",
+        use="backbone=dict(type='ShuffleNetV1', groups=3, init_cfg=dict(type='Pretrained', checkpoint={file!r}))",
     ),
 )
 
@@ -210,7 +217,7 @@ _SOLIDER_SWIN = (
     ),
 )
 
-_TIMM = (Layout(name="timm", use="timm.create_model(NAME, num_classes=0, checkpoint_path=FILE)"),)
+_TIMM = (Layout(name="timm", use="timm.create_model({arch!r}, num_classes=0, checkpoint_path={file!r})"),)
 
 FAMILIES: Mapping[str, Mapping[str, Layout]] = {
     family: {layout.name: layout for layout in (Layout(name="native"), *layouts)}

@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pretrainps.checkpoint.kinds import FileKind, kind_of, pickled_globals, safetensors_header
 from pretrainps.errors import CheckpointFormatError
+from pretrainps.store.kinds import FileKind, kind_of, pickled_globals, safetensors_header
 
 Tensors = dict[str, Tensor]
 
@@ -54,11 +54,13 @@ _DAMAGED = (
 """What torch's restricted unpickler ends in when the stream is damaged or asks for more than it allows."""
 
 
-def read_object(path: Path) -> Any:
+def read_object(path: Path, *, mapped: bool = True) -> Any:
     """Return what a checkpoint holds: a dictionary of tensors, or the dictionary around it.
 
     Args:
         path: A .safetensors file, or a .pth/.pt/.pth.tar/.bin/.ckpt of any torch version. Tensors land on the CPU.
+        mapped: Leave the tensors in the file's own pages where the format allows it. Only for files that nobody rewrites in
+            place, such as those in the cache: what is written there later would show in the tensors.
 
     Raises:
         CheckpointFormatError: not a checkpoint, damaged, or a pickle that wants to import more than tensors need.
@@ -70,13 +72,14 @@ def read_object(path: Path) -> Any:
     if kind is FileKind.SAFETENSORS:
         safetensors_header(path)
         try:
-            return load_file(path)
+            tensors = load_file(path)
         except SafetensorError as error:
             raise CheckpointFormatError(f"{path}: damaged safetensors file ({error}). Fetch it again.") from error
-    return _read_pickle(path, kind)
+        return tensors if mapped else {key: value.clone() for key, value in tensors.items()}
+    return _read_pickle(path, mapped=mapped and kind is FileKind.TORCH_ZIP)
 
 
-def _read_pickle(path: Path, kind: FileKind) -> Any:
+def _read_pickle(path: Path, *, mapped: bool) -> Any:
     for encoding in ("utf-8", "latin1"):  # Python 2 pickles may hold byte strings that are not UTF-8
         try:
             # a Namespace of command-line options (SOLIDER, DINO) is a plain record; its class does nothing on loading
@@ -86,7 +89,7 @@ def _read_pickle(path: Path, kind: FileKind) -> Any:
                     path,
                     map_location="cpu",
                     weights_only=True,
-                    mmap=True if kind is FileKind.TORCH_ZIP else None,
+                    mmap=mapped,
                     encoding=encoding,
                 )
         except UnicodeDecodeError:
@@ -100,27 +103,27 @@ def _explain(path: Path, error: Exception) -> NoReturn:
     named = re.findall(r"(?:GLOBAL|global:?|class) `?([A-Za-z_][\w.]*\.[\w]+)", str(error))
     refused = sorted(name for name in pickled_globals(path) | set(named) if not _HARMLESS.fullmatch(name))
     refused = [name for name in refused if not name.startswith("torch.serialization")]
-    if refused and isinstance(error, pickle.UnpicklingError):
+    if isinstance(error, pickle.UnpicklingError) and (refused or "Unsupported global" in str(error)):
         raise CheckpointFormatError(
-            f"{path}: refused. Unpickling this file would run {', '.join(refused[:5])}, which loading tensors does not "
+            f"{path}: refused. Unpickling it would run {', '.join(refused[:5]) or 'code'}, which loading tensors does not "
             "need; nothing of it was run. If you trust its author, ask for a safetensors file or a plain state dict."
         ) from error
-    reason = (str(error).splitlines() or [""])[0]
-    raise CheckpointFormatError(f"{path}: truncated or damaged ({type(error).__name__}: {reason}). Fetch it again.") from error
+    raise CheckpointFormatError(f"{path}: truncated or damaged ({type(error).__name__}). Fetch it again.") from error
 
 
-def read_tensors(path: Path, wrapper: tuple[str, ...] = ()) -> Tensors:
+def read_tensors(path: Path, wrapper: tuple[str, ...] = (), *, mapped: bool = True) -> Tensors:
     """Return a checkpoint's tensors, found by a declared rule.
 
     Args:
         path: The checkpoint, see `read_object`.
         wrapper: Dictionary keys to descend, outermost first. A safetensors file cannot have one, so there it is not used.
+        mapped: See `read_object`.
 
     Raises:
         CheckpointFormatError: see `read_object`; or a wrapper key is missing, or an entry is no tensor.
         OSError: the file cannot be opened.
     """
-    found = read_object(path)
+    found = read_object(path, mapped=mapped)
     if kind_of(path) is not FileKind.SAFETENSORS:
         for depth, key in enumerate(wrapper):
             if not isinstance(found, Mapping) or key not in found:
@@ -131,13 +134,18 @@ def read_tensors(path: Path, wrapper: tuple[str, ...] = ()) -> Tensors:
             found = found[key]
     if not isinstance(found, Mapping):
         raise CheckpointFormatError(f"{path}: expected a dictionary of tensors, found {_describe(found)}.")
-    strange = [str(key) for key, value in found.items() if not isinstance(value, Tensor) or not isinstance(key, str)]
+    strange = [str(key) for key, value in found.items() if not isinstance(key, str) or not _is_plain(value)]
     if strange:
         raise CheckpointFormatError(
-            f"{path}: {len(strange)} entries are no tensors ({', '.join(strange[:5])}). "
+            f"{path}: {len(strange)} entries are no plain tensors ({', '.join(strange[:5])}). "
             f"`pretrainps inspect {path}` shows what the file is."
         )
-    return dict(found)
+    # a Parameter, or a tensor that asks for gradients, would take its ways into the model it fills
+    return {key: value.detach() for key, value in found.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized
 
 
 def _describe(found: Any) -> str:

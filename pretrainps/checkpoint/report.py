@@ -43,8 +43,9 @@ class LoadReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing undeclared was found."""
-        return not (self.missing or self.unexpected or self.wrong_shape or self.wrong_kind)
+        """Whether nothing undeclared was found, and anything was filled at all."""
+        filled = self.parameters_loaded > 0 or self.parameters == 0
+        return filled and not (self.missing or self.unexpected or self.wrong_shape or self.wrong_kind)
 
     @property
     def share(self) -> float:
@@ -85,6 +86,7 @@ def compare(
     *,
     name: str,
     ignored: Iterable[str] = (),
+    stray: Iterable[str] = (),
     expected_missing: Iterable[str] = (),
 ) -> LoadReport:
     """Compare a state dict with a model, by key, shape and kind of number. Loads nothing.
@@ -94,6 +96,7 @@ def compare(
         found: The file's tensors, in the model's key layout.
         name: The model's name, for the report.
         ignored: Keys that were declared unwanted and left out of `found`; reported as such.
+        stray: Keys of the file that were left out undeclared; reported as unexpected.
         expected_missing: Shell patterns of model keys that the file may lack.
     """
     wanted: dict[str, Tensor] = model.state_dict()
@@ -109,7 +112,7 @@ def compare(
         expected_missing=tuple(key for key in absent if key in excused),
         ignored=tuple(ignored),
         missing=tuple(key for key in absent if key not in excused),
-        unexpected=tuple(key for key in found if key not in wanted),
+        unexpected=(*(key for key in found if key not in wanted), *stray),
         wrong_shape=tuple(
             (key, tuple(found[key].shape), tuple(value.shape))
             for key, value in wanted.items()

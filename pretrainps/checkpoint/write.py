@@ -14,8 +14,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pretrainps.checkpoint.kinds import safetensors_header
 from pretrainps.store.files import new_file
+from pretrainps.store.kinds import safetensors_header
 
 METADATA_KEY = "pretrainps"
 

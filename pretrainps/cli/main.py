@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         note(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        note("interrupted; nothing half-written was kept")
+        note("interrupted; run it again to go on")
         return 130
     except BrokenPipeError:
         # the reader of our output has left (| head): end quietly, and keep Python from complaining while it shuts down

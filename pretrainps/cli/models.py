@@ -1,4 +1,4 @@
-"""`list`, `info`, `download`, `cache`: which models there are, and which lie here. None of them imports torch."""
+"""`list`, `info`, `download`, `cache`: which models there are, and which lie here. For registered names, without torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pretrainps.cli.output import megabytes, note, say, say_json, table
 from pretrainps.errors import ArgumentError
-from pretrainps.registry import ModelSpec, find_spec, list_models, registry, spec_to_mapping
+from pretrainps.registry import ModelSpec, list_models, registry, spec_to_mapping
 
 if TYPE_CHECKING:
     from pretrainps.store import Cache
@@ -76,12 +76,9 @@ def _row(spec: ModelSpec) -> tuple[str, ...]:
 
 
 def _info(args: argparse.Namespace) -> int:
-    if ":" in args.name:
-        from pretrainps.names import resolve
+    from pretrainps.names import resolve
 
-        spec = resolve(args.name)
-    else:
-        spec = find_spec(args.name)
+    spec = resolve(args.name)
     if args.json:
         say_json({"name": spec.name, **spec_to_mapping(spec)})
         return 0
@@ -98,7 +95,7 @@ def _info(args: argparse.Namespace) -> int:
         ("parameters", f"{spec.parameters:,}" if spec.parameters else "not stated"),
         *(("source" if index == 0 else "", str(source)) for index, source in enumerate(spec.sources)),
         ("sha256", _hash_line(spec, cache.pin(spec.name))),
-        ("in the cache", str(cache.folder(spec.name) / record.file) if record else "no"),
+        ("in the cache", str(cache.original(spec.name) / record.file) if record else "no"),
         ("input", f"{c.colour.upper()} in 0..{c.scale:g}, mean {c.mean}, std {c.std}, crops {c.size[0]}x{c.size[1]}"),
         ("", f"{c.status}: {c.evidence}"),
         ("licence", f"{spec.licence.id}, stated in {spec.licence.stated_in}"),
@@ -131,7 +128,7 @@ def _download(args: argparse.Namespace) -> int:
 
     cache = Cache()
     for name in args.name:
-        spec = resolve(name, cache=cache, offline=args.offline, progress=not args.quiet)
+        spec = resolve(name, cache=cache, offline=args.offline, progress=not args.quiet, force=args.force)
         fetched = fetch(spec, cache=cache, offline=args.offline, progress=not args.quiet, verify=True, force=args.force)
         say(str(fetched.path))
         note(f"sha256 {fetched.sha256}, from {fetched.source}")

@@ -10,12 +10,17 @@ from typing import Any
 
 def say(text: str) -> None:
     """Write a line of the result."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(_printable(text) + "\n")
 
 
 def note(text: str) -> None:
     """Write a remark that is not part of the result."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(_printable(text) + "\n")
+
+
+def _printable(text: str) -> str:
+    """Show control characters instead of obeying them: names from files and servers may hold any."""
+    return "".join(c if c in "\n\t" or c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def say_json(value: Any) -> None:

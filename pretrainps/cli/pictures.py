@@ -18,6 +18,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of them")
     parser.add_argument("--model", default="resnet50-hybrid", help="as for info (default: %(default)s)")
+    parser.add_argument("--arch", help="architecture of a bare weight file whose keys do not tell, such as timm:NAME")
     parser.add_argument("-o", "--output", type=Path, help="also write the vectors: FILE.safetensors or FILE.npy")
     parser.add_argument("--batch-size", type=int, default=32, help="images a forward pass (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
@@ -50,7 +51,14 @@ def _embed(args: argparse.Namespace) -> int:
     if args.output is not None and args.output.suffix not in (".safetensors", ".npy"):
         raise ArgumentError(f"{args.output}: the ending says the format; use .safetensors or .npy.")
     images = find_images(args.images)
-    model = load(args.model, head="embedding", device=args.device, offline=args.offline, progress=not args.quiet)
+    model = load(
+        args.model,
+        head="embedding",
+        arch=args.arch,
+        device=args.device,
+        offline=args.offline,
+        progress=not args.quiet,
+    )
     if not isinstance(model, CropModel):
         raise ArgumentError(f"{args.model} is no model for crops.")
     if not args.quiet:

@@ -29,6 +29,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "resnet50-hybrid --layout detectron2 -o R50-hybrid.pkl",
     )
     parser.add_argument("name", help="a registered name, timm:NAME, file:PATH or hf:owner/repo[@REVISION]")
+    parser.add_argument("--arch", help="architecture of a bare weight file whose keys do not tell, such as timm:NAME")
     parser.add_argument("--layout", required=True, help="whose key names to use")
     parser.add_argument("-o", "--output", type=Path, required=True, help="FILE.pth, .pt, .safetensors, or .pkl for detectron2")
     parser.add_argument("--offline", action="store_true", default=None, help="never use the network")
@@ -38,10 +39,11 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = commands.add_parser(
         "check-input",
         help="find out from the weights how a network wants its pixels",
-        description="Settle a network's colour order and pixel scaling by comparing its first batch norm's statistics with "
+        description="Find out a network's colour order and pixel scaling by comparing its first batch norm's statistics with "
         "those of your pictures under each convention.",
     )
     parser.add_argument("name", help="a registered name, file:PATH or hf:owner/repo[@REVISION]")
+    parser.add_argument("--arch", help="architecture of a bare weight file whose keys do not tell, such as timm:NAME")
     parser.add_argument("--images", type=Path, required=True, help="folder of ordinary colour pictures, some dozens")
     parser.add_argument("--offline", action="store_true", default=None, help="never use the network")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
@@ -63,12 +65,12 @@ def _export(args: argparse.Namespace) -> int:
     from pretrainps.export import export_weights
     from pretrainps.loading import load
 
-    model = load(args.name, offline=args.offline, progress=not args.quiet)
-    layout = export_weights(model, args.layout, args.output)
+    model = load(args.name, arch=args.arch, offline=args.offline, progress=not args.quiet)
+    usage = export_weights(model, args.layout, args.output)
     note(str(model.load_report))
-    say(f"{args.output}: {layout.name} layout, {args.output.stat().st_size / 1e6:.1f} MB")
-    if layout.use:
-        say(f"use it: {layout.use.replace('FILE', str(args.output))}")
+    say(f"{args.output}: {args.layout} layout, {args.output.stat().st_size / 1e6:.1f} MB")
+    if usage:
+        say(f"use it: {usage}")
     c = model.spec.input
     say(f"its input: {c.colour.upper()} in 0..{c.scale:g}, mean {c.mean}, std {c.std} ({c.status})")
     return 0
@@ -81,7 +83,7 @@ def _check_input(args: argparse.Namespace) -> int:
     from pretrainps.images import find_images
     from pretrainps.loading import load
 
-    model = load(args.name, offline=args.offline)
+    model = load(args.name, arch=args.arch, offline=args.offline)
     result = check_input(model, find_images([args.images]))
     if args.json:
         say_json(

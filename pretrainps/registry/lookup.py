@@ -14,7 +14,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from pretrainps.errors import RegistryError, UnknownModelError
+from pretrainps.errors import ArgumentError, RegistryError, UnknownModelError
 from pretrainps.registry.packages import package_file
 from pretrainps.registry.parse import read_registry
 from pretrainps.registry.specs import HubSource, ModelSpec, Task
@@ -58,6 +58,8 @@ def list_models(pattern: str = "*", *, task: Task | None = None) -> list[str]:
         >>> pretrainps.list_models("*-hybrid")
         ['resnet18-hybrid', 'resnet50-hybrid', 'shufflenetv1-hybrid']
     """
+    if task not in (None, "backbone", "detector"):
+        raise ArgumentError(f"task must be 'backbone' or 'detector', not {task!r}.")
     specs = registry()
     names = [n for n in fnmatch.filter(specs, pattern) if task is None or specs[n].task == task]
     return sorted(names, key=_natural)

@@ -114,7 +114,7 @@ def _tables(values: Mapping[str, Any], key: str, label: str) -> list[Any]:
 def _parse_source(table: object, label: str) -> Source:
     if not isinstance(table, Mapping) or "kind" not in table:
         raise RegistryError(f"{label}: each source needs a kind, one of {', '.join(SOURCE_KINDS)}.")
-    cls = SOURCE_KINDS.get(table["kind"])
+    cls = SOURCE_KINDS.get(str(table["kind"]))
     if cls is None:
         raise RegistryError(f"{label}: unknown kind {table['kind']!r}; use one of {', '.join(SOURCE_KINDS)}.")
     return _build(cls, {key: value for key, value in table.items() if key != "kind"}, label)

@@ -6,6 +6,7 @@ a file; nothing here imports torch, and nothing here is executed when a registry
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -18,6 +19,8 @@ Colour = Literal["rgb", "bgr"]
 Evidence = Literal["documented", "assumed"]
 Interpolation = Literal["bilinear", "bicubic"]
 
+LARGEST_HEAD = 10_000_000
+"""More classes or dimensions than this are a mistake, and would only end in a lack of memory."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHA256_PREFIX = re.compile(r"[0-9a-f]{8,63}")
 
@@ -70,7 +73,10 @@ class HttpSource:
     url: str
 
     def __str__(self) -> str:
-        return self.url
+        """Return the URL without a name and password, for it ends up in records and messages."""
+        scheme, _, rest = self.url.partition("://")
+        host, slash, path = rest.partition("/")
+        return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
     @property
     def filename(self) -> str:
@@ -149,8 +155,8 @@ class InputConvention:
             raise RegistryError(f"input.interpolation must be 'bilinear' or 'bicubic', not {self.interpolation!r}.")
         if self.scale not in (1.0, 255.0):
             raise RegistryError(f"input.scale must be 1 or 255, not {self.scale}.")
-        if min(self.std) <= 0:
-            raise RegistryError(f"input.std must be positive, not {self.std}.")
+        if not all(math.isfinite(value) for value in (*self.mean, *self.std)) or min(self.std) <= 0:
+            raise RegistryError(f"input.mean and input.std must be finite, and std positive, not {self.mean}, {self.std}.")
         if min(self.size) < 1:
             raise RegistryError(f"input.size must be at least one pixel a side, not {self.size}.")
 
@@ -202,12 +208,13 @@ class HeadSpec:
     def __post_init__(self) -> None:
         if self.kind not in ("embedding", "classifier"):
             raise RegistryError(f"head.kind must be 'embedding' or 'classifier', not {self.kind!r}.")
-        if self.kind == "classifier" and (self.num_classes is None or self.num_classes < 1):
-            raise RegistryError("a classifier head needs num_classes of at least 1.")
+        if self.kind == "classifier" and self.num_classes is None:
+            raise RegistryError("a classifier head needs num_classes.")
         if self.kind == "embedding" and self.num_classes is not None:
             raise RegistryError("an embedding head has no num_classes.")
-        if self.embedding_dim is not None and self.embedding_dim < 1:
-            raise RegistryError(f"head.embedding_dim must be at least 1, not {self.embedding_dim}.")
+        for width in (self.embedding_dim, self.num_classes):
+            if width is not None and not 1 <= width <= LARGEST_HEAD:
+                raise RegistryError(f"a head's width must lie in 1..{LARGEST_HEAD:,}, not {width:,}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -237,6 +244,8 @@ class RemoteFile:
     sha256: str | None = None
     sha256_prefix: str | None = None
     published_size: float | None = None
+    is_json: bool = False
+    """Whether it is a configuration rather than weights."""
 
     def __post_init__(self) -> None:
         _check_sources(self.name, self.sources)

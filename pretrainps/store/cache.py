@@ -1,6 +1,6 @@
 """The cache: where verified files lie, what was pinned for them, and how two processes keep out of each other's way.
 
-    ROOT/models/KEY/FILE            the file exactly as its source gave it
+    ROOT/models/KEY/original/FILE   the file exactly as its source gave it
     ROOT/models/KEY/record.json     its sha256, with the size and time that make rehashing unnecessary
     ROOT/models/KEY/native.*        the same tensors in the package's own layout (written by `pretrainps.checkpoint`)
     ROOT/models/KEY/incoming/       downloads under way; safe to delete at any time
@@ -13,6 +13,7 @@ ROOT is `PRETRAINPS_HOME`, else `$XDG_CACHE_HOME/pretrainps`, else `~/.cache/pre
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -28,12 +29,15 @@ from filelock import FileLock
 from pretrainps.errors import CacheError
 from pretrainps.store.files import disk_errors, write_text
 
+HINT = "Set PRETRAINPS_HOME to another folder for the cache."
+_LONGEST_KEY = 120
+
 
 def default_root() -> Path:
     """Return the cache folder that the environment asks for."""
     if home := os.environ.get("PRETRAINPS_HOME"):
-        return Path(home).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pretrainps"
+        return Path(home)
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "pretrainps"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,20 +76,37 @@ class Record:
 
 
 class Cache:
-    """The cache below one root folder. Making one touches nothing on disk."""
+    """The cache below one root folder. Making one touches nothing on disk.
+
+    Args:
+        root: The folder; by default the one that the environment asks for.
+
+    Raises:
+        CacheError: the folder's name cannot be resolved.
+    """
 
     def __init__(self, root: Path | str | None = None) -> None:
-        self.root = Path(root).expanduser().absolute() if root is not None else default_root().absolute()
+        given = Path(root) if root is not None else default_root()
+        try:
+            self.root = given.expanduser().absolute()
+        except RuntimeError as error:  # ~nobody
+            raise CacheError(f"the cache folder {given} cannot be found ({error}). {HINT}") from error
 
     @staticmethod
     def key(name: str) -> str:
         """Return the folder name for a model name: one path component, whatever the name holds."""
         key = quote(name, safe="@+=,")
+        if len(key) > _LONGEST_KEY:  # file systems allow 255 bytes
+            key = f"{key[: _LONGEST_KEY - 65]}-{hashlib.sha256(name.encode()).hexdigest()}"
         return "%2E" + key[1:] if key.startswith(".") else key
 
     def folder(self, name: str) -> Path:
         """Return the folder of one model."""
         return self.root / "models" / self.key(name)
+
+    def original(self, name: str) -> Path:
+        """Return the folder of one model's file as its source gave it; nothing of our own lies there."""
+        return self.folder(name) / "original"
 
     def incoming(self, name: str) -> Path:
         """Return the folder of one model's downloads under way."""
@@ -97,7 +118,8 @@ class Cache:
 
     def write_record(self, name: str, record: Record) -> None:
         """Remember what the model's file is."""
-        record.write(self.folder(name) / "record.json")
+        with disk_errors(self.root, HINT):
+            record.write(self.folder(name) / "record.json")
 
     def pin_path(self, name: str) -> Path:
         """Return where the model's pin lies."""
@@ -123,7 +145,7 @@ class Cache:
             CacheError: the cache cannot be written to.
         """
         path = self.root / "locks" / f"{self.key(name)}.lock"
-        with disk_errors(self.root):
+        with disk_errors(self.root, HINT):
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path)
             lock.acquire()
@@ -139,20 +161,30 @@ class Cache:
 
     def size(self, name: str) -> int:
         """Return how many bytes a model takes."""
-        return sum(p.stat().st_size for p in self.folder(name).rglob("*") if p.is_file())
+        total = 0
+        for path in self.folder(name).rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # a download that ends just now
+                total += path.stat().st_size if path.is_file() else 0
+        return total
 
     def remove(self, name: str, *, forget_pin: bool = False) -> int:
-        """Delete a model's files and return how many bytes that freed.
+        """Delete a model's files, and those of its configuration, and return how many bytes that freed.
 
         Args:
             name: The model's name.
             forget_pin: Also delete its pin, so that the next download is trusted as if it were the first.
         """
-        with self.lock(name):
-            freed = self.size(name)
-            with disk_errors(self.root):
-                if self.folder(name).exists():
-                    shutil.rmtree(self.folder(name))
+        freed = 0
+        for part in (name, companion(name)):
+            with self.lock(part), disk_errors(self.root, HINT):
+                freed += self.size(part)
+                if self.folder(part).exists():
+                    shutil.rmtree(self.folder(part))
                 if forget_pin:
-                    self.pin_path(name).unlink(missing_ok=True)
+                    self.pin_path(part).unlink(missing_ok=True)
         return freed
+
+
+def companion(name: str) -> str:
+    """Return the name under which a Hub model's configuration is cached and pinned, beside the model itself."""
+    return f"{name}/config.json"

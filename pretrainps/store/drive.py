@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
 import requests
 
@@ -86,11 +86,14 @@ def _confirmed(page: str, url: str) -> str:
     form = _ConfirmForm()
     form.feed(page)
     if form.action is not None:
-        target = urljoin(url, form.action)
-        host, allowed = urlsplit(target).hostname or "", urlsplit(ENDPOINT).hostname or ""
-        if host != allowed and not host.endswith((".google.com", ".googleusercontent.com")):
+        target, ours = urlsplit(urljoin(url, form.action)), urlsplit(ENDPOINT)
+        host = target.hostname or ""
+        if host != ours.hostname and not host.endswith((".google.com", ".googleusercontent.com")):
             raise SourceError(f"its confirmation page leads to another host ({host})")
-        return f"{target}?{urlencode(form.fields)}"
+        if target.scheme != ours.scheme:
+            raise SourceError(f"its confirmation page leads to an unprotected address ({target.scheme})")
+        query = "&".join(part for part in (target.query, urlencode(form.fields)) if part)
+        return urlunsplit(target._replace(query=query))
     text = page.lower().replace("\u2019", "'").replace("&#39;", "'")
     for phrase, reason in _REFUSALS.items():
         if phrase in text:

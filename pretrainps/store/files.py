@@ -10,13 +10,22 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 from pretrainps.errors import CacheError
 
 _BLOCK = 1 << 20
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
+_NOT_WRITABLE = {
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENOENT,
+    errno.ENOTEMPTY,
+    errno.ENAMETOOLONG,
+}
 
 
 def sha256_of(path: Path) -> str:
@@ -36,7 +45,7 @@ def git_blob_sha1_of(path: Path) -> str:
 
 def place(temporary: Path, final: Path) -> None:
     """Give a finished temporary file its final name, in one step and after its bytes are on disk."""
-    with temporary.open("rb") as file:
+    with temporary.open("r+b") as file:  # some systems flush only what is open for writing
         os.fsync(file.fileno())
     temporary.replace(final)
 
@@ -48,9 +57,9 @@ def new_file(final: Path) -> Iterator[Path]:
     Raises:
         CacheError: the folder cannot be written to, or the disk is full.
     """
-    with disk_errors(final.parent):
+    with disk_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{final.name[:100]}.", suffix=".tmp", dir=final.parent)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -70,29 +79,24 @@ def write_text(final: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write below `folder` into a `CacheError` that says what to do."""
+def disk_errors(place: Path, hint: str = "Choose another place.") -> Iterator[None]:
+    """Turn the operating system's refusals to write at `place` into a `CacheError` that says what to do."""
     try:
         yield
     except CacheError:
         raise
     except OSError as error:
         if error.errno in _NO_SPACE:
-            _no_space(folder, error)
-        if error.errno in _NOT_WRITABLE:
             raise CacheError(
-                f"the cache folder {folder} cannot be written to ({error.strerror}). "
-                "Set PRETRAINPS_HOME to a folder you may write to."
+                f"no space left while writing {place} ({_free(place)} free, or a quota is reached). Nothing incomplete was "
+                f"kept. Free some space. {hint}"
             ) from error
+        if error.errno in _NOT_WRITABLE:
+            raise CacheError(f"{place} cannot be written ({error.strerror}). {hint}") from error
         raise
 
 
-def _no_space(folder: Path, error: OSError) -> NoReturn:
-    existing = folder
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    free = shutil.disk_usage(existing).free / 1e6
-    raise CacheError(
-        f"no space left while writing to {folder} ({free:.0f} MB free, or a quota is reached). Nothing incomplete was kept. "
-        "Free some space, or set PRETRAINPS_HOME to a folder on another disk."
-    ) from error
+def _free(place: Path) -> str:
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return f"{shutil.disk_usage(place).free / 1e6:.0f} MB"

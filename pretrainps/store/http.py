@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from urllib3.exceptions import LocationValueError
 
 from pretrainps._version import __version__
 from pretrainps.store.source import RETRY_STATUS, Backoff, SourceError, looks_like_html, progress_bar
 
 TIMEOUT = (10.0, 60.0)
 """Seconds to connect, and between two packets."""
+MOST_TRIES = 50
+"""However much each of them brings: a server that hangs up this often is not worth more."""
 _BLOCK = 1 << 16
 
 
@@ -44,22 +47,22 @@ def download(url: str, part: Path, *, progress: bool, label: str, session: reque
         OSError: the disk does.
     """
     session = session or new_session()
-    backoff = Backoff()
-    while True:
-        before = _size(part)
+    backoff, furthest = Backoff(), _size(part)
+    for _ in range(MOST_TRIES):
         try:
             _try_once(session, url, part, progress, label)
             return
-        except requests.exceptions.InvalidURL as error:
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, LocationValueError) as error:
             raise SourceError(f"not a usable URL ({error})") from error
         except requests.RequestException as error:
             failure = _TryAgain(f"connection failed ({_shortly(error)})")
         except _TryAgain as error:
             failure = error
-        if _size(part) > before:
-            backoff = Backoff()  # it moves: only tries without progress count
+        if _size(part) > furthest:
+            backoff, furthest = Backoff(), _size(part)  # it gets on: only tries without progress count
         if not backoff.wait(failure.retry_after):
-            raise SourceError(f"{failure}, tried several times")
+            break
+    raise SourceError(f"{failure}, tried several times")
 
 
 def _try_once(session: requests.Session, url: str, part: Path, progress: bool, label: str) -> None:
@@ -69,13 +72,20 @@ def _try_once(session: requests.Session, url: str, part: Path, progress: bool, l
     headers = {"Range": f"bytes={done}-", "If-Range": validator} if done and validator else {}
     with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         _require_body(response, part)
-        resumed = response.status_code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {done}-")
+        resumed = response.status_code == 206
+        if resumed and not (_validator(response) == validator and _starts_at(response, done)):
+            note.unlink(missing_ok=True)  # the rest of another body, whatever was asked for
+            raise _TryAgain("the file changed while it was being fetched")
+        done = done if resumed else 0
+        plain = response.headers.get("Content-Encoding", "identity") == "identity"
+        length = response.headers.get("Content-Length", "")
+        # the length of an encoded body is not the file's
+        total = done + int(length) if plain and length.isdigit() else None
         if not resumed:
-            done = 0
-        length = response.headers.get("Content-Length")
-        total = done + int(length) if length is not None and length.isdigit() else None
-        _write_note(note, response)
+            note.unlink(missing_ok=True)  # first the old note goes, then the old body: a note never describes another body
         with part.open("ab" if resumed else "wb") as file, progress_bar(label, total, done, progress) as bar:
+            if not resumed and plain:
+                note.write_text(json.dumps({"validator": _validator(response)}), encoding="utf-8")
             for block in response.iter_content(_BLOCK):
                 if done == 0 and looks_like_html(block):
                     raise SourceError("it answered with a web page instead of the file")
@@ -90,6 +100,8 @@ def _try_once(session: requests.Session, url: str, part: Path, progress: bool, l
 def _require_body(response: requests.Response, part: Path) -> None:
     """Raise unless the answer carries the file."""
     status = response.status_code
+    if response.history and response.history[0].url.startswith("https:") and not response.url.startswith("https:"):
+        raise SourceError("it leads from https to an unprotected address")
     if status in RETRY_STATUS:
         raise _TryAgain(f"server answers {status}", response.headers.get("Retry-After"))
     if status == 416:
@@ -113,11 +125,14 @@ def _resumable(part: Path, note: Path) -> tuple[int, str | None]:
     return _size(part), validator if isinstance(validator, str) else None
 
 
-def _write_note(note: Path, response: requests.Response) -> None:
+def _validator(response: requests.Response) -> str | None:
+    """Return what names this body. A weak ETag may name two different ones, so it is no ground to join two halves on."""
     etag = response.headers.get("ETag")
-    # a weak ETag may name two different bodies, so it is no ground to join two halves on
-    validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
-    note.write_text(json.dumps({"validator": validator}), encoding="utf-8")
+    return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
+
+
+def _starts_at(response: requests.Response, offset: int) -> bool:
+    return response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
 
 
 def _size(path: Path) -> int:

@@ -70,14 +70,22 @@ def download(source: HubSource, folder: Path, *, progress: bool, label: str) -> 
 
 
 def cached(source: HubSource) -> tuple[Path, str | None] | None:
-    """Return the file from the user's own Hub cache, and its commit, without any network call; `None` if not there."""
+    """Return the file from the user's own Hub cache, and its commit, without any network call; `None` if not there.
+
+    Raises:
+        SourceError: it is there, but damaged.
+    """
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(source.repo, source.file, revision=source.revision)
     if not isinstance(found, str):
         return None
-    match = re.search(r"/snapshots/([0-9a-f]{40})/", Path(found).as_posix())
-    return Path(found), match.group(1) if match else None
+    path = Path(found)
+    # the cache links a snapshot's file to a blob that is named by its hash; a blob may be a link again, named otherwise
+    if path.is_symlink() and not _is_announced(path, path.readlink().name):
+        raise SourceError("the copy in the Hub's own cache is damaged: remove it there", integrity=True)
+    match = re.search(r"/snapshots/([0-9a-f]{40})/", path.as_posix())
+    return path, match.group(1) if match else None
 
 
 def _is_announced(path: Path, etag: str) -> bool:
@@ -109,7 +117,7 @@ def _retried(call: Callable[[], T], source: HubSource) -> T:
             raise SourceError(f"the repository has no revision {source.revision!r}") from error
         except errors.RemoteEntryNotFoundError as error:
             raise SourceError("the repository has no such file") from error
-        except (errors.HFValidationError, ValueError) as error:
+        except errors.HFValidationError as error:
             raise SourceError(f"not a Hub repository name ({error})") from error
         except errors.HfHubHTTPError as error:
             status = error.response.status_code
@@ -128,5 +136,9 @@ def _retried(call: Callable[[], T], source: HubSource) -> T:
             if "Consistency check failed" not in str(error):
                 raise
             reason, retry = "the connection ended before the whole file had come", True
+        except (ValueError, ImportError) as error:  # a malformed HF_ENDPOINT, a proxy whose library is missing
+            raise SourceError(f"cannot be asked ({error})") from error
+        except RuntimeError as error:  # the Xet client's own failures
+            reason, retry = f"transfer failed ({error})", True
         if not retry or not backoff.wait(retry_after):
             raise SourceError(f"{reason}, tried several times" if retry else reason)

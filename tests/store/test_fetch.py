@@ -17,9 +17,10 @@ from pretrainps.registry.specs import HttpSource, HubSource, RemoteFile
 from pretrainps.store import Cache, fetch
 from tests.support.fakehub import FakeHub
 from tests.support.server import FileServer
+from tests.support.weights import safetensors_bytes
 
-BODY = bytes(range(256)) * 40
-OTHER = bytes(reversed(range(256))) * 40
+BODY = safetensors_bytes(bytes(range(256)) * 40)
+OTHER = safetensors_bytes(bytes(reversed(range(256))) * 40)
 REPO = "owner/weights"
 
 
@@ -104,7 +105,7 @@ def test_changed_file_behind_a_pinned_name(served: FakeHub, home: Path) -> None:
     served.add(REPO, {"model.pth": OTHER})
     with pytest.raises(errors.IntegrityError, match=r"pin of its first download.*(?s:.*)--forget-pin"):
         fetch(hub_spec(), cache=Cache(), progress=False)
-    assert not (home / "models" / "model" / "model.pth").exists()
+    assert not (home / "models" / "model" / "original" / "model.pth").exists()
     Cache().remove("model", forget_pin=True)
     assert fetch(hub_spec(), cache=Cache(), progress=False).sha256 == sha(OTHER)
 
@@ -180,7 +181,9 @@ def test_refusals_of_the_hub(hub: FakeHub, home: Path, prepare: object, kind: ty
     prepare(hub)  # type: ignore[operator]
     with pytest.raises(kind, match=words) as caught:
         fetch(hub_spec(), cache=Cache(), progress=False)
-    assert str(home / "models" / "model" / "model.pth") in str(caught.value), "must say where to place the file by hand"
+    assert str(home / "models" / "model" / "original" / "model.pth") in str(caught.value), (
+        "must say where to place the file by hand"
+    )
     assert nothing_kept(home)
 
 
@@ -261,8 +264,8 @@ def test_every_source_tried_is_listed(hub: FakeHub, files: FileServer) -> None:
 def test_file_placed_by_hand_is_adopted(home: Path) -> None:
     cache = Cache()
     spec = hub_spec(sha256=sha(BODY))
-    cache.folder("model").mkdir(parents=True)
-    (cache.folder("model") / "model.pth").write_bytes(BODY)
+    cache.original("model").mkdir(parents=True)
+    (cache.original("model") / "model.pth").write_bytes(BODY)
     assert fetch(spec, cache=cache, progress=False, offline=True).sha256 == sha(BODY)
     with pytest.raises(errors.IntegrityError):
         fetch(replace(spec, name="wrong", sha256=sha(OTHER)), cache=_with_file(home, "wrong", BODY), progress=False)
@@ -270,8 +273,8 @@ def test_file_placed_by_hand_is_adopted(home: Path) -> None:
 
 def _with_file(home: Path, name: str, body: bytes) -> Cache:
     cache = Cache()
-    cache.folder(name).mkdir(parents=True)
-    (cache.folder(name) / "model.pth").write_bytes(body)
+    cache.original(name).mkdir(parents=True)
+    (cache.original(name) / "model.pth").write_bytes(body)
     return cache
 
 
@@ -299,7 +302,7 @@ def test_read_only_cache_is_fine_to_read(served: FakeHub, monkeypatch: pytest.Mo
 
 def test_read_only_cache_cannot_be_filled(served: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     _refuse_writes(monkeypatch, errno.EROFS)
-    with pytest.raises(errors.CacheError, match=r"cannot be written to.*PRETRAINPS_HOME"):
+    with pytest.raises(errors.CacheError, match=r"cannot be written.*PRETRAINPS_HOME"):
         fetch(hub_spec(), cache=Cache(), progress=False)
 
 

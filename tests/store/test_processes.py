@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.server import FileServer
+from tests.support.weights import safetensors_bytes
 
-BODY = bytes(range(256)) * 8000  # 2 MB
+BODY = safetensors_bytes(bytes(range(256)) * 8000)  # 2 MB
 
 PROGRAM = """
 import sys
@@ -54,9 +55,9 @@ def test_killed_midway_then_success(files: FileServer, home: Path, how: signal.S
         time.sleep(0.05)
     process.send_signal(how)
     process.communicate(timeout=30)
-    assert not (home / "models" / "model" / "model.pth").exists()
+    assert not (home / "models" / "model" / "original" / "model.pth").exists()
     assert not list((home / "pins").glob("*")) if (home / "pins").exists() else True
     out, err = start(url).communicate(timeout=60)
     assert out.splitlines()[-1] == hashlib.sha256(BODY).hexdigest(), err
-    assert (home / "models" / "model" / "model.pth").read_bytes() == BODY
+    assert (home / "models" / "model" / "original" / "model.pth").read_bytes() == BODY
     assert "range" in files.requests[-1].headers, "what had come before the kill was not fetched again"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import struct
 from collections import OrderedDict
 from functools import cache
 
@@ -82,6 +84,12 @@ def authors_tensors(name: str) -> OrderedDict[str, Tensor]:
 def authors_file(name: str) -> bytes:
     """One of the authors' three files, random values: a torch zip of {"state_dict": ...}."""
     return torch_bytes({"state_dict": authors_tensors(name)})
+
+
+def safetensors_bytes(values: bytes) -> bytes:
+    """The smallest file that is a checkpoint: one tensor of bytes. Its size depends on the number of values only."""
+    header = json.dumps({"a": {"dtype": "U8", "shape": [len(values)], "data_offsets": [0, len(values)]}}).encode()
+    return struct.pack("<Q", len(header)) + header + values
 
 
 def torch_bytes(value: object, *, legacy: bool = False) -> bytes:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import enum
 import json
+import math
 import pickle
 import pickletools
+import re
 import struct
 import tarfile
 import zipfile
@@ -34,6 +36,8 @@ class FileKind(enum.Enum):
     UNKNOWN = "unknown"
 
 
+CHECKPOINTS = frozenset({FileKind.SAFETENSORS, FileKind.TORCH_ZIP, FileKind.TORCH_LEGACY, FileKind.PICKLE})
+"""What may hold tensors."""
 LARGEST_HEADER = 100_000_000
 """The safetensors library's own limit on the JSON header, in bytes."""
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -65,7 +69,7 @@ def safetensors_header(path: Path) -> dict[str, Any]:
     """Return a safetensors file's JSON header: `{key: {dtype, shape, data_offsets}}` and perhaps `__metadata__`.
 
     Raises:
-        CheckpointFormatError: the header is damaged, or announces more bytes than the file has.
+        CheckpointFormatError: the header is damaged, or does not describe exactly the bytes that follow it.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -75,17 +79,35 @@ def safetensors_header(path: Path) -> dict[str, Any]:
             raise CheckpointFormatError(f"{path}: the safetensors header is damaged. Fetch the file again.")
         try:
             header = json.loads(file.read(length))
-            entries = [value for key, value in header.items() if key != "__metadata__"]
-            end = max((entry["data_offsets"][1] for entry in entries), default=0)
-            valid = all(isinstance(entry["shape"], list) and isinstance(entry["dtype"], str) for entry in entries)
+            end = _described_bytes(header)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise CheckpointFormatError(f"{path}: the safetensors header is damaged. Fetch the file again.") from error
-    if not valid or not isinstance(end, int) or 8 + length + end != size:
+    if 8 + length + end != size:
         raise CheckpointFormatError(
-            f"{path}: the header announces {8 + length + end if isinstance(end, int) else end} bytes, the file has {size}. "
+            f"{path}: the header announces {8 + length + end} bytes, the file has {size}. "
             "It is truncated or damaged; fetch it again."
         )
     return dict(header)
+
+
+def _described_bytes(header: Any) -> int:
+    """Return how many bytes of tensors a header describes; raise `ValueError` if it contradicts itself."""
+    metadata = header.get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("metadata is not text")
+    end = 0
+    for key, entry in header.items():
+        if key == "__metadata__":
+            continue
+        start, stop = entry["data_offsets"]
+        bits = int(re.findall(r"\d+", entry["dtype"])[0]) if entry["dtype"] != "BOOL" else 8
+        whole = [start, stop, *entry["shape"]]
+        if not all(type(number) is int and 0 <= number < 1 << 48 for number in whole):
+            raise ValueError(f"{key}: not a shape")
+        if math.prod(entry["shape"]) * bits != 8 * (stop - start):
+            raise ValueError(f"{key}: shape and bytes differ")
+        end = max(end, stop)
+    return end
 
 
 def pickled_globals(path: Path) -> set[str]:
@@ -111,6 +133,7 @@ def pickled_globals(path: Path) -> set[str]:
 
 
 def _globals_of_stream(stream: IO[bytes]) -> Iterator[str]:
+    """Follow strings through the memo, for STACK_GLOBAL names its import by the two strings pushed last."""
     strings: list[str] = []
     memo: dict[int, str] = {}
     try:
@@ -118,13 +141,15 @@ def _globals_of_stream(stream: IO[bytes]) -> Iterator[str]:
             if opcode.name in ("GLOBAL", "INST"):
                 yield str(argument).replace(" ", ".")
             elif opcode.name == "STACK_GLOBAL":
-                yield ".".join(strings[-2:])
+                yield ".".join(strings[-2:]) if len(strings) > 1 else "something unnamed"
             elif isinstance(argument, str):
                 strings.append(argument)
-            elif opcode.name == "MEMOIZE" and strings:
-                memo[len(memo)] = strings[-1]
-            elif opcode.name in ("BINGET", "LONG_BINGET", "GET") and isinstance(argument, int) and argument in memo:
-                strings.append(memo[argument])
+            elif opcode.name == "MEMOIZE":
+                memo[len(memo)] = strings[-1] if strings else ""
+            elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(argument, int):
+                memo[argument] = strings[-1] if strings else ""
+            elif opcode.name in ("GET", "BINGET", "LONG_BINGET") and isinstance(argument, int):
+                strings.append(memo.get(argument, ""))
     except (ValueError, EOFError, UnicodeDecodeError, IndexError, OverflowError, struct.error):
         return  # a damaged pickle: what was found until here is what can be said
 

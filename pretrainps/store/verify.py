@@ -1,0 +1,105 @@
+"""Is this the expected file? And what to say when it is not, or when none came."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pretrainps.errors import (
+    CheckpointFormatError,
+    GatedWeightsError,
+    IntegrityError,
+    OfflineError,
+    WeightsUnavailableError,
+)
+from pretrainps.registry.specs import ModelSpec, RemoteFile, Source
+from pretrainps.store.cache import Cache, companion
+from pretrainps.store.kinds import CHECKPOINTS, kind_of
+from pretrainps.store.source import SourceError
+
+Wanted = ModelSpec | RemoteFile
+
+SIZE_TOLERANCE = 0.05
+"""How far a file may be from the rounded size its source shows."""
+
+
+def check_body(wanted: Wanted, cache: Cache, path: Path, digest: str) -> None:
+    """Hold a body that just came against everything known of the file.
+
+    Raises:
+        SourceError: it is not the expected one.
+    """
+    pin = None if wanted.sha256 else cache.pin(wanted.name)
+    expected = wanted.sha256 or (pin.sha256 if pin else None)
+    if expected is None:
+        reason = unlikely(wanted, path, digest)
+        if reason is not None:
+            raise SourceError(reason, integrity=True)
+    elif digest != expected:
+        since = f"the pin of its first download on {pin.time[:10]}" if pin else "the registry"
+        raise SourceError(f"sha256 is {digest}, but {since} says {expected}", integrity=True)
+
+
+def unlikely(wanted: Wanted, path: Path, digest: str) -> str | None:
+    """Return why a file of which no full sha256 is known cannot be the one, or `None`. It is about to be pinned."""
+    if wanted.sha256_prefix is not None and not digest.startswith(wanted.sha256_prefix):
+        return f"sha256 is {digest}, but its publisher's file name says {wanted.sha256_prefix}..."
+    size = path.stat().st_size / 1e6
+    if wanted.published_size is not None and abs(size - wanted.published_size) > SIZE_TOLERANCE * wanted.published_size:
+        return f"it has {size:.2f} MB, but its source shows {wanted.published_size:g} MB"
+    if isinstance(wanted, RemoteFile) and wanted.is_json:
+        try:
+            json.loads(path.read_bytes())
+        except (ValueError, RecursionError):
+            return "it is no JSON"
+        return None
+    try:
+        kind = kind_of(path)
+    except CheckpointFormatError as error:
+        return str(error)
+    return None if kind in CHECKPOINTS else f"it is no checkpoint ({kind.value})"
+
+
+def model_name(wanted: Wanted) -> str:
+    """Return the name that a user knows a file by: a configuration goes by its model's."""
+    return wanted.name.removesuffix(companion(""))
+
+
+def mismatch(wanted: Wanted, where: str, path: Path, got: str, expected: str, by: str) -> IntegrityError:
+    """Return the error for a file on this machine that is not what it should be."""
+    return IntegrityError(
+        f"{wanted.name}: {path} ({where}) has sha256\n  {got}, but {by} says\n  {expected}.\n"
+        "The file was changed or damaged. If it is a copy in the cache, remove it with "
+        f"`pretrainps cache remove {model_name(wanted)}` and load again; if you placed it by hand, place the right one."
+    )
+
+
+def unavailable(
+    wanted: Wanted, cache: Cache, tried: list[tuple[Source, SourceError]], *, offline: bool
+) -> WeightsUnavailableError | IntegrityError:
+    """Return the error for a file that no source gave: what was tried, and how to place it by hand."""
+    name = model_name(wanted)
+    lines = "\n".join(f"  - {source}: {error}" for source, error in tried)
+    pin = None if wanted.sha256 else cache.pin(wanted.name)
+    if any(error.integrity for _, error in tried):
+        trust = (
+            "If its authors changed it and you trust the new one, run "
+            f"`pretrainps cache remove {name} --forget-pin`, then load again."
+        )
+        advice = trust if pin else "Try again later; if it stays so, tell its authors."
+        return IntegrityError(f"{name}: what came is not the expected file, and was deleted.\n{lines}\n{advice}")
+    expected = wanted.sha256 or (pin.sha256 if pin else None)
+    target = cache.original(wanted.name) / wanted.sources[0].filename
+    by_hand = f"To place the file by hand: put it at {target}" + (f" (sha256 {expected})." if expected else ".")
+    if offline and any(str(error) == OFFLINE for _, error in tried):
+        return OfflineError(
+            f"{name} is not in the cache ({cache.root}), and offline mode is on.\n"
+            f"Run `pretrainps download {name}` where there is a network, or unset PRETRAINPS_OFFLINE and "
+            f"HF_HUB_OFFLINE. {by_hand}"
+        )
+    kind = GatedWeightsError if any(error.gated for _, error in tried) else WeightsUnavailableError
+    return kind(f"{name}: no source gave the file. Tried:\n{lines}\n{by_hand}")
+
+
+OFFLINE = "offline mode is on"
+"""The reason of a source that was not asked."""
