@@ -12,12 +12,12 @@ from torch import nn
 
 from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.checkpoint import LoadReport, NativeCheckpoint, compare, native_checkpoint, require_complete
-from pretrainps.errors import ArgumentError
+from pretrainps.errors import ArgumentError, CacheError
 from pretrainps.heads import CropModel
 from pretrainps.names import resolve
 from pretrainps.preprocessing import Preprocess, Size
 from pretrainps.registry.specs import HeadSpec, ModelSpec
-from pretrainps.store import Cache, fetch
+from pretrainps.store import Cache, Fetched, fetch
 
 Head = Literal["embedding", "classifier"]
 
@@ -79,12 +79,7 @@ def load(
     empty = all(pattern.endswith("num_batches_tracked") for pattern in spec.file.expected_missing)
     backbone = build_backbone(spec.arch, spec.arch_options, empty=empty)
     spec = replace(spec, file=replace(spec.file, ignored=(*spec.file.ignored, *ignore, *backbone.tail)))
-    fetched = fetch(spec, cache=cache, offline=offline, progress=progress, verify=verify)
-    try:
-        checkpoint = native_checkpoint(spec, fetched, backbone.family, cache, verify=verify)
-    except FileNotFoundError:  # another process removed it from the cache just now
-        fetched = fetch(spec, cache=cache, offline=offline, progress=progress, verify=verify)
-        checkpoint = native_checkpoint(spec, fetched, backbone.family, cache, verify=verify)
+    fetched, checkpoint = _tensors(spec, backbone.family, cache, offline=offline, progress=progress, verify=verify)
     model = backbone if spec.head is None else CropModel(backbone, _saved_head(spec, spec.head, wanted_head))
     report = _fill(model, checkpoint, spec, str(fetched.path))
     if spec.head is None and wanted_head is not None:
@@ -93,6 +88,19 @@ def load(
     model.spec = replace(spec, sha256=fetched.sha256)  # whatever was known of the file before, now its hash is
     model.load_report = report
     return model.eval().to(target)
+
+
+def _tensors(
+    spec: ModelSpec, family: str, cache: Cache, *, offline: bool | None, progress: bool, verify: bool
+) -> tuple[Fetched, NativeCheckpoint]:
+    """Fetch the file and bring its tensors under our names; again if another process removed it in between."""
+    for _ in range(5):
+        fetched = fetch(spec, cache=cache, offline=offline, progress=progress, verify=verify)
+        try:
+            return fetched, native_checkpoint(spec, fetched, family, cache, verify=verify)
+        except FileNotFoundError:
+            continue
+    raise CacheError(f"{spec.name}: another process keeps removing it from {cache.root}. Wait for it to end, then load again.")
 
 
 def _device(device: torch.device | str) -> torch.device:

@@ -118,9 +118,12 @@ def _description(model: Backbone | CropModel, spec: ModelSpec | None) -> ModelSp
     if spec is None:
         raise ArgumentError("this model was not loaded by pretrainps, so nothing is known of it: give spec=.")
     backbone = model.backbone if isinstance(model, CropModel) else model
-    note = f"Saved by pretrainps from {spec.name}, perhaps after further training."
+    # where a file lay on this machine is nobody else's business
+    origin = spec.title if spec.name.startswith("file:") else spec.name
+    note = f"Saved by pretrainps from {origin}, perhaps after further training."
     return replace(
         spec,
+        name=origin,
         arch=backbone.arch,
         arch_options=backbone.options(),
         provenance=replace(spec.provenance, note=" ".join(part for part in (spec.provenance.note, note) if part)),

@@ -67,7 +67,9 @@ def fetch(
     offline = is_offline(offline)
     if force and offline:
         raise ArgumentError("force means a new download, but offline mode is on. Use one of the two.")
-    hit = None if force else _cached(wanted, cache, verify=verify)
+    # a file that is named first and lies here needs no cache, and a copy cached under the same name is not it
+    in_place = isinstance(wanted.sources[0], LocalSource | BundledSource)
+    hit = None if force or in_place else _cached(wanted, cache, verify=verify)
     if hit is not None:
         return hit
     tried: list[tuple[Source, SourceError]] = []

@@ -6,6 +6,7 @@ import argparse
 import collections
 import contextlib
 import io
+import json
 import os
 import pickle
 import struct
@@ -90,6 +91,48 @@ def test_a_pickle_that_runs_a_command_is_refused_by_name(tmp_path: Path, style: 
     seen = inspect(path)
     assert seen.problem and "system" in seen.problem
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("put", [b"q\x00", b"p0\n", b"r\x00\x00\x00\x00"])
+def test_imports_cannot_hide_in_the_memo(tmp_path: Path, put: bytes) -> None:
+    """`posix` and `system` are stored, something harmless pushed, and both fetched again for STACK_GLOBAL."""
+    strings = b"\x8c\x05posix" + put + b"0\x8c\x06system" + put.replace(b"\x00", b"\x01", 1).replace(b"p0", b"p1") + b"0"
+    harmless = b"\x8c\x0bcollections\x8c\x0bOrderedDict00"
+    (tmp_path / "w.pth").write_bytes(b"\x80\x04" + strings + harmless + b"h\x00h\x01\x93" + b"\x8c\x04true\x85R.")
+    assert "posix.system" in pickled_globals(tmp_path / "w.pth")
+    with pytest.raises(CheckpointFormatError, match=r"posix\.system") as caught:
+        read_object(tmp_path / "w.pth")
+    assert "weights_only=False" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}}
+        for shape in ([-1], ["x"], [1.5], [10**23], [True], [2**62, 2**62], [2])
+    ]
+    + [
+        {"__metadata__": 5},
+        {"__metadata__": {"k": 5}},
+        {"a": 3},
+        {"a": {"dtype": 3, "shape": [1], "data_offsets": [0, 4]}},
+        [1],
+        7,
+    ],
+)
+def test_crafted_headers(tmp_path: Path, header: object) -> None:
+    body = json.dumps(header).encode().ljust(80)
+    (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(body)) + body + bytes(4))
+    with pytest.raises(CheckpointFormatError):
+        read_object(tmp_path / "w.safetensors")
+    assert inspect(tmp_path / "w.safetensors").problem
+
+
+@pytest.mark.parametrize("notes", ['{"pretrainps": "[1]"}', '{"pretrainps": "{"}', '{"pretrainps": "{\\"config\\": 3}"}'])
+def test_strange_metadata_is_no_configuration(tmp_path: Path, notes: str) -> None:
+    body = ('{"__metadata__": %s, "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}' % notes).encode()
+    (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(body)) + body + bytes(4))
+    assert inspect(tmp_path / "w.safetensors").saved_by_us is None
 
 
 def test_whole_pickled_modules_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from importlib.metadata import EntryPoint
@@ -74,10 +75,17 @@ def test_the_three_hybrid_backbones_are_the_authors_files() -> None:
         assert spec.input.status == "assumed" and spec.sha256 is None
 
 
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_what_a_file_may_lack_is_never_a_weight(spec: pretrainps.ModelSpec) -> None:
+    assert all(pattern.endswith("num_batches_tracked") for pattern in spec.file.expected_missing)
+
+
 def test_listing_is_natural_and_filtered() -> None:
     assert list_models("resnet*hybrid") == ["resnet18-hybrid", "resnet50-hybrid"]
     assert list_models(task="detector") == []
     assert list_models("nothing*") == []
+    with pytest.raises(errors.ArgumentError):
+        list_models(task="detectors")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
@@ -153,12 +161,29 @@ def test_schema_errors_name_entry_and_field(path: str, value: object, words: str
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*MINIMAL, "x"]), inner, max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*MINIMAL, "x", "kind", "file"]), inner, max_size=5)
+        ),
     )
 )
 def test_any_mapping_ends_in_our_error(entry: object) -> None:
     with pytest.raises(errors.RegistryError):
         parse_spec("m", entry, "fuzz")
+
+
+@given(
+    field=st.sampled_from(sorted(MINIMAL)),
+    value=st.recursive(
+        st.none() | st.integers() | st.text(max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["kind", "repo", "file", "url", "colour"]), inner, max_size=3)
+        ),
+    ),
+)
+def test_any_value_of_a_field_ends_in_a_spec_or_our_error(field: str, value: object) -> None:
+    with contextlib.suppress(errors.RegistryError):
+        parse_spec("m", {**MINIMAL, field: value}, "fuzz")
 
 
 @pytest.mark.parametrize("text", ["[models", "x = 1", "models = 3", "[models]\nm = 3", "\x00"])

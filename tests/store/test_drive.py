@@ -66,6 +66,16 @@ def test_form_to_another_host_is_not_followed(drive: FakeDrive, tmp_path: Path) 
         get("abc", tmp_path / "p")
 
 
+def test_form_to_an_unprotected_address_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drive_module, "ENDPOINT", "https://drive.usercontent.google.com")
+    page = fakedrive.CONFIRM_PAGE.format(id="x", action="http://drive.usercontent.google.com/download")
+    with pytest.raises(SourceError, match="unprotected"):
+        drive_module._confirmed(page, "https://drive.usercontent.google.com/download?id=x")
+    page = fakedrive.CONFIRM_PAGE.format(id="x", action="/download?at=1")
+    url = drive_module._confirmed(page, "https://drive.usercontent.google.com/download?id=x")
+    assert url.startswith("https://drive.usercontent.google.com/download?at=1&id=x&") and url.count("?") == 1
+
+
 def test_busy_then_success(drive: FakeDrive, tmp_path: Path, waits: list[float]) -> None:
     drive.files["abc"] = BODY
     drive.fault("GET", status=503, times=2)

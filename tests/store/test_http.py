@@ -106,3 +106,59 @@ def test_proxy_from_the_environment_is_used(files: FileServer, tmp_path: Path, m
     monkeypatch.setenv("NO_PROXY", "")
     files.files["http://weights.example/w"] = BODY  # a proxy is asked for the whole URL
     assert get("http://weights.example/w", tmp_path / "w.part") == BODY
+
+
+def stopped_halfway(files: FileServer, url: str, part: Path) -> None:
+    files.fault("GET /w", cut=400_000)
+    files.fault("GET /w", status=503, times=10)
+    with pytest.raises(SourceError):
+        get(url, part)
+    files.faults.clear()
+
+
+@pytest.mark.parametrize("said", ['"another"', None])
+def test_a_server_that_ignores_if_range_cannot_join_two_bodies(files: FileServer, tmp_path: Path, said: str | None) -> None:
+    url, part = files.put("w", BODY), tmp_path / "w.part"
+    stopped_halfway(files, url, part)
+    newer = bytes(reversed(BODY))
+    files.put("w", newer)
+    files.ignore_if_range = True
+    if said is None:
+        files.etags = False
+    assert get(url, part) == newer
+
+
+def test_a_partial_file_without_its_note_is_no_beginning(files: FileServer, tmp_path: Path) -> None:
+    """Killed between emptying the old part and writing the new note, or the other way round."""
+    url, part = files.put("w", BODY), tmp_path / "w.part"
+    stopped_halfway(files, url, part)
+    part.with_name("w.part.json").unlink()
+    part.write_bytes(b"old beginning" * 1000)
+    assert get(url, part) == BODY
+
+
+def test_servers_that_never_get_anywhere_are_given_up(files: FileServer, tmp_path: Path, waits: list[float]) -> None:
+    url = files.put("w", BODY)
+    for cut in (400_000, 200_000) * 200:
+        files.fault("GET /w", cut=cut, ignore_range=True)
+    with pytest.raises(SourceError, match="several times"):
+        get(url, tmp_path / "w.part")
+    assert len(waits) < 20
+    files.faults.clear()
+    files.fault("GET /w", status=416, times=1000)
+    with pytest.raises(SourceError, match="several times"):
+        get(url, tmp_path / "w.part")
+
+
+def test_compressed_bodies(files: FileServer, tmp_path: Path) -> None:
+    import gzip
+
+    url = files.put("w", BODY)
+    files.fault("GET /w", body=gzip.compress(BODY), headers={"Content-Encoding": "gzip"}, times=9)
+    assert get(url, tmp_path / "w.part") == BODY
+
+
+@pytest.mark.parametrize("url", ["http://a..b/x", "nosuch://x/y", "http://[bad/x"])
+def test_urls_that_are_none(tmp_path: Path, url: str) -> None:
+    with pytest.raises(SourceError):
+        get(url, tmp_path / "w.part")

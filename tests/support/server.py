@@ -45,6 +45,7 @@ class Server:
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
+        self.ignore_if_range = False
         service = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -147,7 +148,7 @@ class Server:
         headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", **headers, **fault.headers}
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
         validator = request.headers.get("if-range")
-        fresh = validator is None or validator in (headers.get("ETag"), headers.get("Last-Modified"))
+        fresh = validator is None or validator in (headers.get("ETag"), headers.get("Last-Modified")) or self.ignore_if_range
         if wanted and fresh and not fault.ignore_range:
             start, end = int(wanted[1]), int(wanted[2] or len(body) - 1)
             if start >= len(body):
@@ -165,6 +166,7 @@ class FileServer(Server):
     def __init__(self) -> None:
         super().__init__()
         self.files: dict[str, bytes] = {}
+        self.etags = True
 
     def put(self, name: str, body: bytes) -> str:
         self.files[f"/{name}"] = body
@@ -177,4 +179,5 @@ class FileServer(Server):
         if body is None:
             self.send(handler, 404)
         else:
-            self.send_file(handler, request, body, {"ETag": f'"{hashlib.md5(body).hexdigest()}"'}, fault)
+            etag = {"ETag": f'"{hashlib.md5(body).hexdigest()}"'} if self.etags else {}
+            self.send_file(handler, request, body, etag, fault)
