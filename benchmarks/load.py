@@ -47,7 +47,7 @@ def main() -> None:
     medians = {name: statistics.median(values) for name, values in times.items()}
     ours = medians["pretrainps"]
     for name, median in medians.items():
-        print(f"{name:42} {1000 * median:7.1f} ms   {median / ours:5.2f} x pretrainps")
+        print(f"{name:46} {1000 * median:7.1f} ms   {median / ours:5.2f} x pretrainps")
 
 
 def prepare(folder: Path) -> dict[str, Callable[[], torch.nn.Module]]:
@@ -77,8 +77,16 @@ def prepare(folder: Path) -> dict[str, Callable[[], torch.nn.Module]]:
         model.load_state_dict(state, strict=False)
         return model.eval()
 
+    def by_hand() -> torch.nn.Module:
+        with torch.device("meta"):
+            model = torchvision.models.resnet50(weights=None)
+        model.fc = torch.nn.Identity()
+        model.load_state_dict(load_file(safe), strict=True, assign=True)
+        return model.eval()
+
     return {
         "pretrainps": ours,
+        "torchvision, by hand (meta, mapped, assign)": by_hand,
         "timm, .safetensors": lambda: with_timm(safe),
         "timm, .pth": lambda: with_timm(plain),
         "torchvision, .pth (mmap)": lambda: with_torchvision(torch.load(plain, weights_only=True, mmap=True)),

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from pretrainps.registry import ModelSpec, registry
+from pretrainps.registry.specs import HeadSpec
 from pretrainps.store.files import write_text
 
 _LICENCE_IDS = {"apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc-by-4.0", "cc-by-nc-4.0", "gpl-3.0"}
@@ -49,6 +50,7 @@ def render_card(spec: ModelSpec, *, load_as: str | None = None) -> str:
         "## The weights",
         "",
         f"- Architecture: `{spec.arch}`, {parameters}",
+        *([f"- Head: {_head(spec.head)}"] if spec.head else []),
         f"- From: {'; '.join(str(source) for source in spec.sources)}",
         f"- sha256: {_hash_line(spec)}",
         f"- Authors: {provenance.authors}",
@@ -91,6 +93,12 @@ def write_cards(folder: Path) -> list[Path]:
         write_text(path, render_card(spec))
         written.append(path)
     return written
+
+
+def _head(head: HeadSpec) -> str:
+    if head.kind == "classifier":
+        return f"scores of {head.num_classes} classes"
+    return "unit vectors" + (f" of {head.embedding_dim} numbers" if head.embedding_dim else ", the pooled features themselves")
 
 
 def _hash_line(spec: ModelSpec) -> str:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrainps.backbones import Backbone
-from pretrainps.errors import ArgumentError, UnsupportedModelError
+from pretrainps.errors import ArgumentError, ImageError, UnsupportedModelError
 from pretrainps.heads import CropModel
 from pretrainps.preprocessing import Preprocess, to_tensor
 from pretrainps.registry.specs import Colour, InputConvention
@@ -62,6 +62,8 @@ class InputCheck:
     """Mean absolute difference of red and blue in the pictures, 0 to 1."""
     layer: str
     stated: InputConvention
+    failures: tuple[str, ...] = ()
+    """Why some images could not be read."""
 
     @property
     def best(self) -> Candidate:
@@ -122,12 +124,19 @@ def check_input(
     Raises:
         UnsupportedModelError: no batch norm follows the first convolution (Swin, ConvNeXt), or it was never trained.
         ArgumentError: no images.
-        ImageError: an image cannot be read.
+        ImageError: not one of the images can be read.
     """
     if not images:
         raise ArgumentError("no images to check with. Give a folder with some ordinary colour pictures.")
     name, convolution, norm = _first_layers(model)
-    pixels = [Preprocess(model.spec.input, size=size).resize(to_tensor(image)) for image in images]
+    pixels, failures = [], []
+    for image in images:
+        try:
+            pixels.append(Preprocess(model.spec.input, size=size).resize(to_tensor(image)))
+        except ImageError as error:
+            failures.append(str(error))
+    if not pixels:
+        raise ImageError(f"none of the {len(images)} images can be read: {failures[0]}")
     candidates = []
     colours: tuple[Colour, Colour] = ("rgb", "bgr")
     stated = model.spec.input
@@ -139,7 +148,7 @@ def check_input(
         candidates.append(Candidate(colour, scaling, _distance(convolution, norm, Preprocess(assumed), pixels)))
     candidates.sort(key=lambda c: c.distance)
     colourfulness = float(torch.stack([(image[0] - image[2]).abs().mean() for image in pixels]).mean())
-    return InputCheck(tuple(candidates), len(images), colourfulness, name, model.spec.input)
+    return InputCheck(tuple(candidates), len(pixels), colourfulness, name, stated, tuple(failures))
 
 
 def convention(colour: Colour, scaling: Literal["imagenet", "0-255", "0.5"] | str, like: InputConvention) -> InputConvention:

@@ -41,7 +41,9 @@ class Embeddings:
 
     def table(self, most: int = 12) -> str:
         """Return the similarities as text: a square for a few images, each one's nearest for many."""
-        names = [path.name if len(path.name) <= 24 else "..." + path.name[-21:] for path in self.paths]
+        unique = len({path.name for path in self.paths}) == len(self.paths)
+        names = [path.name if unique else str(path) for path in self.paths]
+        names = [name if len(name) <= 32 else "..." + name[-29:] for name in names]
         width = max(map(len, names), default=0)
         if len(names) > most:
             return self._nearest(names, width)
@@ -90,7 +92,7 @@ def embed(
     rows: list[Tensor] = []
     failures: list[tuple[Path, str]] = []
     batch: list[Tensor] = []
-    with tqdm(total=len(images), desc="embedding", unit="image", disable=not progress, leave=False) as bar:
+    with tqdm(total=len(images), desc="embedding", unit="image", disable=None if progress else True, leave=False) as bar:
         for index, path in enumerate(images):
             try:
                 batch.append(transform(path))

@@ -57,7 +57,9 @@ def export_weights(model: Backbone | CropModel, layout: str, path: Path | str) -
         if path.suffix == ".pkl":
             arrays = {key: value.numpy() for key, value in tensors.items()}
             document = {"model": arrays, "__author__": "pretrainps", "matching_heuristics": True}
-            temporary.write_bytes(pickle.dumps(document))
+            # NumPy 2 moved the function that unpickling calls; under its old name every version finds it
+            body = pickle.dumps(document, protocol=2)
+            temporary.write_bytes(body.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n", 1))
         else:
             # cloned, because torch.save would write the whole mapped file behind each tensor
             torch.save(_wrapped({key: value.clone() for key, value in tensors.items()}, target.wrapper), temporary)

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pretrainps.backbones import ARCHITECTURES, build_backbone
-from pretrainps.checkpoint.layouts import FAMILIES
 from pretrainps.checkpoint.read import read_object
 from pretrainps.checkpoint.write import read_metadata
-from pretrainps.errors import CheckpointFormatError, LayoutError, PretrainPSError
-from pretrainps.registry.specs import FileFormat
+from pretrainps.errors import CheckpointFormatError, PretrainPSError
+from pretrainps.recognition import Recognition, Shape, recognise
 from pretrainps.store.files import sha256_of
 from pretrainps.store.kinds import FileKind, kind_of, pickled_globals, safetensors_header
 
-Shape = tuple[int, ...]
-
-_PREFIXES = (
-    "",
-    "module.",
-    "backbone.",
-    "module.backbone.",
-    "encoder.",
-    "encoder_q.",
-    "module.encoder_q.",
-    "model.",
-    "base.",
-)
-_BATCH_COUNT = "num_batches_tracked"
 _DTYPE_NAMES = {
     "F64": "float64",
     "F32": "float32",
@@ -43,19 +25,6 @@ _DTYPE_NAMES = {
     "I64": "int64",
     "I32": "int32",
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recognition:
-    """Which architecture's tensors a file holds, all of them, and under which names."""
-
-    arch: str
-    file: FileFormat
-    matched: int
-    foreign: tuple[str, ...] = ()
-    """Keys that belong to the layout's full model, not to the backbone."""
-    extra: tuple[str, ...] = ()
-    """Keys that belong to nothing known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +70,7 @@ class Inspection:
             "elements": self.elements,
             "dtypes": dict(self.dtypes),
             "architecture": found.arch if found else None,
+            "complete": not found.missing if found else False,
             "layout": found.file.layout if found else None,
             "prefix": found.file.prefix if found else None,
             "matched_tensors": found.matched if found else 0,
@@ -136,6 +106,11 @@ class Inspection:
             lines.append(f"  architecture  not recognised (first keys: {sample or 'none'})")
             return "\n".join(lines)
         found = self.recognition
+        if found.missing:
+            missing = f"{', '.join(found.missing[:3])}{', ...' if len(found.missing) > 3 else ''}"
+            lines.append(f"  architecture  none complete; like {found.arch} in the {found.file.layout} layout, but with only")
+            lines.append(f"                {found.matched} of its tensors ({len(found.missing)} missing: {missing})")
+            return "\n".join(lines)
         prefix = f", every key after {found.file.prefix!r}" if found.file.prefix else ""
         lines.append(f"  architecture  {found.arch}, all {found.matched} of its tensors")
         lines.append(f"  key layout    {found.file.layout}{prefix}")
@@ -157,7 +132,7 @@ def inspect(path: Path | str) -> Inspection:
     Raises:
         PretrainPSError: there is no such file.
     """
-    path = Path(path).expanduser()
+    path = Path(str(path).removeprefix("file:")).expanduser()
     if not path.is_file():
         raise PretrainPSError(f"{path} is {'a folder' if path.is_dir() else 'not there'}. Give a weight file.")
     kind = kind_of(path)
@@ -185,73 +160,6 @@ def inspect(path: Path | str) -> Inspection:
         detector=_detector(shapes),
         saved_by_us=ours if isinstance(ours, Mapping) else None,
     )
-
-
-def recognise(shapes: Mapping[str, Shape], wrapper: tuple[str, ...] = ()) -> Recognition | None:
-    """Find the architecture and key layout that the shapes complete; `None` if they complete none.
-
-    Every tensor of the architecture must be there with its shape (batch counters excepted, which old files lack). Of
-    several candidates the one with the most tensors wins, then the one that leaves the fewest keys over.
-    """
-    best: Recognition | None = None
-    for candidate in _candidates(shapes, wrapper):
-        if best is None or _rank(candidate) > _rank(best):
-            best = candidate
-    return best
-
-
-def _rank(found: Recognition) -> tuple[int, int, int]:
-    return found.matched, -len(found.extra), -len(found.foreign) - len(found.file.prefix)
-
-
-def _candidates(shapes: Mapping[str, Shape], wrapper: tuple[str, ...]) -> Iterator[Recognition]:
-    for prefix in _PREFIXES:
-        if not any(key.startswith(prefix) for key in shapes):
-            continue
-        inside = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
-        outside = [key for key in shapes if not key.startswith(prefix)]
-        meta = {key: torch.empty(shape, device="meta") for key, shape in inside.items()}
-        for arch, architecture in ARCHITECTURES.items():
-            if not any(architecture.telltale in key for key in inside):
-                continue
-            wanted = _wanted(arch)
-            for layout in list(FAMILIES[architecture.family].values())[1:]:  # the first, native, repeats one of the others
-                foreign = [key for key in meta if any(fnmatch.fnmatchcase(key, p) for p in layout.foreign)]
-                own = {key: value for key, value in meta.items() if key not in set(foreign)}
-                native = _mapped(layout.to_native, own)
-                have = {key for key, shape in wanted.items() if key in native and tuple(native[key].shape) == shape}
-                if any(key not in have and not key.endswith(_BATCH_COUNT) for key in wanted):
-                    continue
-                # which file keys were consumed: those whose removal would lose a match
-                used = {key for key in own if set(_mapped(layout.to_native, {key: own[key]})) & have}
-                extra = [*(prefix + key for key in own if key not in used), *outside]
-                lacks_counts = len(have) < len(wanted)
-                yield Recognition(
-                    arch=arch,
-                    file=FileFormat(
-                        layout=layout.name,
-                        wrapper=wrapper,
-                        prefix=prefix,
-                        expected_missing=(f"*{_BATCH_COUNT}",) if lacks_counts else (),
-                        tensors=len(have),
-                    ),
-                    matched=len(have),
-                    foreign=tuple(prefix + key for key in foreign),
-                    extra=tuple(extra),
-                )
-
-
-def _mapped(to_native: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    try:
-        mapped: dict[str, Tensor] = to_native(tensors)
-    except (RuntimeError, LayoutError):  # a tensor of another shape, or two keys that become one: not this layout
-        return {}
-    return mapped
-
-
-@cache
-def _wanted(arch: str) -> dict[str, Shape]:
-    return {key: tuple(value.shape) for key, value in build_backbone(arch, empty=True).state_dict().items()}
 
 
 def _find_tensors(found: Any) -> list[tuple[tuple[str, ...], dict[str, Tensor]]]:

@@ -23,7 +23,7 @@ Head = Literal["embedding", "classifier"]
 
 
 def load(
-    name: str | ModelSpec,
+    name: str | Path | ModelSpec,
     *,
     head: Head | None = None,
     embedding_dim: int | None = None,
@@ -118,7 +118,7 @@ def _saved_head(spec: ModelSpec, saved: HeadSpec, wanted: HeadSpec | None) -> He
     """Return the head that lies in the file, unless another one was asked for."""
     same_kind = wanted is None or (wanted.kind == saved.kind and wanted.embedding_dim in (None, saved.embedding_dim))
     if not same_kind or (wanted is not None and wanted.num_classes != saved.num_classes):
-        raise ArgumentError(f"{spec.name} was saved with its own head ({saved}); load it without head=.")
+        raise ArgumentError(f"{spec.name} was saved with its own head ({saved.kind}); load it without head=.")
     return saved
 
 
@@ -159,7 +159,7 @@ def _fill(model: nn.Module, checkpoint: NativeCheckpoint, spec: ModelSpec, origi
 
 
 def download(
-    name: str | ModelSpec,
+    name: str | Path | ModelSpec,
     *,
     offline: bool | None = None,
     cache_dir: Path | str | None = None,
@@ -187,7 +187,7 @@ def download(
     return fetch(spec, cache=cache, offline=offline, progress=progress, verify=verify, force=force).path
 
 
-def preprocess(name_or_model: str | ModelSpec | nn.Module, *, size: Size = "crop") -> Preprocess:
+def preprocess(name_or_model: str | Path | ModelSpec | nn.Module, *, size: Size = "crop") -> Preprocess:
     """Return the transform that belongs to a model's weights.
 
     Args:

@@ -46,7 +46,7 @@ def info(name: str) -> ModelSpec:
 
 
 def resolve(
-    name: str | ModelSpec,
+    name: str | Path | ModelSpec,
     *,
     arch: str | None = None,
     cache: Cache | None = None,
@@ -57,7 +57,7 @@ def resolve(
     """Return the spec that a name stands for.
 
     Args:
-        name: A name in any of the forms above; a spec stands for itself.
+        name: A name in any of the forms above; a path is `file:PATH`, and a spec stands for itself.
         arch: The architecture, for a bare weight file whose keys do not tell (a timm model's).
         cache: Where files of `hf:` names are kept.
         offline: Never use the network.
@@ -71,6 +71,8 @@ def resolve(
     """
     if isinstance(name, ModelSpec):
         return name
+    if isinstance(name, Path):
+        name = f"file:{name}"
     kind, colon, rest = name.partition(":")
     if arch is not None and kind not in ("file", "hf"):
         raise ArgumentError(f"arch= is for bare weight files; what {name!r} is, is known.")
@@ -153,12 +155,12 @@ def _recognised(name: str, path: Path, source: HubSource | LocalSource, arch: st
         return replace(_saved({"pretrainps": seen.saved_by_us}, str(path)), name=name, sources=(source,), sha256=seen.sha256)
     if arch is not None:
         is_timm = arch.startswith("timm:")
-        known = seen.recognition if seen.recognition and seen.recognition.arch == arch else None
+        known = seen.recognition if seen.recognition and seen.recognition.arch == arch else None  # complete or not
         file = known.file if known else FileFormat(layout="timm" if is_timm else "native", wrapper=seen.wrapper)
     elif seen.recognition is None:
         raise CheckpointFormatError(
-            f"{path}: its keys complete no architecture known here. `pretrainps inspect {path}` shows them; "
-            "for a timm model give arch='timm:NAME'."
+            f"{path}: its keys are of no architecture known here. `pretrainps inspect {path} --json` shows them; "
+            "for a timm model give arch='timm:NAME' (--arch timm:NAME)."
         )
     else:
         arch, file = seen.recognition.arch, seen.recognition.file

@@ -20,6 +20,7 @@ FLOORS = [
     {"images", "preprocessing"},
     {"backbones"},
     {"heads"},
+    {"recognition"},
     {"inspection"},
     {"names"},
     {"loading", "cards", "check_input", "embedding"},

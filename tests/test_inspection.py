@@ -10,9 +10,10 @@ import torch
 
 import pretrainps
 from pretrainps.backbones import build_backbone
-from pretrainps.errors import PretrainPSError
+from pretrainps.errors import PretrainPSError, StateDictMismatchError
 from pretrainps.export import export_weights
-from pretrainps.inspection import inspect, recognise
+from pretrainps.inspection import inspect
+from pretrainps.recognition import recognise
 from tests.support.weights import FILES, authors_file, authors_tensors, random_values, torch_bytes
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -78,12 +79,17 @@ def test_prefixes_and_classifiers(tmp_path: Path, prefix: str) -> None:
     assert "fc.weight [751, 512]" in str(seen)
 
 
-def test_nearly_right_is_not_recognised() -> None:
+def test_nearly_right_is_not_complete(tmp_path: Path) -> None:
     shapes = {k: tuple(v.shape) for k, v in authors_tensors("resnet18-hybrid").items()}
-    assert recognise(shapes) is not None
-    assert recognise({k: v for k, v in shapes.items() if k != "layer4.1.bn2.bias"}) is None
-    assert recognise({**shapes, "conv1.weight": (64, 1, 7, 7)}) is None
-    assert recognise({}) is None
+    assert (found := recognise(shapes)) is not None and not found.missing
+    for near in ({k: v for k, v in shapes.items() if k != "layer4.1.bn2.bias"}, {**shapes, "layer4.1.bn2.bias": (7,)}):
+        assert (found := recognise(near)) is not None and found.missing == ("layer4.1.bn2.bias",)
+    assert recognise({}) is None and recognise({"conv1.weight": (64, 3, 7, 7)}) is None
+    path = tmp_path / "w.pth"
+    path.write_bytes(torch_bytes({k: v for k, v in authors_tensors("resnet18-hybrid").items() if not k.startswith("layer4.1")}))
+    assert "like resnet18" in str(inspect(path)) and "layer4.1.conv1.weight" in str(inspect(path))
+    with pytest.raises(StateDictMismatchError, match=r"MISSING.*layer4\.1"):
+        pretrainps.load(f"file:{path}")
 
 
 def test_unknown_tensors_are_described_all_the_same(tmp_path: Path) -> None:

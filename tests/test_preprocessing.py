@@ -68,6 +68,16 @@ def test_every_kind_of_picture_gives_the_same(height: int, width: int) -> None:
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 
+def test_16_bit_pictures_keep_their_range(tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    wanted = torch.from_numpy(values.astype(np.float32) / 65535)
+    torch.testing.assert_close(to_tensor(tmp_path / "deep.png")[0], wanted, atol=1 / 255, rtol=0)
+    Image.fromarray(values.astype(np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(errors.ImageError, match="range"):
+        to_tensor(tmp_path / "float.tiff")
+
+
 def test_files_are_turned_upright(tmp_path: Path) -> None:
     image = noise(40, 20)
     exif = Image.Exif()
@@ -84,6 +94,10 @@ def test_scene_keeps_its_size() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
+        None,
+        [1],
+        torch.full((3, 4, 4), float("nan")),
+        torch.full((3, 4, 4), -2.0),
         torch.zeros(1, 4, 4),
         torch.zeros(4, 4),
         torch.zeros(3, 4, 4, dtype=torch.int64),
@@ -96,7 +110,7 @@ def test_pictures_that_cannot_be_right(bad: object) -> None:
         to_tensor(bad)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("size", ["crops", (0, 5), (5,)])
+@pytest.mark.parametrize("size", ["crops", (0, 5), (5,), 5, None, (1.5, 2)])
 def test_sizes_that_cannot_be_right(size: object) -> None:
     with pytest.raises(errors.ArgumentError, match="size must be"):
         Preprocess(RGB, size=size)  # type: ignore[arg-type]

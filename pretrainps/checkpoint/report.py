@@ -147,7 +147,7 @@ def require_complete(report: LoadReport, origin: str) -> None:
 
 
 def _guess(report: LoadReport) -> str:
-    if report.missing and report.unexpected:
+    if report.missing and report.unexpected and not report.matched:
         for prefix in _prefixes(report.unexpected):
             stripped = {key.removeprefix(prefix) for key in report.unexpected}
             if stripped & set(report.missing):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import textwrap
 from typing import TYPE_CHECKING
 
 from pretrainps.cli.output import megabytes, note, say, say_json, table
-from pretrainps.errors import ArgumentError
+from pretrainps.errors import ArgumentError, PretrainPSError
 from pretrainps.registry import ModelSpec, list_models, registry, spec_to_mapping
 
 if TYPE_CHECKING:
@@ -64,7 +66,8 @@ def _list(args: argparse.Namespace) -> int:
         say_json([{"name": name, **spec_to_mapping(specs[name])} for name in names])
         return 0
     if not names:
-        note(f"no model matches {args.pattern!r}; `pretrainps list` shows all.")
+        task = f" for the task {args.task!r}" if args.task else ""
+        note(f"no model matches {args.pattern!r}{task}; `pretrainps list` shows all.")
         return 1
     say(table(("name", "task", "parameters", "input", "licence", "title"), [_row(specs[name]) for name in names]))
     return 0
@@ -109,7 +112,11 @@ def _info(args: argparse.Namespace) -> int:
             for index, r in enumerate(spec.results)
         ),
     ]
-    say("\n".join(f"{label:13} {text}" for label, text in lines if text))
+    width = min(shutil.get_terminal_size().columns, 120)
+    indent = " " * 14
+    for label, text in lines:
+        if text:
+            say(textwrap.fill(text, width, initial_indent=f"{label:13} ", subsequent_indent=indent, break_on_hyphens=False))
     return 0
 
 
@@ -123,16 +130,30 @@ def _hash_line(spec: ModelSpec, pin: Record | None) -> str:
 
 
 def _download(args: argparse.Namespace) -> int:
-    from pretrainps.names import resolve
-    from pretrainps.store import Cache, fetch
+    from pretrainps.store import Cache
 
     cache = Cache()
+    failed = 0
     for name in args.name:
-        spec = resolve(name, cache=cache, offline=args.offline, progress=not args.quiet, force=args.force)
-        fetched = fetch(spec, cache=cache, offline=args.offline, progress=not args.quiet, verify=True, force=args.force)
-        say(str(fetched.path))
-        note(f"sha256 {fetched.sha256}, from {fetched.source}")
-    return 0
+        try:
+            path, remark = _fetched(name, cache, args)
+        except PretrainPSError as error:  # the others may still come
+            note(f"error: {error}")
+            failed += 1
+        else:
+            say(path)
+            note(remark)
+    return 1 if failed else 0
+
+
+def _fetched(name: str, cache: Cache, args: argparse.Namespace) -> tuple[str, str]:
+    from pretrainps.names import resolve
+    from pretrainps.store import fetch
+
+    quiet = args.quiet
+    spec = resolve(name, cache=cache, offline=args.offline, progress=not quiet, force=args.force)
+    fetched = fetch(spec, cache=cache, offline=args.offline, progress=not quiet, verify=True, force=args.force)
+    return str(fetched.path), f"sha256 {fetched.sha256}, from {fetched.source}"
 
 
 def _cache(args: argparse.Namespace) -> int:

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 
 from pretrainps.cli.output import note, say, say_json
+from pretrainps.errors import ArgumentError
+from pretrainps.registry import find_spec
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -16,10 +18,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Embed image files, each as one crop, and print how alike they are.",
         epilog="example: pretrainps embed crops/ --model resnet50-hybrid -o vectors.safetensors",
     )
-    parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of them")
+    parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of them, searched recursively")
     parser.add_argument("--model", default="resnet50-hybrid", help="as for info (default: %(default)s)")
     parser.add_argument("--arch", help="architecture of a bare weight file whose keys do not tell, such as timm:NAME")
-    parser.add_argument("-o", "--output", type=Path, help="also write the vectors: FILE.safetensors or FILE.npy")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="also write the vectors: FILE.safetensors (with the file names) or FILE.npy"
+    )
     parser.add_argument("--batch-size", type=int, default=32, help="images a forward pass (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
     parser.add_argument("--offline", action="store_true", default=None, help="never use the network")
@@ -34,23 +38,26 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "report, conversion and cache into a backbone, and embed pictures with it. Needs no network, leaves nothing behind.",
     )
     parser.add_argument("--images", type=Path, help="folder of pictures to embed (default: a few drawn figures)")
-    parser.add_argument("--model", default="resnet50-hybrid", help="whose structure to use (default: %(default)s)")
+    parser.add_argument(
+        "--model", default="resnet50-hybrid", help="whose structure to use, one on the Hub (default: %(default)s)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.set_defaults(run=_demo)
 
 
 def _embed(args: argparse.Namespace) -> int:
-    from pretrainps.embedding import embed
-    from pretrainps.errors import ArgumentError
-    from pretrainps.heads import CropModel
     from pretrainps.images import find_images
-    from pretrainps.loading import load
 
     if args.batch_size < 1:
         raise ArgumentError("--batch-size must be at least 1.")
     if args.output is not None and args.output.suffix not in (".safetensors", ".npy"):
         raise ArgumentError(f"{args.output}: the ending says the format; use .safetensors or .npy.")
     images = find_images(args.images)
+    # imported after the checks, for torch takes seconds
+    from pretrainps.embedding import embed
+    from pretrainps.heads import CropModel
+    from pretrainps.loading import load
+
     model = load(
         args.model,
         head="embedding",
@@ -66,10 +73,13 @@ def _embed(args: argparse.Namespace) -> int:
     result = embed(model, images, batch_size=args.batch_size, progress=not args.quiet)
     if args.output is not None:
         _write_vectors(args.output, result.vectors, [str(path) for path in result.paths])
+        note(f"wrote {len(result.paths)} vectors to {args.output}")
     if args.json:
         say_json(result.to_json())
     else:
         say(result.table())
+        note("(each picture was taken whole, as one person's crop; 1 is the same direction, and pictures of people rarely")
+        note("fall far below that: compare rows, not single numbers)")
     for _, reason in result.failures:
         note(f"not read: {reason}")
     return 0
@@ -92,6 +102,11 @@ def _write_vectors(path: Path, vectors: object, images: list[str]) -> None:
 
 
 def _demo(args: argparse.Namespace) -> int:
+    find_spec(args.model)
+    if args.images is not None:
+        from pretrainps.images import find_images
+
+        find_images([args.images])
     from pretrainps.demo import run_demo
 
     run_demo(args.model, images=args.images, say=say, progress=not args.quiet)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from pretrainps.cli.output import note, say, say_json
+from pretrainps.errors import ArgumentError
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -51,6 +52,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _inspect(args: argparse.Namespace) -> int:
+    for path in args.file:
+        if not Path(str(path).removeprefix("file:")).expanduser().exists():
+            raise ArgumentError(f"{path} is not there. Give a weight file.")
     from pretrainps.inspection import inspect
 
     found = [inspect(path) for path in args.file]
@@ -79,12 +83,16 @@ def _export(args: argparse.Namespace) -> int:
 def _check_input(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from pretrainps.check_input import check_input
     from pretrainps.images import find_images
+
+    images = find_images([args.images])
+    from pretrainps.check_input import check_input
     from pretrainps.loading import load
 
     model = load(args.name, arch=args.arch, offline=args.offline)
-    result = check_input(model, find_images([args.images]))
+    result = check_input(model, images)
+    for reason in result.failures:
+        note(f"not read: {reason}")
     if args.json:
         say_json(
             {

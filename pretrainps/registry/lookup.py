@@ -97,7 +97,7 @@ def _nearest(name: str) -> list[str]:
 def _unknown(name: str, base: str) -> tuple[str]:
     near = _nearest(base)
     hint = f"Did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
-    if "/" in name or name.endswith((".pth", ".pt", ".tar", ".safetensors")):
-        exists = Path(name).expanduser().exists()
+    exists = bool(name) and Path(name).exists()
+    if exists or "/" in name or name.endswith((".pth", ".pt", ".tar", ".safetensors")):
         hint = f"For a file on this machine write 'file:{name}'" + (". " if exists else f", for the Hub 'hf:{name}'. ")
     return (f"unknown model {name!r}. {hint}`pretrainps list` shows all names.",)

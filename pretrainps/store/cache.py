@@ -159,6 +159,12 @@ class Cache:
         models = self.root / "models"
         return sorted(unquote(p.name) for p in models.iterdir() if p.is_dir()) if models.is_dir() else []
 
+    def tidy(self, name: str) -> None:
+        """Remove a model's folders if nothing lies in them, so that a failed download leaves no trace."""
+        for folder in (self.incoming(name), self.original(name), self.folder(name)):
+            with contextlib.suppress(OSError):  # not there, or not empty
+                folder.rmdir()
+
     def size(self, name: str) -> int:
         """Return how many bytes a model takes."""
         total = 0

@@ -83,6 +83,7 @@ def fetch(
                 return hit or _download(wanted, cache, source, offline=offline, progress=progress)
         except SourceError as error:
             tried.append((source, error))
+    cache.tidy(wanted.name)
     raise unavailable(wanted, cache, tried, offline=offline)
 
 

@@ -37,7 +37,7 @@ def download(source: HubSource, folder: Path, *, progress: bool, label: str) -> 
         """A bar of our own, quiet when asked to be."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.update(disable=not progress, desc=label, leave=False)
+            kwargs.update(disable=None if progress else True, desc=label, leave=False)
             super().__init__(*args, **kwargs)
 
     def metadata() -> Any:

@@ -59,7 +59,7 @@ def looks_like_html(head: bytes) -> bool:
 
 
 def progress_bar(label: str, total: int | None, initial: int, show: bool) -> tqdm[NoReturn]:
-    """Return a byte-counting bar on standard error; silent if `show` is false."""
+    """Return a byte-counting bar on standard error; silent if `show` is false, or if nobody watches the terminal."""
     return tqdm(
         desc=label,
         total=total,
@@ -67,6 +67,6 @@ def progress_bar(label: str, total: int | None, initial: int, show: bool) -> tqd
         unit="B",
         unit_scale=True,
         unit_divisor=1000,
-        disable=not show,
+        disable=None if show else True,
         leave=False,
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import zipfile
 from pathlib import Path
 
 from pretrainps.errors import (
@@ -12,9 +14,9 @@ from pretrainps.errors import (
     OfflineError,
     WeightsUnavailableError,
 )
-from pretrainps.registry.specs import ModelSpec, RemoteFile, Source
+from pretrainps.registry.specs import DriveSource, HttpSource, HubSource, ModelSpec, RemoteFile, Source
 from pretrainps.store.cache import Cache, companion
-from pretrainps.store.kinds import CHECKPOINTS, kind_of
+from pretrainps.store.kinds import CHECKPOINTS, FileKind, kind_of, safetensors_header
 from pretrainps.store.source import SourceError
 
 Wanted = ModelSpec | RemoteFile
@@ -55,8 +57,12 @@ def unlikely(wanted: Wanted, path: Path, digest: str) -> str | None:
         return None
     try:
         kind = kind_of(path)
+        if kind is FileKind.SAFETENSORS:
+            safetensors_header(path)
     except CheckpointFormatError as error:
         return str(error)
+    if kind is FileKind.TORCH_ZIP and not zipfile.is_zipfile(path):
+        return "it is truncated"
     return None if kind in CHECKPOINTS else f"it is no checkpoint ({kind.value})"
 
 
@@ -71,6 +77,7 @@ def mismatch(wanted: Wanted, where: str, path: Path, got: str, expected: str, by
         f"{wanted.name}: {path} ({where}) has sha256\n  {got}, but {by} says\n  {expected}.\n"
         "The file was changed or damaged. If it is a copy in the cache, remove it with "
         f"`pretrainps cache remove {model_name(wanted)}` and load again; if you placed it by hand, place the right one."
+        + (" If this one is right and the pinned one was not, add --forget-pin." if "pin" in by else "")
     )
 
 
@@ -90,15 +97,27 @@ def unavailable(
         return IntegrityError(f"{name}: what came is not the expected file, and was deleted.\n{lines}\n{advice}")
     expected = wanted.sha256 or (pin.sha256 if pin else None)
     target = cache.original(wanted.name) / wanted.sources[0].filename
-    by_hand = f"To place the file by hand: put it at {target}" + (f" (sha256 {expected})." if expected else ".")
+    addresses = " or ".join(address for source in wanted.sources if (address := _address(source)))
+    by_hand = "To place the file by hand: " + (f"fetch {addresses}, and " if addresses else "")
+    by_hand += f"put it at {target}" + (f" (sha256 {expected})." if expected else ".")
     if offline and any(str(error) == OFFLINE for _, error in tried):
         return OfflineError(
             f"{name} is not in the cache ({cache.root}), and offline mode is on.\n"
-            f"Run `pretrainps download {name}` where there is a network, or unset PRETRAINPS_OFFLINE and "
-            f"HF_HUB_OFFLINE. {by_hand}"
+            f"Run `pretrainps download {name}` where there is a network, or leave offline mode (--offline, offline=True, "
+            f"PRETRAINPS_OFFLINE, HF_HUB_OFFLINE). {by_hand}"
         )
     kind = GatedWeightsError if any(error.gated for _, error in tried) else WeightsUnavailableError
     return kind(f"{name}: no source gave the file. Tried:\n{lines}\n{by_hand}")
+
+
+def _address(source: Source) -> str | None:
+    """Return where a browser finds the file."""
+    if isinstance(source, HubSource):
+        endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+        return f"{endpoint.rstrip('/')}/{source.repo}/resolve/{source.revision}/{source.file}"
+    if isinstance(source, DriveSource):
+        return f"https://drive.google.com/file/d/{source.id}/view"
+    return str(source) if isinstance(source, HttpSource) else None
 
 
 OFFLINE = "offline mode is on"

@@ -130,7 +130,8 @@ def test_crafted_headers(tmp_path: Path, header: object) -> None:
 
 @pytest.mark.parametrize("notes", ['{"pretrainps": "[1]"}', '{"pretrainps": "{"}', '{"pretrainps": "{\\"config\\": 3}"}'])
 def test_strange_metadata_is_no_configuration(tmp_path: Path, notes: str) -> None:
-    body = ('{"__metadata__": %s, "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}' % notes).encode()
+    tensor = '{"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}'
+    body = ('{"__metadata__": ' + notes + ', "a": ' + tensor + "}").encode()
     (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(body)) + body + bytes(4))
     assert inspect(tmp_path / "w.safetensors").saved_by_us is None
 

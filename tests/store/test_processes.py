@@ -18,7 +18,8 @@ from tests.support.weights import safetensors_bytes
 BODY = safetensors_bytes(bytes(range(256)) * 8000)  # 2 MB
 
 PROGRAM = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit it ignored
 from dataclasses import replace
 from pretrainps.registry import find_spec
 from pretrainps.registry.specs import HttpSource
