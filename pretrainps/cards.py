@@ -73,7 +73,7 @@ def render_card(spec: ModelSpec, *, load_as: str | None = None) -> str:
     ]
     if spec.results:
         body += ["## Published results", "", "| data set | metric | value | model | source |", "|---|---|---|---|---|"]
-        body += [f"| {r.dataset} | {r.metric} | {r.value:g} | {r.model} | {r.source} |" for r in spec.results]
+        body += [f"| {r.dataset} | {r.metric} | {r.value} | {r.model} | {r.source} |" for r in spec.results]
         body += ["", "These are the sources' numbers; `pretrainps` has not reproduced them.", ""]
     body += [
         "## Use with care",

@@ -108,7 +108,7 @@ def _info(args: argparse.Namespace) -> int:
         ("more", spec.provenance.url),
         ("", spec.provenance.note),
         *(
-            ("results" if index == 0 else "", f"{r.dataset} {r.metric} {r.value:g}, {r.model} [{r.source}]")
+            ("results" if index == 0 else "", f"{r.dataset} {r.metric} {r.value}, {r.model} [{r.source}]")
             for index, r in enumerate(spec.results)
         ),
     ]
