@@ -14,7 +14,7 @@ from pretrainps.checkpoint.read import read_object
 from pretrainps.checkpoint.write import read_metadata
 from pretrainps.errors import CheckpointFormatError, PretrainPSError
 from pretrainps.recognition import Recognition, Shape, recognise
-from pretrainps.store.files import sha256_of
+from pretrainps.store.files import WEIGHTS, sha256_of
 from pretrainps.store.kinds import FileKind, kind_of, pickled_globals, safetensors_header
 
 _DTYPE_NAMES = {
@@ -99,6 +99,8 @@ class Inspection:
             lines.append(f"  found under   {' > '.join(self.wrapper)}" + (f" (more tensors under: {others})" if others else ""))
         if self.saved_by_us:
             lines.append(f"  saved by      pretrainps, as {self.saved_by_us.get('name', 'unnamed')}")
+            lines.append(f"  would load    pretrainps.load('file:{self.path}') gives the model that was saved")
+            return "\n".join(lines)
         if self.detector:
             lines.append(f"  detector      {self.detector}")
         if self.recognition is None:
@@ -127,12 +129,14 @@ def inspect(path: Path | str) -> Inspection:
     """Say what a file is. A file that cannot be read is described too, with the reason in `problem`.
 
     Args:
-        path: Any file.
+        path: Any file, or a folder written by `save_pretrained`.
 
     Raises:
         PretrainPSError: there is no such file.
     """
     path = Path(str(path).removeprefix("file:")).expanduser()
+    if (path / WEIGHTS).is_file():
+        path = path / WEIGHTS
     if not path.is_file():
         raise PretrainPSError(f"{path} is {'a folder' if path.is_dir() else 'not there'}. Give a weight file.")
     kind = kind_of(path)

@@ -21,9 +21,9 @@ from pretrainps.registry.specs import (
 )
 from pretrainps.store import Cache, fetch
 from pretrainps.store.cache import companion
+from pretrainps.store.files import WEIGHTS
 
 CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
 FORMAT = 1
 """Version of the `config.json` that `save_pretrained` writes."""
 
@@ -98,7 +98,7 @@ def _local(path: Path, arch: str | None) -> ModelSpec:
                     f"{path} has no {file.name}. Give a folder written by save_pretrained, or a weight file."
                 )
         spec = _saved(_read_json(config), str(config))
-        return replace(spec, name=f"file:{path}", sources=(LocalSource(path=str(weights)),), sha256=spec.sha256)
+        return replace(spec, name=f"file:{path}", sources=(LocalSource(path=str(weights)),))
     if not path.is_file():
         raise WeightsUnavailableError(f"file:{path}: there is no such file. Check the path.")
     return _recognised(f"file:{path}", path, LocalSource(path=str(path)), arch)

@@ -18,10 +18,10 @@ from pretrainps.cards import render_card
 from pretrainps.checkpoint import write_safetensors
 from pretrainps.errors import ArgumentError, GatedWeightsError, OfflineError, WeightsUnavailableError
 from pretrainps.heads import CropModel
-from pretrainps.names import CONFIG, FORMAT, WEIGHTS
+from pretrainps.names import CONFIG, FORMAT
 from pretrainps.registry import ModelSpec, spec_to_mapping
 from pretrainps.registry.specs import FileFormat, LocalSource
-from pretrainps.store.files import sha256_of, write_text
+from pretrainps.store.files import WEIGHTS, sha256_of, write_text
 from pretrainps.store.source import is_offline
 
 

@@ -92,6 +92,14 @@ def test_nearly_right_is_not_complete(tmp_path: Path) -> None:
         pretrainps.load(f"file:{path}")
 
 
+def test_what_we_saved_ourselves(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(authors_file("shufflenetv1-hybrid"))
+    folder = pretrainps.save_pretrained(pretrainps.load(f"file:{path}", head="classifier", num_classes=3), tmp_path / "saved")
+    text = str(inspect(folder))
+    assert "saved by      pretrainps" in text and "gives the model that was saved" in text and "ignore" not in text
+
+
 def test_unknown_tensors_are_described_all_the_same(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     path.write_bytes(torch_bytes({"encoder": {"a.weight": torch.zeros(2, 3), "a.bias": torch.zeros(2, dtype=torch.float16)}}))

@@ -143,8 +143,10 @@ def _build(cls: type[T], table: object, label: str) -> T:
 
 def _coerce(value: Any, annotation: str, label: str) -> Any:
     """Check a TOML value against a field's annotation; arrays become tuples, whole numbers floats where asked."""
-    if value is None and "None" in annotation:
-        return None
+    if value is None:
+        if "None" in annotation:
+            return None
+        raise RegistryError(f"{label}: expected {annotation}, found nothing.")
     base = annotation.removesuffix(" | None")
     if base.startswith("tuple[") and isinstance(value, list | tuple):
         items = base.removeprefix("tuple[").removesuffix("]").split(", ")

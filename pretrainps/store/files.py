@@ -13,6 +13,8 @@ from pathlib import Path
 
 from pretrainps.errors import CacheError
 
+WEIGHTS = "model.safetensors"
+"""What the weight file of a saved model is called, in a folder and on the Hub."""
 _BLOCK = 1 << 20
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_WRITABLE = {

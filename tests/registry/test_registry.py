@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from dataclasses import replace
 from importlib.metadata import EntryPoint
@@ -182,8 +181,12 @@ def test_any_mapping_ends_in_our_error(entry: object) -> None:
     ),
 )
 def test_any_value_of_a_field_ends_in_a_spec_or_our_error(field: str, value: object) -> None:
-    with contextlib.suppress(errors.RegistryError):
-        parse_spec("m", {**MINIMAL, field: value}, "fuzz")
+    try:
+        spec = parse_spec("m", {**MINIMAL, field: value}, "fuzz")
+    except errors.RegistryError as error:
+        assert "m" in str(error)
+    else:
+        assert parse_spec("m", spec_to_mapping(spec), "again") == spec
 
 
 @pytest.mark.parametrize("text", ["[models", "x = 1", "models = 3", "[models]\nm = 3", "\x00"])
