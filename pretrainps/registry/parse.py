@@ -148,7 +148,9 @@ def _coerce(value: Any, annotation: str, label: str) -> Any:
             return None
         raise RegistryError(f"{label}: expected {annotation}, found nothing.")
     base = annotation.removesuffix(" | None")
-    if base.startswith("tuple[") and isinstance(value, list | tuple):
+    if base.startswith("tuple["):
+        if not isinstance(value, list | tuple):
+            raise RegistryError(f"{label}: expected an array, found {value!r}.")
         items = base.removeprefix("tuple[").removesuffix("]").split(", ")
         if items[-1] == "...":
             return tuple(_coerce(item, items[0], label) for item in value)

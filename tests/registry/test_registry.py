@@ -143,6 +143,7 @@ def changed(path: str, value: object) -> dict[str, object]:
         ("input.mean", [float("nan"), 0, 0], "must be finite"),
         ("input.colour", "gbr", "'rgb' or 'bgr'"),
         ("parameters", "many", "expected int"),
+        ("file", {"wrapper": "state_dict"}, "expected an array"),
         ("parameters", True, "expected int"),
         ("sources", [], "no source"),
         ("sources.0.kind", "ftp", "unknown kind 'ftp'"),
