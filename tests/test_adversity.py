@@ -265,4 +265,5 @@ def test_loading_while_another_process_removes_it() -> None:
         Cache().remove(SMALL)
         time.sleep(0.02)
     _, err = process.communicate()
-    assert process.returncode == 0, err
+    # it loads, or, if it lost the race five times in a row, says so in words
+    assert process.returncode == 0 or "errors.CacheError" in err.splitlines()[-1], err
