@@ -8,6 +8,7 @@ import types
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support.fakedrive import FakeDrive
@@ -29,6 +30,9 @@ os.environ.update(
 )
 for variable in ("PRETRAINPS_OFFLINE", "HF_HUB_OFFLINE", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
     os.environ.pop(variable, None)
+
+hypothesis.settings.register_profile("same examples each time", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("same examples each time")
 
 _connect = socket.socket.connect
 

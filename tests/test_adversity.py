@@ -131,6 +131,7 @@ def test_a_moved_branch_is_refused_until_the_pin_is_forgotten(published: FakeHub
         assert first_weight("hf:me/mine") == 1.0, "pinned"
     with pytest.raises(errors.IntegrityError, match="cache remove hf:me/mine --forget-pin"):
         pretrainps.download("hf:me/mine", force=True, progress=False)
+    assert "hf:me/mine" in Cache().names() and not any("config" in name for name in Cache().names())
     Cache().remove("hf:me/mine", forget_pin=True)
     assert first_weight("hf:me/mine") == 2.0
 

@@ -155,9 +155,10 @@ class Cache:
             lock.release()
 
     def names(self) -> list[str]:
-        """Return the names of all cached models."""
+        """Return the names of all cached models; their configurations are not named apart."""
         models = self.root / "models"
-        return sorted(unquote(p.name) for p in models.iterdir() if p.is_dir()) if models.is_dir() else []
+        names = [unquote(p.name) for p in models.iterdir() if p.is_dir()] if models.is_dir() else []
+        return sorted(name for name in names if not name.endswith(companion("")))
 
     def tidy(self, name: str) -> None:
         """Remove a model's folders if nothing lies in them, so that a failed download leaves no trace."""
