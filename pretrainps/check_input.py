@@ -31,6 +31,7 @@ _SCALINGS: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
 """Mean and deviation in RGB order. "0-255" is Caffe's: minus ImageNet's mean, no deviation."""
 
 STATED = "stated"
+"""The name of a scaling that is none of the known ones, only what the model's spec says."""
 CLEAR = 1.5
 """The second-best distance must be this many times the best before the answer counts as settled."""
 FEW = 20

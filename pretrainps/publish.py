@@ -102,11 +102,8 @@ def push_to_hub(
             raise WeightsUnavailableError(f"the Hub answers {error.response.status_code} for {repo_id}: {error}") from error
         except HFValidationError as error:
             raise ArgumentError(f"{repo_id!r} is no Hub repository name: {error}") from error
-        except (
-            httpx.HTTPError,
-            OfflineModeIsEnabled,
-            RuntimeError,
-        ) as error:  # huggingface_hub wraps a failed upload in a RuntimeError
+        # huggingface_hub wraps a failed upload in a RuntimeError
+        except (httpx.HTTPError, OfflineModeIsEnabled, RuntimeError) as error:
             raise WeightsUnavailableError(
                 f"the upload to {repo_id} failed ({error}). Try again; nothing was committed."
             ) from error

@@ -163,16 +163,29 @@ def test_what_is_no_checkpoint_is_not_pinned(files: FileServer) -> None:
     assert pretrainps.load(spec, progress=False).load_report.share == 1
 
 
-def test_failures_of_the_transfer_library_lead_to_the_next_source(files: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "failure",
+    [RuntimeError("Data processing error: CAS service error"), ConnectionResetError(104, "reset"), ImportError("socksio")],
+)
+def test_failures_of_the_transfer_library_lead_to_the_next_source(
+    files: FileServer, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
     import huggingface_hub
 
     def fail(*args: object, **kwargs: object) -> None:
-        raise RuntimeError("Data processing error: CAS service error")
+        raise failure
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
     hub_source = find_spec(SMALL).sources[0]
     spec = replace(find_spec(SMALL), sources=(hub_source, HttpSource(url=files.put("s.pth", authors_file(SMALL)))))
     assert pretrainps.load(spec, progress=False).load_report.share == 1
+
+
+def test_a_failed_look_up_leaves_no_trace() -> None:
+    for name in ("hf:no/where", "resnet50-hybrid"):
+        with pytest.raises(errors.WeightsUnavailableError):
+            pretrainps.download(name, progress=False)
+    assert Cache().names() == [] and not list((Cache().root / "models").iterdir())
 
 
 @pytest.mark.parametrize("name", ["native-model.pth", "record.json", "incoming", "pins"])

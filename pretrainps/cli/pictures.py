@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pretrainps.cli.output import note, say, say_json
 from pretrainps.errors import ArgumentError
 from pretrainps.registry import find_spec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -85,15 +89,12 @@ def _embed(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write_vectors(path: Path, vectors: object, images: list[str]) -> None:
+def _write_vectors(path: Path, vectors: Tensor, images: list[str]) -> None:
     import numpy as np
-    import torch
 
     from pretrainps.checkpoint import write_safetensors
     from pretrainps.store.files import new_file
 
-    if not isinstance(vectors, torch.Tensor):
-        raise TypeError(f"expected a tensor, got {type(vectors).__name__}")
     if path.suffix == ".safetensors":
         write_safetensors({"vectors": vectors}, path, {"images": images})
         return

@@ -86,6 +86,7 @@ def _check_input(args: argparse.Namespace) -> int:
     from pretrainps.images import find_images
 
     images = find_images([args.images])
+    # imported after the check, for torch takes seconds
     from pretrainps.check_input import check_input
     from pretrainps.loading import load
 

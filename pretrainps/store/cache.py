@@ -162,9 +162,12 @@ class Cache:
 
     def tidy(self, name: str) -> None:
         """Remove a model's folders if nothing lies in them, so that a failed download leaves no trace."""
-        for folder in (self.incoming(name), self.original(name), self.folder(name)):
-            with contextlib.suppress(OSError):  # not there, or not empty
-                folder.rmdir()
+        if not self.folder(name).exists():
+            return
+        with self.lock(name):  # another process may be about to put something in
+            for folder in (self.incoming(name), self.original(name), self.folder(name)):
+                with contextlib.suppress(OSError):  # not there, or not empty
+                    folder.rmdir()
 
     def size(self, name: str) -> int:
         """Return how many bytes a model takes."""

@@ -133,8 +133,8 @@ def _retried(call: Callable[[], T], source: HubSource) -> T:
         except httpx.HTTPError as error:
             reason, retry = f"connection failed ({type(error).__name__})", True
         except OSError as error:
-            if "Consistency check failed" not in str(error):
-                raise
+            if not isinstance(error, ConnectionError | TimeoutError) and "Consistency check failed" not in str(error):
+                raise  # the disk's, not the network's
             reason, retry = "the connection ended before the whole file had come", True
         except (ValueError, ImportError) as error:  # a malformed HF_ENDPOINT, a proxy whose library is missing
             raise SourceError(f"cannot be asked ({error})") from error
