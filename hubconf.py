@@ -9,7 +9,7 @@ Every public function below is an entry point.
 dependencies = ["torch", "torchvision", "timm", "huggingface_hub", "safetensors", "requests", "filelock", "tqdm"]
 
 
-def _load(name, head, embedding_dim, num_classes, device, offline, progress):
+def _load(name, device, offline, progress, head=None, embedding_dim=None, num_classes=None):
     from pretrainps import load as _load_model
 
     return _load_model(
@@ -32,7 +32,7 @@ def swin_tiny_solider(*, head=None, embedding_dim=None, num_classes=None, device
     unit vector a crop instead, with head="classifier", num_classes=N class scores. Input: RGB, see
     pretrainps.preprocess("swin-tiny-solider"). Licence: apache-2.0.
     """
-    return _load("swin-tiny-solider", head, embedding_dim, num_classes, device, offline, progress)
+    return _load("swin-tiny-solider", device, offline, progress, head, embedding_dim, num_classes)
 
 
 def swin_small_solider(*, head=None, embedding_dim=None, num_classes=None, device="cpu", offline=None, progress=True):
@@ -44,7 +44,7 @@ def swin_small_solider(*, head=None, embedding_dim=None, num_classes=None, devic
     unit vector a crop instead, with head="classifier", num_classes=N class scores. Input: RGB, see
     pretrainps.preprocess("swin-small-solider"). Licence: apache-2.0.
     """
-    return _load("swin-small-solider", head, embedding_dim, num_classes, device, offline, progress)
+    return _load("swin-small-solider", device, offline, progress, head, embedding_dim, num_classes)
 
 
 def swin_base_solider(*, head=None, embedding_dim=None, num_classes=None, device="cpu", offline=None, progress=True):
@@ -56,7 +56,7 @@ def swin_base_solider(*, head=None, embedding_dim=None, num_classes=None, device
     unit vector a crop instead, with head="classifier", num_classes=N class scores. Input: RGB, see
     pretrainps.preprocess("swin-base-solider"). Licence: apache-2.0.
     """
-    return _load("swin-base-solider", head, embedding_dim, num_classes, device, offline, progress)
+    return _load("swin-base-solider", device, offline, progress, head, embedding_dim, num_classes)
 
 
 def resnet50_luperson(*, head=None, embedding_dim=None, num_classes=None, device="cpu", offline=None, progress=True):
@@ -68,7 +68,7 @@ def resnet50_luperson(*, head=None, embedding_dim=None, num_classes=None, device
     unit vector a crop instead, with head="classifier", num_classes=N class scores. Input: RGB, see
     pretrainps.preprocess("resnet50-luperson"). Licence: apache-2.0.
     """
-    return _load("resnet50-luperson", head, embedding_dim, num_classes, device, offline, progress)
+    return _load("resnet50-luperson", device, offline, progress, head, embedding_dim, num_classes)
 
 
 def resnet50_hybrid(*, head=None, embedding_dim=None, num_classes=None, device="cpu", offline=None, progress=True):
@@ -80,7 +80,7 @@ def resnet50_hybrid(*, head=None, embedding_dim=None, num_classes=None, device="
     unit vector a crop instead, with head="classifier", num_classes=N class scores. Input: RGB, see
     pretrainps.preprocess("resnet50-hybrid"). Licence: apache-2.0.
     """
-    return _load("resnet50-hybrid", head, embedding_dim, num_classes, device, offline, progress)
+    return _load("resnet50-hybrid", device, offline, progress, head, embedding_dim, num_classes)
 
 
 def resnet18_hybrid(*, head=None, embedding_dim=None, num_classes=None, device="cpu", offline=None, progress=True):
@@ -92,7 +92,7 @@ def resnet18_hybrid(*, head=None, embedding_dim=None, num_classes=None, device="
     unit vector a crop instead, with head="classifier", num_classes=N class scores. Input: RGB, see
     pretrainps.preprocess("resnet18-hybrid"). Licence: apache-2.0.
     """
-    return _load("resnet18-hybrid", head, embedding_dim, num_classes, device, offline, progress)
+    return _load("resnet18-hybrid", device, offline, progress, head, embedding_dim, num_classes)
 
 
 def shufflenetv1_hybrid(*, head=None, embedding_dim=None, num_classes=None, device="cpu", offline=None, progress=True):
@@ -104,7 +104,7 @@ def shufflenetv1_hybrid(*, head=None, embedding_dim=None, num_classes=None, devi
     unit vector a crop instead, with head="classifier", num_classes=N class scores. Input: RGB, see
     pretrainps.preprocess("shufflenetv1-hybrid"). Licence: apache-2.0.
     """
-    return _load("shufflenetv1-hybrid", head, embedding_dim, num_classes, device, offline, progress)
+    return _load("shufflenetv1-hybrid", device, offline, progress, head, embedding_dim, num_classes)
 
 
 def resnet50_imagenet(*, head=None, embedding_dim=None, num_classes=None, device="cpu", offline=None, progress=True):
@@ -116,7 +116,7 @@ def resnet50_imagenet(*, head=None, embedding_dim=None, num_classes=None, device
     unit vector a crop instead, with head="classifier", num_classes=N class scores. Input: RGB, see
     pretrainps.preprocess("resnet50-imagenet"). Licence: bsd-3-clause.
     """
-    return _load("resnet50-imagenet", head, embedding_dim, num_classes, device, offline, progress)
+    return _load("resnet50-imagenet", device, offline, progress, head, embedding_dim, num_classes)
 
 
 def resnet18_imagenet(*, head=None, embedding_dim=None, num_classes=None, device="cpu", offline=None, progress=True):
@@ -128,7 +128,7 @@ def resnet18_imagenet(*, head=None, embedding_dim=None, num_classes=None, device
     unit vector a crop instead, with head="classifier", num_classes=N class scores. Input: RGB, see
     pretrainps.preprocess("resnet18-imagenet"). Licence: bsd-3-clause.
     """
-    return _load("resnet18-imagenet", head, embedding_dim, num_classes, device, offline, progress)
+    return _load("resnet18-imagenet", device, offline, progress, head, embedding_dim, num_classes)
 
 
 def shufflenetv1_imagenet(*, head=None, embedding_dim=None, num_classes=None, device="cpu", offline=None, progress=True):
@@ -140,4 +140,52 @@ def shufflenetv1_imagenet(*, head=None, embedding_dim=None, num_classes=None, de
     unit vector a crop instead, with head="classifier", num_classes=N class scores. Input: RGB, see
     pretrainps.preprocess("shufflenetv1-imagenet"). Licence: apache-2.0.
     """
-    return _load("shufflenetv1-imagenet", head, embedding_dim, num_classes, device, offline, progress)
+    return _load("shufflenetv1-imagenet", device, offline, progress, head, embedding_dim, num_classes)
+
+
+def nae_resnet50_cuhk(*, device="cpu", offline=None, progress=True):
+    """NAE, ResNet-50, trained on CUHK-SYSU.
+
+    Faster R-CNN with a norm-aware embedding: its length says person or not, its direction says who.
+
+    Returns a person-search detector: a list of scenes (3, H, W), RGB in 0..1, of any sizes -> a list with one dictionary for
+    each, {"boxes": (N, 4), "labels": (N,), "scores": (N,), "embeddings": (N, 256)}, boxes as x1, y1, x2, y2 in its pixels.
+    It resizes and normalises by itself. Licence: mit, which is that of the code; see pretrainps.info("nae-resnet50-cuhk").
+    """
+    return _load("nae-resnet50-cuhk", device, offline, progress)
+
+
+def nae_resnet50_prw(*, device="cpu", offline=None, progress=True):
+    """NAE, ResNet-50, trained on PRW.
+
+    Faster R-CNN with a norm-aware embedding: its length says person or not, its direction says who.
+
+    Returns a person-search detector: a list of scenes (3, H, W), RGB in 0..1, of any sizes -> a list with one dictionary for
+    each, {"boxes": (N, 4), "labels": (N,), "scores": (N,), "embeddings": (N, 256)}, boxes as x1, y1, x2, y2 in its pixels.
+    It resizes and normalises by itself. Licence: mit, which is that of the code; see pretrainps.info("nae-resnet50-prw").
+    """
+    return _load("nae-resnet50-prw", device, offline, progress)
+
+
+def seqnet_resnet50_cuhk(*, device="cpu", offline=None, progress=True):
+    """SeqNet, ResNet-50, trained on CUHK-SYSU.
+
+    Two heads in sequence: Faster R-CNN finds the people, the second refines their boxes and embeds them.
+
+    Returns a person-search detector: a list of scenes (3, H, W), RGB in 0..1, of any sizes -> a list with one dictionary for
+    each, {"boxes": (N, 4), "labels": (N,), "scores": (N,), "embeddings": (N, 256)}, boxes as x1, y1, x2, y2 in its pixels.
+    It resizes and normalises by itself. Licence: mit, which is that of the code; see pretrainps.info("seqnet-resnet50-cuhk").
+    """
+    return _load("seqnet-resnet50-cuhk", device, offline, progress)
+
+
+def seqnet_resnet50_prw(*, device="cpu", offline=None, progress=True):
+    """SeqNet, ResNet-50, trained on PRW.
+
+    Two heads in sequence: Faster R-CNN finds the people, the second refines their boxes and embeds them.
+
+    Returns a person-search detector: a list of scenes (3, H, W), RGB in 0..1, of any sizes -> a list with one dictionary for
+    each, {"boxes": (N, 4), "labels": (N,), "scores": (N,), "embeddings": (N, 256)}, boxes as x1, y1, x2, y2 in its pixels.
+    It resizes and normalises by itself. Licence: mit, which is that of the code; see pretrainps.info("seqnet-resnet50-prw").
+    """
+    return _load("seqnet-resnet50-prw", device, offline, progress)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pretrainps._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from pretrainps.building import build_detector as build_detector
     from pretrainps.inspection import inspect as inspect
     from pretrainps.loading import download as download
     from pretrainps.loading import load as load
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "ModelSpec": "pretrainps.registry",
+    "build_detector": "pretrainps.building",
     "download": "pretrainps.loading",
     "info": "pretrainps.names",
     "inspect": "pretrainps.inspection",

@@ -9,11 +9,15 @@ import sys
 from pathlib import Path
 
 from pretrainps.registry import ModelSpec, registry
-from pretrainps.registry.specs import HeadSpec
+from pretrainps.registry.specs import DetectorSpec, HeadSpec
 from pretrainps.store.files import write_text
 
 _LICENCE_IDS = {"apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc-by-4.0", "cc-by-nc-4.0", "gpl-3.0"}
 """Those of the Hub's licence identifiers that occur; anything else is `other` there, with its name beside it."""
+
+_USE_DETECTOR = """\
+people = model([image])  # scenes as (3, H, W), RGB in 0..1
+people[0]  # {"boxes": ..., "labels": ..., "scores": ..., "embeddings": ...}, one row a person"""
 
 
 def render_card(spec: ModelSpec, *, load_as: str | None = None) -> str:
@@ -24,9 +28,11 @@ def render_card(spec: ModelSpec, *, load_as: str | None = None) -> str:
         load_as: What to give `pretrainps.load`; by default the spec's name.
     """
     load_as = load_as or spec.name
-    convention, licence, provenance = spec.input, spec.licence, spec.provenance
+    licence, provenance = spec.licence, spec.provenance
     tags = ["person-search", "person-re-identification", "pedestrian-detection", spec.arch.replace("timm:", "timm-")]
-    front = ["---", "library_name: pretrainps", "pipeline_tag: image-feature-extraction"]
+    tags += [spec.detector.kind] if spec.detector else []
+    pipeline = "object-detection" if spec.detector else "image-feature-extraction"
+    front = ["---", "library_name: pretrainps", f"pipeline_tag: {pipeline}"]
     if licence.id in _LICENCE_IDS:
         front.append(f"license: {licence.id}")
     else:
@@ -44,13 +50,14 @@ def render_card(spec: ModelSpec, *, load_as: str | None = None) -> str:
         "import pretrainps",
         "",
         f'model = pretrainps.load("{load_as}")',
-        "transform = pretrainps.preprocess(model)",
+        _USE_DETECTOR if spec.detector else "transform = pretrainps.preprocess(model)",
         "```",
         "",
         "## The weights",
         "",
         f"- Architecture: `{spec.arch}`, {parameters}",
         *([f"- Head: {_head(spec.head)}"] if spec.head else []),
+        *([f"- Detector: {_detector(spec.detector)}"] if spec.detector else []),
         f"- From: {'; '.join(str(source) for source in spec.sources)}",
         f"- sha256: {_hash_line(spec)}",
         f"- Authors: {provenance.authors}",
@@ -64,11 +71,9 @@ def render_card(spec: ModelSpec, *, load_as: str | None = None) -> str:
         "",
         "## What goes in",
         "",
-        f"{convention.colour.upper()} in 0..{convention.scale:g}, minus {_row(convention.mean)}, divided by "
-        f"{_row(convention.std)}; person crops at {convention.size[0]}x{convention.size[1]} (height x width, "
-        f"{convention.interpolation}).",
+        _what_goes_in(spec),
         "",
-        f"This is **{convention.status}**. {convention.evidence}",
+        f"This is **{spec.input.status}**. {spec.input.evidence}",
         "",
     ]
     if spec.results:
@@ -99,6 +104,22 @@ def _head(head: HeadSpec) -> str:
     if head.kind == "classifier":
         return f"scores of {head.num_classes} classes"
     return "unit vectors" + (f" of {head.embedding_dim} numbers" if head.embedding_dim else ", the pooled features themselves")
+
+
+def _detector(detector: DetectorSpec) -> str:
+    config = ", ".join(f"{name} = {value}" for name, value in detector.config.items())
+    return f"`{detector.kind}`" + (f" with {config}" if config else "")
+
+
+def _what_goes_in(spec: ModelSpec) -> str:
+    convention = spec.input
+    network = f"{convention.colour.upper()} in 0..{convention.scale:g}, minus {_row(convention.mean)}, divided by "
+    network += _row(convention.std)
+    if spec.detector:
+        own = "Whole scenes, RGB in 0..1, each of its own size; they are resized and normalised inside the model. "
+        return f"{own}Its network sees {network}."
+    height, width = convention.size
+    return f"{network}; person crops at {height}x{width} (height x width, {convention.interpolation})."
 
 
 def _hash_line(spec: ModelSpec) -> str:

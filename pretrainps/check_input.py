@@ -16,9 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pretrainps.backbones import Backbone
 from pretrainps.errors import ArgumentError, ImageError, UnsupportedModelError
-from pretrainps.heads import CropModel
+from pretrainps.loading import Model
 from pretrainps.preprocessing import Preprocess, to_tensor
 from pretrainps.registry.specs import Colour, InputConvention
 
@@ -112,9 +111,7 @@ class InputCheck:
 
 
 @torch.no_grad()
-def check_input(
-    model: Backbone | CropModel, images: Sequence[Path | Tensor], *, size: tuple[int, int] = (256, 256)
-) -> InputCheck:
+def check_input(model: Model, images: Sequence[Path | Tensor], *, size: tuple[int, int] = (256, 256)) -> InputCheck:
     """Compare the first batch norm's statistics with those measured under each convention.
 
     Args:

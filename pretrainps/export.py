@@ -1,4 +1,4 @@
-"""Write a backbone's weights under another code base's key names."""
+"""Write a model's weights under another code base's key names."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from pretrainps.backbones import Backbone
 from pretrainps.checkpoint import write_safetensors
 from pretrainps.checkpoint.layouts import FAMILIES, Layout, layout_of
+from pretrainps.detectors import PersonSearchDetector
 from pretrainps.errors import ArgumentError, LayoutError
 from pretrainps.heads import CropModel
+from pretrainps.loading import Model
 from pretrainps.store.files import new_file
 
 SUFFIXES = (".pth", ".pt", ".pkl", ".safetensors")
@@ -24,11 +26,12 @@ def layout_names() -> list[str]:
     return sorted({name for layouts in FAMILIES.values() for name in layouts})
 
 
-def export_weights(model: Backbone | CropModel, layout: str, path: Path | str) -> str:
-    """Write a model's backbone so that another code base finds every backbone key it looks for.
+def export_weights(model: Model, layout: str, path: Path | str) -> str:
+    """Write a model's weights so that another code base finds every key it looks for.
 
     Args:
-        model: The model; of one with a head, the backbone alone is written.
+        model: The model. A detector is written whole where the layout is its own code base's (NAE and NAE+ "nae", SeqNet
+            "seqnet") or "native"; otherwise, and of a model with a head for crops, the backbone alone is written.
         layout: The code base's key layout, see `layout_names`.
         path: Where to. `.pth` and `.pt` are torch files with the tensors where that code base looks for them;
             `.safetensors` holds the tensors alone; `.pkl` is detectron2's own format and for its layout only.
@@ -42,17 +45,17 @@ def export_weights(model: Backbone | CropModel, layout: str, path: Path | str) -
         CacheError: the folder cannot be written to, or the disk is full.
     """
     path = Path(path).expanduser()
-    backbone = model.backbone if isinstance(model, CropModel) else model
-    target = layout_of(backbone.family, layout)
+    family, native = _tensors(model, layout)
+    target = layout_of(family, layout)
     if path.suffix not in SUFFIXES:
         raise ArgumentError(f"{path.name}: the ending says the format; use one of {', '.join(SUFFIXES)}.")
     if path.suffix == ".pkl" and target.suffix != ".pkl":
         raise LayoutError(f"a .pkl file is detectron2's format, not that of {layout!r}. Write {path.with_suffix('.pth')}.")
-    native = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
-    tensors = target.from_native(native)
+    tensors = target.from_native({key: value.detach().cpu().contiguous() for key, value in native.items()})
+    backbone = model.backbone if isinstance(model, CropModel | PersonSearchDetector) else model
     if path.suffix == ".safetensors":
         write_safetensors(tensors, path)
-        return _usage(target, backbone, path)
+        return _usage(target, backbone.arch, path)
     with new_file(path) as temporary:
         if path.suffix == ".pkl":
             arrays = {key: value.numpy() for key, value in tensors.items()}
@@ -63,16 +66,26 @@ def export_weights(model: Backbone | CropModel, layout: str, path: Path | str) -
         else:
             # cloned, because torch.save would write the whole mapped file behind each tensor
             torch.save(_wrapped({key: value.clone() for key, value in tensors.items()}, target.wrapper), temporary)
-    return _usage(target, backbone, path)
+    return _usage(target, backbone.arch, path)
 
 
-def _usage(layout: Layout, backbone: Backbone, path: Path) -> str:
+def _tensors(model: Model, layout: str) -> tuple[str, Mapping[str, Tensor]]:
+    """Return what is to be written under our own names, and the family that knows the layout."""
+    if isinstance(model, PersonSearchDetector):
+        if layout == "native" or layout in FAMILIES.get(model.family, {}):
+            return model.family, model.state_dict()
+        return model.backbone.family, model.backbone_state()
+    backbone = model.backbone if isinstance(model, CropModel) else model
+    return backbone.family, backbone.state_dict()
+
+
+def _usage(layout: Layout, arch: str, path: Path) -> str:
     """Fill in the layout's line of use."""
     if path.suffix == ".safetensors":
         state = f"safetensors.torch.load_file({str(path)!r})"
     else:
         state = f"torch.load({str(path)!r}, weights_only=True)" + "".join(f"[{key!r}]" for key in layout.wrapper)
-    name = backbone.arch.removeprefix("timm:")
+    name = arch.removeprefix("timm:")
     return layout.use.format(file=str(path), state=state, arch=name, depth="".join(c for c in name if c.isdigit()))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pretrainps.checkpoint.read import read_object
 from pretrainps.checkpoint.write import read_metadata
+from pretrainps.detector_recognition import recognise_detector
 from pretrainps.errors import CheckpointFormatError, PretrainPSError
 from pretrainps.recognition import Recognition, Shape, recognise
 from pretrainps.store.files import WEIGHTS, sha256_of
@@ -74,7 +75,8 @@ class Inspection:
             "layout": found.file.layout if found else None,
             "prefix": found.file.prefix if found else None,
             "matched_tensors": found.matched if found else 0,
-            "not_in_the_backbone": list(found.foreign + found.extra) if found else [],
+            "loads_as_detector": found.detector.kind if found and found.detector else None,
+            "not_used": list(found.foreign + found.extra) if found else [],
             "detector": self.detector,
             "saved_by_pretrainps": dict(self.saved_by_us) if self.saved_by_us else None,
             "problem": self.problem,
@@ -114,14 +116,18 @@ class Inspection:
             lines.append(f"                {found.matched} of its tensors ({len(found.missing)} missing: {missing})")
             return "\n".join(lines)
         prefix = f", every key after {found.file.prefix!r}" if found.file.prefix else ""
-        lines.append(f"  architecture  {found.arch}, all {found.matched} of its tensors")
+        whole = f"{found.detector.kind} on {found.arch}" if found.detector else found.arch
+        lines.append(f"  architecture  {whole}, all {found.matched} of its tensors")
         lines.append(f"  key layout    {found.file.layout}{prefix}")
-        for label, keys in (("other parts", found.foreign), ("unknown keys", found.extra)):
+        for label, keys in (("not used" if found.detector else "other parts", found.foreign), ("unknown keys", found.extra)):
             if keys:
                 shown = ", ".join(f"{key} {list(self.shapes[key])}" for key in keys[:3])
                 lines.append(f"  {label:13} {len(keys)}: {shown}{', ...' if len(keys) > 3 else ''}")
         ignore = f", ignore={list(found.extra)}" if found.extra else ""
-        lines.append(f"  would load    pretrainps.load('file:{self.path}'{ignore}) gives a {found.arch} backbone")
+        what = f"the {whole} detector" if found.detector else f"a {found.arch} backbone"
+        lines.append(f"  would load    pretrainps.load('file:{self.path}'{ignore}) gives {what}")
+        if found.detector:
+            lines.append(f"                with arch={found.arch!r}, its backbone alone")
         return "\n".join(lines)
 
 
@@ -160,7 +166,7 @@ def inspect(path: Path | str) -> Inspection:
         wrapper=wrapper,
         shapes=shapes,
         dtypes=dtypes,
-        recognition=recognise(shapes, wrapper),
+        recognition=recognise_detector(shapes, wrapper) or recognise(shapes, wrapper),
         detector=_detector(shapes),
         saved_by_us=ours if isinstance(ours, Mapping) else None,
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.checkpoint import LoadReport, NativeCheckpoint, compare, native_checkpoint, require_complete
+from pretrainps.detectors import PersonSearchDetector, assemble
 from pretrainps.errors import ArgumentError, CacheError
 from pretrainps.heads import CropModel
 from pretrainps.names import resolve
@@ -20,6 +21,7 @@ from pretrainps.registry.specs import HeadSpec, ModelSpec
 from pretrainps.store import Cache, Fetched, fetch
 
 Head = Literal["embedding", "classifier"]
+Model = Backbone | CropModel | PersonSearchDetector[Any]
 
 
 def load(
@@ -35,7 +37,7 @@ def load(
     cache_dir: Path | str | None = None,
     progress: bool = True,
     verify: bool = False,
-) -> Backbone | CropModel:
+) -> Model:
     """Load a pre-trained model, complete and verified, in eval mode.
 
     Args:
@@ -46,7 +48,8 @@ def load(
             initialised at random and listed as new in the report.
         embedding_dim: Width of a learned projection before the unit vector; `None` for the pooled features themselves.
         num_classes: Number of classes, with `head="classifier"`.
-        arch: The architecture of a bare weight file whose keys do not tell.
+        arch: The architecture of a bare weight file whose keys do not tell; of a file with a whole detector, its backbone's, to
+            get that alone.
         ignore: Shell patterns of keys in the file that are known not to be wanted, such as a classifier's.
         device: Where to put the model; checked before anything is downloaded.
         offline: Never use the network. `None` follows `PRETRAINPS_OFFLINE` and `HF_HUB_OFFLINE`.
@@ -55,7 +58,8 @@ def load(
         verify: Hash a cached file again even though its size and time have not changed.
 
     Returns:
-        The model; `.spec` says what it is and `.load_report` how the file fitted it.
+        A backbone, a model for crops, or a detector, as the name stands for one or the other; `.spec` says what it is and
+        `.load_report` how the file fitted it.
 
     Raises:
         UnknownModelError: no such name.
@@ -75,12 +79,21 @@ def load(
     cache = Cache(cache_dir)
     wanted_head = _head_spec(head, embedding_dim, num_classes)
     spec = resolve(name, arch=arch, cache=cache, offline=offline, progress=progress)
+    if spec.detector is not None and wanted_head is not None:
+        raise ArgumentError(
+            f"{spec.name} is a detector ({spec.detector.kind}), which has its own heads; load it without head=."
+        )
     # batch counters start at zero anyway; any other tensor that the file may lack needs its proper initial value
     empty = all(pattern.endswith("num_batches_tracked") for pattern in spec.file.expected_missing)
     backbone = build_backbone(spec.arch, spec.arch_options, empty=empty)
     spec = replace(spec, file=replace(spec.file, ignored=(*spec.file.ignored, *ignore, *backbone.tail)))
-    fetched, checkpoint = _tensors(spec, backbone.family, cache, offline=offline, progress=progress, verify=verify)
-    model = backbone if spec.head is None else CropModel(backbone, _saved_head(spec, spec.head, wanted_head))
+    model: Model = backbone
+    if spec.detector is not None:
+        model = assemble(spec.detector.kind, backbone, spec.detector.config, spec.input)
+    elif spec.head is not None:
+        model = CropModel(backbone, _saved_head(spec, spec.head, wanted_head))
+    family = model.family if isinstance(model, PersonSearchDetector) else backbone.family
+    fetched, checkpoint = _tensors(spec, family, cache, offline=offline, progress=progress, verify=verify)
     report = _fill(model, checkpoint, spec, str(fetched.path))
     if spec.head is None and wanted_head is not None:
         model = CropModel(backbone, wanted_head)
@@ -196,11 +209,17 @@ def preprocess(name_or_model: str | Path | ModelSpec | nn.Module, *, size: Size 
 
     Raises:
         UnknownModelError: no such name.
-        ArgumentError: a module that `pretrainps.load` did not return.
+        ArgumentError: a module that `pretrainps.load` did not return; or a detector, which does it inside.
     """
     if isinstance(name_or_model, nn.Module):
         spec = getattr(name_or_model, "spec", None)
         if not isinstance(spec, ModelSpec):
             raise ArgumentError("this module carries no spec: pretrainps.load did not return it. Give the model's name.")
-        return Preprocess(spec.input, size=size)
-    return Preprocess(resolve(name_or_model).input, size=size)
+    else:
+        spec = resolve(name_or_model)
+    if spec.detector is not None:
+        raise ArgumentError(
+            f"{spec.name} is a detector: it resizes and normalises inside and takes (3, H, W) RGB tensors in 0..1. "
+            "`pretrainps.preprocessing.to_tensor` makes one of a path, PIL image or array."
+        )
+    return Preprocess(spec.input, size=size)

@@ -11,9 +11,9 @@ from typing import Any
 from pretrainps.errors import ArgumentError, CheckpointFormatError, RegistryError, UnknownModelError, WeightsUnavailableError
 from pretrainps.registry import ModelSpec, find_spec, parse_spec
 from pretrainps.registry.specs import (
+    ASSUMED_INPUT,
     FileFormat,
     HubSource,
-    InputConvention,
     Licence,
     LocalSource,
     Provenance,
@@ -58,7 +58,8 @@ def resolve(
 
     Args:
         name: A name in any of the forms above; a path is `file:PATH`, and a spec stands for itself.
-        arch: The architecture, for a bare weight file whose keys do not tell (a timm model's).
+        arch: The architecture, for a bare weight file whose keys do not tell (a timm model's), or whose backbone alone is
+            wanted although it holds a whole detector.
         cache: Where files of `hf:` names are kept.
         offline: Never use the network.
         progress: Show a progress bar.
@@ -147,38 +148,38 @@ def _saved(config: Any, where: str) -> ModelSpec:
 def _recognised(name: str, path: Path, source: HubSource | LocalSource, arch: str | None) -> ModelSpec:
     """Make a spec for a bare weight file, from its own metadata or from its keys."""
     from pretrainps.inspection import inspect
+    from pretrainps.recognition import recognise
 
     seen = inspect(path)
     if seen.problem:
         raise CheckpointFormatError(f"{path}: {seen.problem}")
     if seen.saved_by_us is not None:
         return replace(_saved({"pretrainps": seen.saved_by_us}, str(path)), name=name, sources=(source,), sha256=seen.sha256)
+    recognition = seen.recognition
     if arch is not None:
         is_timm = arch.startswith("timm:")
-        known = seen.recognition if seen.recognition and seen.recognition.arch == arch else None  # complete or not
-        file = known.file if known else FileFormat(layout="timm" if is_timm else "native", wrapper=seen.wrapper)
-    elif seen.recognition is None:
+        known = recognise(seen.shapes, seen.wrapper)
+        fits = known is not None and known.arch == arch  # complete or not
+        file = known.file if known and fits else FileFormat(layout="timm" if is_timm else "native", wrapper=seen.wrapper)
+        detector = None
+    elif recognition is None:
         raise CheckpointFormatError(
             f"{path}: its keys are of no architecture known here. `pretrainps inspect {path} --json` shows them; "
             "for a timm model give arch='timm:NAME' (--arch timm:NAME)."
         )
     else:
-        arch, file = seen.recognition.arch, seen.recognition.file
+        arch, file, detector = recognition.arch, recognition.file, recognition.detector
     return ModelSpec(
         name=name,
         title=path.name,
+        task="detector" if detector else "backbone",
         arch=arch,
+        detector=detector,
         summary="A weight file recognised by its keys, which cannot tell where strides lie or how pixels go in.",
         file=file,
         sources=(source,),
         sha256=seen.sha256,
-        input=InputConvention(
-            colour="rgb",
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-            status="assumed",
-            evidence="the file says nothing; `pretrainps check-input` can tell from batch-norm statistics",
-        ),
+        input=ASSUMED_INPUT,
         licence=Licence(id="other", stated_in="nowhere: the file says nothing"),
         provenance=Provenance(authors="unknown", paper="unknown", url="unknown"),
     )

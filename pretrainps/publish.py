@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from pretrainps._version import __version__
-from pretrainps.backbones import Backbone
 from pretrainps.cards import render_card
 from pretrainps.checkpoint import write_safetensors
+from pretrainps.detectors import PersonSearchDetector
 from pretrainps.errors import ArgumentError, GatedWeightsError, OfflineError, WeightsUnavailableError
 from pretrainps.heads import CropModel
+from pretrainps.loading import Model
 from pretrainps.names import CONFIG, FORMAT
 from pretrainps.registry import ModelSpec, spec_to_mapping
 from pretrainps.registry.specs import FileFormat, LocalSource
@@ -25,13 +26,11 @@ from pretrainps.store.files import WEIGHTS, sha256_of, write_text
 from pretrainps.store.source import is_offline
 
 
-def save_pretrained(
-    model: Backbone | CropModel, folder: Path | str, *, spec: ModelSpec | None = None, load_as: str | None = None
-) -> Path:
+def save_pretrained(model: Model, folder: Path | str, *, spec: ModelSpec | None = None, load_as: str | None = None) -> Path:
     """Write a model, its configuration and its card into a folder.
 
     Args:
-        model: A model from `pretrainps.load`, trained further or not.
+        model: A model from `pretrainps.load` or `pretrainps.build_detector`, trained further or not.
         folder: Made if it does not exist; files of the same names are replaced, each in one step.
         spec: What the model is; by default what it was loaded as.
         load_as: The name that its card tells readers to load; by default the folder.
@@ -54,7 +53,7 @@ def save_pretrained(
 
 
 def push_to_hub(
-    model: Backbone | CropModel,
+    model: Model,
     repo_id: str,
     *,
     spec: ModelSpec | None = None,
@@ -110,11 +109,12 @@ def push_to_hub(
     return commit.oid
 
 
-def _description(model: Backbone | CropModel, spec: ModelSpec | None) -> ModelSpec:
+def _description(model: Model, spec: ModelSpec | None) -> ModelSpec:
     spec = spec or getattr(model, "spec", None)
     if spec is None:
         raise ArgumentError("this model was not loaded by pretrainps, so nothing is known of it: give spec=.")
-    backbone = model.backbone if isinstance(model, CropModel) else model
+    detector = model.detector_spec() if isinstance(model, PersonSearchDetector) else None
+    backbone = model.backbone if isinstance(model, CropModel | PersonSearchDetector) else model
     # where a file lay on this machine is nobody else's business
     origin = spec.title if spec.name.startswith("file:") else spec.name
     note = f"Saved by pretrainps from {origin}, perhaps after further training."
@@ -126,7 +126,9 @@ def _description(model: Backbone | CropModel, spec: ModelSpec | None) -> ModelSp
         provenance=replace(spec.provenance, note=" ".join(part for part in (spec.provenance.note, note) if part)),
         results=(),  # those of the weights it started from say nothing about it
         parameters=sum(parameter.numel() for parameter in model.parameters()),
+        task="detector" if detector else "backbone",
         head=model.head_spec if isinstance(model, CropModel) else None,
+        detector=detector,
         file=FileFormat(tensors=len(model.state_dict())),
         sources=(LocalSource(path=WEIGHTS),),
         sha256=None,

@@ -1,4 +1,4 @@
-"""Recognise an architecture and its key layout from keys and shapes alone."""
+"""Recognise a backbone and its key layout from keys and shapes alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from pretrainps.backbones import ARCHITECTURES, build_backbone
 from pretrainps.checkpoint.layouts import FAMILIES, Layout
 from pretrainps.errors import LayoutError
-from pretrainps.registry.specs import FileFormat
+from pretrainps.registry.specs import DetectorSpec, FileFormat
 
 Shape = tuple[int, ...]
 
@@ -29,11 +29,13 @@ class Recognition:
     arch: str
     file: FileFormat
     matched: int
-    """How many of the architecture's tensors are there, with their shapes."""
+    """How many of the model's tensors are there, with their shapes."""
+    detector: DetectorSpec | None = None
+    """The detector, if the file holds a whole one; then everything here is about it rather than its backbone alone."""
     missing: tuple[str, ...] = ()
-    """The architecture's keys that are not, batch counters excepted."""
+    """The model's keys that are not, batch counters excepted."""
     foreign: tuple[str, ...] = ()
-    """Keys of the file that belong to the layout's full model, not to the backbone."""
+    """Keys of the file that the layout knows and nothing is taken from."""
     extra: tuple[str, ...] = ()
     """Keys of the file that belong to nothing known."""
 

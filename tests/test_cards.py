@@ -31,3 +31,16 @@ def test_a_card_says_what_matters(spec: ModelSpec) -> None:
     text = render_card(spec)
     for words in (spec.licence.stated_in, spec.input.status, spec.provenance.url, f'pretrainps.load("{spec.name}")'):
         assert words in text
+
+
+def test_a_detectors_card_shows_scenes_and_not_crops() -> None:
+    text = render_card(registry()["seqnet-resnet50-prw"])
+    assert "pipeline_tag: object-detection" in text and "people = model([image])" in text
+    assert "- Detector: `seqnet` with num_identities = 482, queue_size = 500, identity_numbering = original" in text
+    assert "resized and normalised inside the model" in text
+    assert "crops" not in text and "preprocess" not in text
+
+
+def test_an_archives_member_is_named() -> None:
+    text = render_card(registry()["nae-resnet50-cuhk"])
+    assert "cuhk_sysu/checkpoint.pth out of the archive https://github.com/" in text

@@ -7,6 +7,7 @@ Maps are named as the field does: c2, c3, c4, c5 at strides 4, 8, 16, 32. A pers
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ class Backbone(nn.Module):
         self.gradient_checkpointing = False
         self._frozen_up_to: str | None = None
         self._frozen_batch_norm = False
+        self._statistics_move = False
 
     @property
     def channels(self) -> dict[str, int]:
@@ -114,7 +116,25 @@ class Backbone(nn.Module):
         """
         return self._run("c5", c4)
 
-    def freeze(self, up_to: str | None = None, *, batch_norm: bool = False) -> Self:
+    def halves(self) -> tuple[Self, Self]:
+        """Return the trunk and the last stage as two backbones with weights of their own.
+
+        The first can `trunk`, the second `last_stage`; each keeps its keys and lacks the other's. A C4 detector runs the first
+        once an image and one or more copies of the second on its regions.
+        """
+        trunk, last = self._modules_by_half()
+        return self._without(last), self._without(trunk)
+
+    def _modules_by_half(self) -> tuple[list[str], list[str]]:
+        """Return the paths of the modules that only the trunk needs, and of those that only the last stage needs."""
+        trunk = [path for name, paths in self.segments.items() if name != "c5" for path in paths]
+        return trunk, list(self.segments["c5"])
+
+    def _without(self, paths: list[str]) -> Self:
+        """Copy everything but some modules, in whose places something empty stands."""
+        return copy.deepcopy(self, {id(self.get_submodule(path)): nn.Identity() for path in paths})
+
+    def freeze(self, up_to: str | None = None, *, batch_norm: bool = False, statistics_move: bool = False) -> Self:
         """Stop learning in the first segments, in batch norm, or both; undo it with `freeze()`.
 
         Frozen modules stay in eval mode whatever `train()` says, so that their statistics do not move either.
@@ -122,6 +142,8 @@ class Backbone(nn.Module):
         Args:
             up_to: Freeze every segment up to and with this one: "stem", "c2", ... `None` freezes no segment.
             batch_norm: Freeze all batch norms: statistics, scale and shift.
+            statistics_move: Leave frozen modules in training mode: what is learned stays, batch norm goes on measuring (as in
+                the stem of NAE and SeqNet).
 
         Raises:
             ArgumentError: there is no segment of that name.
@@ -130,7 +152,7 @@ class Backbone(nn.Module):
             raise ArgumentError(f"{self.arch} has no segment {up_to!r} to freeze. It has: {', '.join(self.segments)}.")
         for module in self._frozen_modules():
             module.requires_grad_(True)
-        self._frozen_up_to, self._frozen_batch_norm = up_to, batch_norm
+        self._frozen_up_to, self._frozen_batch_norm, self._statistics_move = up_to, batch_norm, statistics_move
         for module in self._frozen_modules():
             module.requires_grad_(False)
         return self.train(self.training)
@@ -138,8 +160,9 @@ class Backbone(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Set training mode, except in frozen parts."""
         super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
+        if not self._statistics_move:
+            for module in self._frozen_modules():
+                module.eval()
         return self
 
     def enable_gradient_checkpointing(self, enabled: bool = True) -> Self:

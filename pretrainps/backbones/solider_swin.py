@@ -94,6 +94,15 @@ class SoliderSwin(Backbone):
         """Run patch merging, modulation and the last stage on a normalised stride-16 map or regions of one."""
         return self._normalised("c5", self._run("c5", c4.permute(0, 2, 3, 1)))
 
+    def _modules_by_half(self) -> tuple[list[str], list[str]]:
+        """Give each stage's modulation to the half that the stage is in; the fourth modulates nothing."""
+        trunk, last = super()._modules_by_half()
+        both = ("semantic_embed_w", "semantic_embed_b")
+        return [*trunk, *(f"{name}.{i}" for name in both for i in (0, 1))], [
+            *last,
+            *(f"{name}.{i}" for name in both for i in (2, 3)),
+        ]
+
     def _maps(self, images: Tensor, names: tuple[str, ...]) -> OrderedDict[str, Tensor]:
         x = self._run("stem", images)
         maps: OrderedDict[str, Tensor] = OrderedDict()

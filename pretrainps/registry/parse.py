@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pretrainps.errors import RegistryError
 from pretrainps.registry.specs import (
     BundledSource,
+    DetectorSpec,
     DriveSource,
     FileFormat,
     HeadSpec,
@@ -41,6 +42,7 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "licence": Licence,
     "provenance": Provenance,
     "head": HeadSpec,
+    "detector": DetectorSpec,
     "file": FileFormat,
 }
 
@@ -80,10 +82,10 @@ def parse_spec(name: str, entry: object, where: str) -> ModelSpec:
     values: dict[str, Any] = dict(entry)
     for section, cls in _SECTIONS.items():
         if values.get(section) is not None:
-            values[section] = _build(cls, values[section], f"{label}.{section}")
+            values[section] = build_record(cls, values[section], f"{label}.{section}")
     values["sources"] = tuple(_parse_source(s, f"{label}.sources") for s in _tables(values, "sources", label))
-    values["results"] = tuple(_build(Result, r, f"{label}.results") for r in _tables(values, "results", label))
-    return _build(ModelSpec, {**values, "name": name}, label)
+    values["results"] = tuple(build_record(Result, r, f"{label}.results") for r in _tables(values, "results", label))
+    return build_record(ModelSpec, {**values, "name": name}, label)
 
 
 def spec_to_mapping(spec: ModelSpec) -> dict[str, Any]:
@@ -117,10 +119,10 @@ def _parse_source(table: object, label: str) -> Source:
     cls = SOURCE_KINDS.get(str(table["kind"]))
     if cls is None:
         raise RegistryError(f"{label}: unknown kind {table['kind']!r}; use one of {', '.join(SOURCE_KINDS)}.")
-    return _build(cls, {key: value for key, value in table.items() if key != "kind"}, label)
+    return build_record(cls, {key: value for key, value in table.items() if key != "kind"}, label)
 
 
-def _build(cls: type[T], table: object, label: str) -> T:
+def build_record(cls: type[T], table: object, label: str) -> T:
     """Make a dataclass from a mapping, checking names and types first."""
     if isinstance(table, cls):
         return table

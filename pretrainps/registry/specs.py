@@ -68,19 +68,24 @@ class HubSource(_InFolder):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HttpSource:
-    """A file behind a plain URL."""
+    """A file behind a plain URL, or one member of a tar archive behind it."""
 
     url: str
+    member: str | None = None
+    """Path of the wanted file inside the archive. It is the file, in every other respect: sized, hashed, pinned, cached."""
 
     def __str__(self) -> str:
         """Return the URL without a name and password, for it ends up in records and messages."""
         scheme, _, rest = self.url.partition("://")
         host, slash, path = rest.partition("/")
-        return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+        address = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+        return address if self.member is None else f"{self.member} out of the archive {address}"
 
     @property
     def filename(self) -> str:
         """The name the file has in the cache."""
+        if self.member is not None:
+            return PurePosixPath(self.member).name
         return PurePosixPath(self.url.split("?")[0].split("#")[0]).name or "weights"
 
 
@@ -161,6 +166,16 @@ class InputConvention:
             raise RegistryError(f"input.size must be at least one pixel a side, not {self.size}.")
 
 
+ASSUMED_INPUT = InputConvention(
+    colour="rgb",
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    status="assumed",
+    evidence="nothing says; `pretrainps check-input` can tell from batch-norm statistics",
+)
+"""RGB with ImageNet's statistics: for weights of which nothing is known."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Licence:
     """Under what terms the weights may be used, and who says so."""
@@ -218,6 +233,16 @@ class HeadSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DetectorSpec:
+    """The person-search detector that the weights are of."""
+
+    kind: str
+    """A key of `pretrainps.detectors.DETECTORS`."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Fields of that detector's config that are not at their defaults; checked when it is built."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FileFormat:
     """How the model's tensors lie in the file. Everything the loader may do to a key is declared here."""
 
@@ -268,6 +293,7 @@ class ModelSpec:
     task: Task = "backbone"
     arch_options: dict[str, Any] = field(default_factory=dict)
     head: HeadSpec | None = None
+    detector: DetectorSpec | None = None
     file: FileFormat = FileFormat()
     parameters: int | None = None
     """Learned parameters of the model, batch-norm statistics not counted."""
@@ -282,6 +308,8 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.task not in ("backbone", "detector"):
             raise RegistryError(f"{self.name}: task must be 'backbone' or 'detector', not {self.task!r}.")
+        if (self.task == "detector") != (self.detector is not None) or (self.head and self.detector):
+            raise RegistryError(f"{self.name}: a detector has task = 'detector', a [detector] table, and no head.")
         if not self.sources:
             raise RegistryError(f"{self.name}: no source. Give at least one [[sources]] entry.")
         if self.sha256 is not None and not _SHA256.fullmatch(self.sha256):
@@ -295,6 +323,8 @@ def _check_sources(name: str, sources: tuple[Source, ...]) -> None:
     for source in sources:
         if isinstance(source, HubSource | DriveSource | BundledSource):
             safe_file_name(source.file, name)
+        if isinstance(source, HttpSource) and source.member is not None:
+            safe_file_name(source.member, name)
         if not isinstance(source, LocalSource):
             safe_file_name(source.filename, name)
         if isinstance(source, HttpSource) and not source.url.startswith(("https://", "http://")):

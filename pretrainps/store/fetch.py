@@ -17,6 +17,7 @@ from pathlib import Path
 from pretrainps.errors import ArgumentError, CacheError, IntegrityError
 from pretrainps.registry.packages import package_file
 from pretrainps.registry.specs import BundledSource, DriveSource, HttpSource, HubSource, LocalSource, Source
+from pretrainps.store.archive import extract_member
 from pretrainps.store.cache import HINT, Cache, Record
 from pretrainps.store.files import disk_errors, place, sha256_of
 from pretrainps.store.source import SourceError, is_offline
@@ -170,7 +171,9 @@ def _body(
     # imported here, because a cached model needs none of the network libraries behind them
     from pretrainps.store import drive, http, hub
 
-    part = incoming / f"{source.filename}.part"
+    # an archive's own name, so that no source with the same file name goes on where it stopped
+    archived = isinstance(source, HttpSource) and source.member is not None
+    part = incoming / f"{source.filename}{'.archive' if archived else ''}.part"
     workspace = incoming / f"hub-{os.getpid()}"
     try:
         if offline:
@@ -183,7 +186,11 @@ def _body(
             yield hub.download(source, workspace, progress=progress, label=wanted.name)
         elif isinstance(source, HttpSource):
             http.download(source.url, part, progress=progress, label=wanted.name)
-            yield part, None
+            if source.member is None:
+                yield part, None
+            else:
+                workspace.mkdir(parents=True, exist_ok=True)
+                yield _unpacked(part, source.member, workspace / source.filename), None
         elif isinstance(source, DriveSource):
             drive.download(source.id, part, progress=progress, label=wanted.name)
             yield part, None
@@ -193,6 +200,15 @@ def _body(
         raise
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _unpacked(archive: Path, member: str, target: Path) -> Path:
+    """Take the member out of a complete archive, and throw that away whatever comes of it: there is nothing to resume."""
+    try:
+        extract_member(archive, member, target)
+    finally:
+        archive.unlink(missing_ok=True)
+    return target
 
 
 def _pin(wanted: Wanted, cache: Cache, record: Record) -> None:

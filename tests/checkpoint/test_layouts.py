@@ -15,7 +15,7 @@ from tests.support.weights import random_values
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 ARCH = {"resnet": "resnet50", "shufflenet_v1": "shufflenetv1", "solider_swin": "solider_swin_tiny", "timm": "timm:regnety_002"}
-PAIRS = [(family, layout) for family, layouts in FAMILIES.items() for layout in layouts]
+PAIRS = [(family, layout) for family in ARCH for layout in FAMILIES[family]]
 
 
 def native_tensors(arch: str) -> dict[str, torch.Tensor]:

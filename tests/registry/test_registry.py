@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
+import math
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -29,6 +31,9 @@ MINIMAL = {
     "sources": [{"kind": "hub", "repo": "o/r", "file": "f.pth"}],
 }
 SPECS = list(registry().values())
+BACKBONES = [spec for spec in SPECS if spec.task == "backbone"]
+DETECTORS = [spec for spec in SPECS if spec.task == "detector"]
+GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 def test_no_two_entries_share_a_source_or_a_hash() -> None:
@@ -47,8 +52,8 @@ def test_every_entry_states_licence_provenance_and_input(spec: pretrainps.ModelS
         assert not isinstance(source, HttpSource) or source.url.startswith("https://")
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
-def test_every_entry_can_be_built_and_its_layout_is_known(spec: pretrainps.ModelSpec) -> None:
+@pytest.mark.parametrize("spec", BACKBONES, ids=lambda spec: spec.name)
+def test_every_backbone_can_be_built_and_its_layout_is_known(spec: pretrainps.ModelSpec) -> None:
     assert spec.arch in ARCHITECTURES
     backbone = build_backbone(spec.arch, spec.arch_options, empty=True)
     assert backbone.family == ARCHITECTURES[spec.arch].family
@@ -57,6 +62,23 @@ def test_every_entry_can_be_built_and_its_layout_is_known(spec: pretrainps.Model
         assert sum(p.numel() for p in backbone.parameters()) == spec.parameters
     if spec.file.tensors is not None:
         assert len(backbone.state_dict()) == spec.file.tensors
+
+
+@pytest.mark.parametrize("spec", DETECTORS, ids=lambda spec: spec.name)
+def test_detectors_count_what_their_authors_models_hold(spec: pretrainps.ModelSpec) -> None:
+    assert spec.detector is not None and spec.arch in ARCHITECTURES and spec.head is None
+    shapes = json.loads((GOLDEN / f"{spec.detector.kind}_keys.json").read_text())  # of the authors' CUHK-SYSU models
+    unwanted = {key for pattern in spec.file.ignored for key in fnmatch.filter(shapes, pattern)}
+    taken = {key: shape for key, shape in shapes.items() if key not in unwanted}
+    assert bool(unwanted) == bool(spec.file.ignored) and len(taken) == spec.file.tensors
+    buffers = ("running_mean", "running_var", "num_batches_tracked", ".lut", ".cq")
+    assert sum(math.prod(shape) for key, shape in taken.items() if not key.endswith(buffers)) == spec.parameters
+    rows = {"cuhk": (5532, 5000), "prw": (482, 500)}[spec.name.rpartition("-")[2]]
+    assert (spec.detector.config["num_identities"], spec.detector.config["queue_size"]) == rows
+    if spec.name.endswith("cuhk"):
+        assert rows == (shapes["roi_heads.reid_loss.lut"][0], shapes["roi_heads.reid_loss.cq"][0])
+    else:
+        assert spec.detector.config["identity_numbering"] == "original"
 
 
 def test_the_three_hybrid_backbones_are_the_authors_files() -> None:
@@ -76,12 +98,18 @@ def test_the_three_hybrid_backbones_are_the_authors_files() -> None:
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def test_what_a_file_may_lack_is_never_a_weight(spec: pretrainps.ModelSpec) -> None:
-    assert all(pattern.endswith("num_batches_tracked") for pattern in spec.file.expected_missing)
+    counters = ("num_batches_tracked", "oim_loss.cursor")
+    assert all(pattern.endswith(counters) for pattern in spec.file.expected_missing)
 
 
 def test_listing_is_natural_and_filtered() -> None:
     assert list_models("resnet*hybrid") == ["resnet18-hybrid", "resnet50-hybrid"]
-    assert list_models(task="detector") == []
+    assert list_models(task="detector") == [
+        "nae-resnet50-cuhk",
+        "nae-resnet50-prw",
+        "seqnet-resnet50-cuhk",
+        "seqnet-resnet50-prw",
+    ]
     assert list_models("nothing*") == []
     with pytest.raises(errors.ArgumentError):
         list_models(task="detectors")  # type: ignore[arg-type]
@@ -90,6 +118,15 @@ def test_listing_is_natural_and_filtered() -> None:
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def test_mapping_round_trip(spec: pretrainps.ModelSpec) -> None:
     assert parse_spec(spec.name, json.loads(json.dumps(spec_to_mapping(spec))), "test") == spec
+
+
+def test_mapping_of_an_archives_member() -> None:
+    source = {"kind": "https", "url": "https://example.org/a.tar.gz", "member": "folder/w.pth"}
+    spec = parse_spec("m", changed("sources", [source]), "test")
+    assert spec.sources == (HttpSource(url="https://example.org/a.tar.gz", member="folder/w.pth"),)
+    assert spec_to_mapping(spec)["sources"] == [source]
+    plain = parse_spec("m", changed("sources", [{"kind": "https", "url": "https://example.org/w.pth"}]), "test")
+    assert "member" not in spec_to_mapping(plain)["sources"][0], "other files read as before"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +186,12 @@ def changed(path: str, value: object) -> dict[str, object]:
         ("sources.0.kind", "ftp", "unknown kind 'ftp'"),
         ("sources.0.file", "../x.pth", "leaves its folder"),
         ("head", {"kind": "classifier"}, "num_classes"),
+        ("sources", [{"kind": "https", "url": "https://e.org/a.tar", "member": "../x.pth"}], "leaves its folder"),
+        ("sources", [{"kind": "https", "url": "https://e.org/a.tar", "member": 3}], "expected str"),
         ("task", "sorting", "task must be"),
+        ("task", "detector", "a detector has"),
+        ("detector", {"kind": "nae"}, "a detector has"),
+        ("detector", {"config": {}}, "kind missing"),
     ],
 )
 def test_schema_errors_name_entry_and_field(path: str, value: object, words: str) -> None:

@@ -1,0 +1,132 @@
+"""Are these images, boxes and targets what a detector can work with? If not, say which image and which field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pretrainps.errors import ArgumentError
+
+PERSON = 1
+"""The only label there is; 0 would be background, as in torchvision."""
+
+
+def check_images(images: Sequence[Tensor]) -> None:
+    """Check images by type, shape and kind of number.
+
+    Raises:
+        ArgumentError: not a list of (3, H, W) float tensors.
+    """
+    if isinstance(images, Tensor) and images.ndim != 4:
+        raise ArgumentError(f"images: expected a list of (3, H, W) tensors, not one tensor {tuple(images.shape)}.")
+    for index, image in enumerate(images):
+        if not isinstance(image, Tensor):
+            raise ArgumentError(
+                f"image {index}: expected a (3, H, W) float tensor, not {type(image).__name__}. "
+                "`pretrainps.preprocessing.to_tensor` makes one of a path, PIL image or array."
+            )
+        if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
+            raise ArgumentError(f"image {index}: expected (3, height, width), not {tuple(image.shape)}.")
+        if not image.is_floating_point():
+            raise ArgumentError(f"image {index}: expected float pixels in 0..1, not {image.dtype}; divide by 255.")
+
+
+def check_boxes(boxes: object, where: str) -> Tensor:
+    """Return boxes as float32.
+
+    Args:
+        boxes: (N, 4) x1, y1, x2, y2 in pixels, of any kind of number. They may leave the image.
+        where: Which boxes, for the message.
+
+    Raises:
+        ArgumentError: another shape, NaN or infinity, or a box without width or height.
+    """
+    if not isinstance(boxes, Tensor) or boxes.ndim != 2 or boxes.shape[1] != 4:
+        found = tuple(boxes.shape) if isinstance(boxes, Tensor) else type(boxes).__name__
+        raise ArgumentError(f"{where}: expected (N, 4) x1, y1, x2, y2, not {found}.")
+    boxes = boxes.to(torch.float32)
+    if not bool(boxes.isfinite().all()):
+        row = int((~boxes.isfinite()).any(dim=1).nonzero()[0])
+        raise ArgumentError(f"{where}: row {row} is not finite: {boxes[row].tolist()}.")
+    flat = (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)
+    if bool(flat.any()):
+        row = int(flat.nonzero()[0])
+        raise ArgumentError(
+            f"{where}: row {row} has no positive width and height: {boxes[row].tolist()}. Boxes are x1, y1, x2, y2 "
+            "(a box given as x, y, width, height looks like this too)."
+        )
+    return boxes
+
+
+def check_query_boxes(boxes: Sequence[Tensor], images: Sequence[Tensor]) -> list[Tensor]:
+    """Return one float32 box tensor an image, on the image's device.
+
+    Raises:
+        ArgumentError: not one an image, or boxes that cannot be.
+    """
+    if len(boxes) != len(images):
+        raise ArgumentError(f"boxes: expected one tensor for each of the {len(images)} images, not {len(boxes)}.")
+    return [
+        check_boxes(b, f"image {index}: boxes").to(i.device) for index, (b, i) in enumerate(zip(boxes, images, strict=True))
+    ]
+
+
+def check_targets(
+    targets: Sequence[Mapping[str, Any]] | None, images: Sequence[Tensor], ids_end: int
+) -> list[dict[str, Tensor]]:
+    """Return targets as tensors of the right kinds, on their images' devices.
+
+    Args:
+        targets: One mapping an image: `boxes` (P, 4); `ids` (P,) in -1 .. ids_end - 1, -1 for a person without a label;
+            and perhaps `labels` (P,), all 1.
+        images: The images.
+        ids_end: The first identity that cannot be.
+
+    Raises:
+        ArgumentError: naming the image and the field.
+    """
+    if targets is None:
+        raise ArgumentError("targets are missing: training needs one mapping with boxes and ids an image.")
+    if len(targets) != len(images):
+        raise ArgumentError(f"targets: expected one for each of the {len(images)} images, not {len(targets)}.")
+    if not len(images):
+        raise ArgumentError("images: training needs at least one.")
+    checked = []
+    for index, (target, image) in enumerate(zip(targets, images, strict=True)):
+        where = f"image {index}"
+        if not isinstance(target, Mapping):
+            raise ArgumentError(f"{where}: its target must be a mapping, not {type(target).__name__}.")
+        for field in ("boxes", "ids"):
+            if field not in target:
+                raise ArgumentError(
+                    f"{where}: its target has no {field!r}; it has {', '.join(map(repr, target)) or 'nothing'}."
+                )
+        boxes = check_boxes(target["boxes"], f"{where}: boxes")
+        ids = _check_ids(target["ids"], len(boxes), ids_end, f"{where}: ids")
+        labels = target.get("labels")
+        if labels is not None and not (
+            isinstance(labels, Tensor) and labels.shape == ids.shape and bool((labels == PERSON).all())
+        ):
+            raise ArgumentError(
+                f"{where}: labels: expected {len(boxes)} times {PERSON} (a person), for there is no other class."
+            )
+        checked.append({"boxes": boxes.to(image.device), "ids": ids.to(image.device)})
+    return checked
+
+
+def _check_ids(ids: object, people: int, end: int, where: str) -> Tensor:
+    if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dtype == torch.bool or tuple(ids.shape) != (people,):
+        found = f"{tuple(ids.shape)} {ids.dtype}" if isinstance(ids, Tensor) else type(ids).__name__
+        raise ArgumentError(f"{where}: expected ({people},) whole numbers, one a box, not {found}.")
+    ids = ids.to(torch.int64)
+    wrong = (ids < -1) | (ids >= end)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise ArgumentError(
+            f"{where}: row {row} is {int(ids[row])}; expected 0 .. {end - 1}, or -1 for a person without a label. "
+            "Number the identities of the training set from 0, or build the detector with more."
+        )
+    return ids

@@ -1,0 +1,11 @@
+"""Where numbers must not be rounded to half precision."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def widened(x: Tensor) -> Tensor:
+    """Return float16 and bfloat16 as float32, anything wider as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,75 @@
+"""Small detectors and scenes, and the originals' key lists."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pretrainps.backbones import build_backbone
+from pretrainps.detectors import PersonSearchDetector, assemble
+from pretrainps.registry.specs import ASSUMED_INPUT
+from tests.support.weights import random_values
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+KINDS = ("oim", "nae", "nae+", "seqnet")
+SMALL: dict[str, Any] = {
+    "num_identities": 10,
+    "queue_size": 20,
+    "min_size": 96,
+    "max_size": 160,
+    "rpn_candidates": 200,
+    "rpn_proposals": 20,
+    "rpn_candidates_train": 400,
+    "rpn_proposals_train": 60,
+    "region_samples": 16,
+}
+"""Settings under which a training step takes a fraction of a second."""
+
+
+def small_detector(kind: str, arch: str = "resnet18", seed: int = 0, **changes: Any) -> PersonSearchDetector[Any]:
+    torch.manual_seed(seed)
+    return assemble(kind, build_backbone(arch), {**SMALL, **changes}, ASSUMED_INPUT)
+
+
+def lively_detector(kind: str, arch: str = "resnet18", **changes: Any) -> PersonSearchDetector[Any]:
+    """A detector in eval mode whose random heads find people, so that there is something to compare.
+
+    Its backbone's batch norms are given the statistics of noise first; its classifiers are pushed towards people.
+    """
+    model = small_detector(kind, arch, **{"score_threshold": 0.1, **changes})
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            module.reset_parameters()  # the heads' own start makes everything nearly zero
+    model.train()
+    generator = torch.Generator().manual_seed(1)
+    images = [torch.rand(3, 96, 128, generator=generator) for _ in range(2)]
+    targets = [{"boxes": torch.tensor([[8.0, 8, 40, 88]]), "ids": torch.tensor([0])} for _ in images]
+    with torch.no_grad():
+        for _ in range(30):
+            model(images, targets)
+    return model.eval()
+
+
+def scenes() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Two images of different sizes; a person without a label among the first's, nobody in the second."""
+    generator = torch.Generator().manual_seed(7)
+    images = [torch.rand(3, 100, 140, generator=generator), torch.rand(3, 120, 90, generator=generator)]
+    targets = [
+        {"boxes": torch.tensor([[10.0, 10, 40, 90], [60, 20, 90, 95]]), "ids": torch.tensor([1, -1])},
+        {"boxes": torch.zeros(0, 4), "ids": torch.zeros(0, dtype=torch.int64)},
+    ]
+    return images, targets
+
+
+def original_tensors(name: str, seed: int = 0) -> dict[str, Tensor]:
+    """Random values under the keys of an original's model (`nae`, `seqnet`, `naeplus_fuse`, `naeplus_res5only`).
+
+    The lists were taken under a later torchvision; the files' own name of the RPN's convolution is put back.
+    """
+    shapes = {key: tuple(shape) for key, shape in json.loads((GOLDEN / f"{name}_keys.json").read_text()).items()}
+    values = random_values(shapes, seed)
+    return {key.replace("rpn.head.conv.0.0.", "rpn.head.conv."): value for key, value in values.items()}
