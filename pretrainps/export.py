@@ -72,6 +72,8 @@ def export_weights(model: Model, layout: str, path: Path | str) -> str:
 def _tensors(model: Model, layout: str) -> tuple[str, Mapping[str, Tensor]]:
     """Return what is to be written under our own names, and the family that knows the layout."""
     if isinstance(model, PersonSearchDetector):
+        if model.optimized:
+            raise ArgumentError("this copy was optimised for inference and is no longer what was trained; export the original.")
         if layout == "native" or layout in FAMILIES.get(model.family, {}):
             return model.family, model.state_dict()
         return model.backbone.family, model.backbone_state()

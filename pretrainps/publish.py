@@ -113,6 +113,8 @@ def _description(model: Model, spec: ModelSpec | None) -> ModelSpec:
     spec = spec or getattr(model, "spec", None)
     if spec is None:
         raise ArgumentError("this model was not loaded by pretrainps, so nothing is known of it: give spec=.")
+    if isinstance(model, PersonSearchDetector) and model.optimized:
+        raise ArgumentError("this copy was optimised for inference and is no longer what was trained; save the original.")
     detector = model.detector_spec() if isinstance(model, PersonSearchDetector) else None
     backbone = model.backbone if isinstance(model, CropModel | PersonSearchDetector) else model
     # where a file lay on this machine is nobody else's business

@@ -16,6 +16,7 @@ from pretrainps.backbones import Backbone
 from pretrainps.checkpoint import LoadReport
 from pretrainps.detectors.checks import PERSON, check_images, check_query_boxes, check_targets
 from pretrainps.detectors.config import DetectorConfig
+from pretrainps.detectors.inference import optimized
 from pretrainps.detectors.proposals import ProposalNetwork
 from pretrainps.detectors.regions import Detections, RegionSampler, RegionStage
 from pretrainps.detectors.scene import Group, SceneTransform, Size
@@ -38,6 +39,7 @@ class PersonSearchDetector(nn.Module, ABC, Generic[Config]):
         rpn: Proposals.
         box_stage: The last stage, on proposals.
         oim_loss: The identity loss with its tables.
+        optimized: Whether this is a copy that `optimize_for_inference` made.
         spec: What was loaded; set by `pretrainps.load` and `pretrainps.build_detector`.
         load_report: How the file fitted; set by `pretrainps.load`.
 
@@ -48,6 +50,7 @@ class PersonSearchDetector(nn.Module, ABC, Generic[Config]):
     """
 
     kind: str
+    optimized = False
     spec: ModelSpec
     load_report: LoadReport
 
@@ -58,7 +61,7 @@ class PersonSearchDetector(nn.Module, ABC, Generic[Config]):
         self.transform = SceneTransform(convention, config.min_size, config.max_size)
         self.backbone, last = backbone.halves()
         self.rpn = ProposalNetwork(backbone.channels["c4"], config)
-        self.box_stage = RegionStage(last, config)
+        self.box_stage = RegionStage(last, size=config.region_size, sampling=config.region_sampling)
         self.sampler = RegionSampler(config)
         self.oim_loss = OIMLoss(
             config.embedding_dim,
@@ -88,14 +91,7 @@ class PersonSearchDetector(nn.Module, ABC, Generic[Config]):
             ArgumentError: images or targets that cannot be; names the image and the field.
         """
         check_images(images)
-        if self.training:
-            return self._losses(images, targets)
-        results: list[Result] = [{}] * len(images)
-        for group in self.transform.groups(images):
-            found = self._detect(*self._propose(group), group.batch.image_sizes, None)
-            for member, detections in enumerate(found):
-                results[group.members[member]] = _result(group, member, detections)
-        return results
+        return self._losses(images, targets) if self.training else self._detect_all(images, None)
 
     @torch.no_grad()
     def embed(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
@@ -145,17 +141,35 @@ class PersonSearchDetector(nn.Module, ABC, Generic[Config]):
         for index, box in enumerate(people):
             if len(box) != 1:
                 raise ArgumentError(f"image {index}: boxes: expected the one person searched for, not {len(box)}.")
-        results: list[Result] = [{}] * len(images)
-        for group in self.transform.groups(images):
-            scaled = [group.to_network(member, people[index]) for member, index in enumerate(group.members)]
-            found = self._detect(*self._propose(group), group.batch.image_sizes, scaled)
-            for member, detections in enumerate(found):
-                results[group.members[member]] = _result(group, member, detections)
-        return results
+        return self._detect_all(images, people)
+
+    def optimize_for_inference(self, *, dtype: torch.dtype = torch.float32, compiled: bool = False) -> Self:
+        """Return a copy that answers faster; it can no longer be trained or saved.
+
+        In float32 its answers are the same but for rounding. Heads, boxes and scores are computed in float32 in any case.
+
+        Args:
+            dtype: Precision of trunk, proposals and last stages: float32, or bfloat16 or float16 where the device is fast
+                at it.
+            compiled: Compile them with `torch.compile` too; the first images then take minutes.
+        """
+        fast = optimized(self, dtype, compiled=compiled)
+        fast.optimized = True
+        return fast
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode.
+
+        Raises:
+            ArgumentError: the model was optimised for inference.
+        """
+        if mode and self.optimized:
+            raise ArgumentError("this copy was optimised for inference and cannot be trained; train the original.")
+        return super().train(mode)
 
     def features(self, pixels: Tensor) -> Tensor:
         """Return the stride-16 map. (N, 3, H, W), normalised -> (N, C, H / 16, W / 16)."""
-        return self.backbone.trunk(pixels)
+        return self.backbone.trunk(pixels.to(next(self.backbone.parameters()).dtype))
 
     @property
     def family(self) -> str:
@@ -199,6 +213,17 @@ class PersonSearchDetector(nn.Module, ABC, Generic[Config]):
     @abstractmethod
     def _embed(self, features: Tensor, boxes: list[Tensor]) -> Tensor:
         """Return query embeddings of all images' boxes. (N, C, H, W), N x (R_i, 4) -> (R, dim)."""
+
+    @torch.no_grad()
+    def _detect_all(self, images: Sequence[Tensor], people: list[Tensor] | None) -> list[Result]:
+        """Detect in groups of equally large images, with the box of someone known to be there in each, or none."""
+        results: list[Result] = [{}] * len(images)
+        for group in self.transform.groups(images):
+            known = people and [group.to_network(member, people[index]) for member, index in enumerate(group.members)]
+            found = self._detect(*self._propose(group), group.batch.image_sizes, known)
+            for member, detections in enumerate(found):
+                results[group.members[member]] = _result(group, member, detections)
+        return results
 
     def _propose(self, group: Group) -> tuple[Tensor, list[Tensor]]:
         features = self.features(group.batch.tensors)

@@ -44,14 +44,15 @@ class RegionStage(nn.Module):
 
     Args:
         stage: The half of a backbone that can `last_stage`.
-        config: The detector's.
+        size: Height and width of a region.
+        sampling: RoIAlign's samples along each side of a bin.
     """
 
-    def __init__(self, stage: Backbone, config: DetectorConfig) -> None:
+    def __init__(self, stage: Backbone, *, size: int, sampling: int) -> None:
         super().__init__()
         self.stage = stage
-        self.size = config.region_size
-        self.sampling = config.region_sampling
+        self.size = size
+        self.sampling = sampling
         self.scale = 1.0 / stage.strides["c4"]
 
     def forward(self, features: Tensor, boxes: Sequence[Tensor], *, with_c4: bool) -> RegionMaps:
@@ -65,10 +66,12 @@ class RegionStage(nn.Module):
         wide = widened(features)
         regions = roi_align(wide, [each.to(wide.dtype) for each in boxes], self.size, self.scale, self.sampling)
         regions = regions.to(features.dtype)
-        c5 = self.stage.last_stage(regions) if len(regions) else self._nothing(regions)
-        return RegionMaps(regions if with_c4 else None, c5)
+        return RegionMaps(regions if with_c4 else None, self._last_stage(regions))
 
-    def _nothing(self, regions: Tensor) -> Tensor:
+    def _last_stage(self, regions: Tensor) -> Tensor:
+        """Run the last stage, which not every backbone can on no region at all."""
+        if len(regions):
+            return self.stage.last_stage(regions)
         half = math.ceil(self.size / 2)
         return regions.new_zeros(0, self.stage.channels["c5"], half, half)
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from pretrainps.backbones import Backbone
 from pretrainps.detectors.base import PersonSearchDetector
 from pretrainps.detectors.config import DetectorConfig
-from pretrainps.detectors.regions import Detections, RegionStage, box_loss, move_boxes, sift
+from pretrainps.detectors.regions import Detections, box_loss, move_boxes, sift
 from pretrainps.detectors.scene import Size
 from pretrainps.heads.boxes import NormalisedBoxHead, SoftmaxBoxHead
 from pretrainps.heads.norm_aware import NormAwareEmbedding
@@ -62,7 +62,7 @@ class SeqNet(PersonSearchDetector[SeqNetConfig]):
     def __init__(self, backbone: Backbone, config: SeqNetConfig, convention: InputConvention) -> None:
         super().__init__(backbone, config, convention)
         channels = backbone.channels
-        self.reid_stage = RegionStage(copy.deepcopy(self.box_stage.stage), config)
+        self.reid_stage = copy.deepcopy(self.box_stage)
         self.proposal_head = SoftmaxBoxHead(channels["c5"])
         self.box_head = NormalisedBoxHead(channels["c5"])
         self.embedding_head = NormAwareEmbedding({"c4": channels["c4"], "c5": channels["c5"]}, config.embedding_dim)

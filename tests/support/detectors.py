@@ -38,19 +38,28 @@ def small_detector(kind: str, arch: str = "resnet18", seed: int = 0, **changes: 
 def lively_detector(kind: str, arch: str = "resnet18", **changes: Any) -> PersonSearchDetector[Any]:
     """A detector in eval mode whose random heads find people, so that there is something to compare.
 
-    Its backbone's batch norms are given the statistics of noise first; its classifiers are pushed towards people.
+    Its batch norms start plainly, the heads' too, and measure some noise first; a softmax is pushed towards people, and a
+    norm away from certainty, so that scores differ.
     """
     model = small_detector(kind, arch, **{"score_threshold": 0.1, **changes})
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
-            module.reset_parameters()  # the heads' own start makes everything nearly zero
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_parameters()  # the heads' own start makes everything nearly zero
+        norm.momentum = None  # the mean of what is seen
     model.train()
     generator = torch.Generator().manual_seed(1)
     images = [torch.rand(3, 96, 128, generator=generator) for _ in range(2)]
     targets = [{"boxes": torch.tensor([[8.0, 8, 40, 88]]), "ids": torch.tensor([0])} for _ in images]
     with torch.no_grad():
-        for _ in range(30):
+        for _ in range(2):
             model(images, targets)
+        for name, parameter in model.named_parameters():
+            if name.endswith("cls_score.bias"):
+                parameter[1] += 1.0
+            elif name.endswith("rescaler.bias"):
+                parameter -= 4.0
+    for norm in norms:
+        norm.momentum = 0.1
     return model.eval()
 
 
