@@ -18,8 +18,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def models_table() -> str:
@@ -48,11 +48,20 @@ def published(hub: FakeHub) -> FakeHub:
 
 def test_python_blocks_run(published: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (code,) = blocks("python")
+    (code,) = blocks(README, "python")
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)
     assert names["vectors"].shape == (2, 2048)  # type: ignore[attr-defined]
     assert set(names["maps"]) == {"c2", "c3", "c4", "c5"}  # type: ignore[call-overload]
+    assert names["similarity"].shape == (len(names["people"]["boxes"]), 1)  # type: ignore[attr-defined, index]
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+def test_python_blocks_of_the_docs_run(page: Path, published: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for code in blocks(page.read_text(), "python"):
+        exec(compile(code, page.name, "exec"), names)
 
 
 def test_shell_commands_run(
@@ -60,7 +69,7 @@ def test_shell_commands_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     draw_people(tmp_path / "photos")
-    commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("pretrainps ")]
+    commands = [line for block in blocks(README, "bash") for line in block.splitlines() if line.startswith("pretrainps ")]
     assert len(commands) >= 8
     for command in commands:
         assert main(shlex.split(command)[1:]) == 0, f"{command}\n{capsys.readouterr()}"

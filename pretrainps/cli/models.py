@@ -95,11 +95,12 @@ def _info(args: argparse.Namespace) -> int:
         ("what", spec.title),
         ("", spec.summary),
         ("architecture", spec.arch + (f" {spec.arch_options}" if spec.arch_options else "")),
+        ("detector", _detector_line(spec)),
         ("parameters", f"{spec.parameters:,}" if spec.parameters else "not stated"),
         *(("source" if index == 0 else "", str(source)) for index, source in enumerate(spec.sources)),
         ("sha256", _hash_line(spec, cache.pin(spec.name))),
         ("in the cache", str(cache.original(spec.name) / record.file) if record else "no"),
-        ("input", f"{c.colour.upper()} in 0..{c.scale:g}, mean {c.mean}, std {c.std}, crops {c.size[0]}x{c.size[1]}"),
+        ("input", f"{c.colour.upper()} in 0..{c.scale:g}, mean {c.mean}, std {c.std}{_size_note(spec)}"),
         ("", f"{c.status}: {c.evidence}"),
         ("licence", f"{spec.licence.id}, stated in {spec.licence.stated_in}"),
         ("", spec.licence.note),
@@ -118,6 +119,19 @@ def _info(args: argparse.Namespace) -> int:
         if text:
             say(textwrap.fill(text, width, initial_indent=f"{label:13} ", subsequent_indent=indent, break_on_hyphens=False))
     return 0
+
+
+def _detector_line(spec: ModelSpec) -> str:
+    if spec.detector is None:
+        return ""
+    settings = ", ".join(f"{name} {value}" for name, value in spec.detector.config.items())
+    return f"{spec.detector.kind} ({settings})"
+
+
+def _size_note(spec: ModelSpec) -> str:
+    """Say what size pictures are brought to, and by whom."""
+    height, width = spec.input.size
+    return ": done inside, whole scenes go in" if spec.detector else f", crops {height}x{width}"
 
 
 def _hash_line(spec: ModelSpec, pin: Record | None) -> str:

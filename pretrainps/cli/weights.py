@@ -23,8 +23,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     parser = commands.add_parser(
         "export-weights",
-        help="write a backbone under another code base's names",
-        description="Write a model's backbone so that another code base loads it with no backbone key missing or left over.",
+        help="write weights under another code base's names",
+        description="Write a model so that another code base loads it with no key missing or left over: a backbone, or "
+        "with the layout of its own code base (nae, seqnet) a whole detector.",
         epilog="layouts: torchvision, timm, mmdet, detectron2 (.pkl), nae, seqnet for ResNets; mmdet for ShuffleNetV1; solider "
         "for SOLIDER's Swins; timm for timm models; native for our own names.  example: pretrainps export-weights "
         "resnet50-hybrid --layout detectron2 -o R50-hybrid.pkl",
