@@ -72,5 +72,9 @@ class UnsupportedModelError(PretrainPSError, ValueError):
     """A model that exists but cannot be used for what was asked (no stride-16 map, no batch norm, ...)."""
 
 
+class MissingPackageError(PretrainPSError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+
 class ImageError(PretrainPSError, OSError):
     """An image that cannot be read."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
-from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, window_partition, window_reverse
+from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, window_partition
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -136,14 +136,17 @@ class SoliderSwin(Backbone):
 
 def _windowed_attention(block: SwinTransformerBlock, x: Tensor) -> Tensor:
     """Attend within (shifted) windows: pad to whole windows, roll, attend, roll back, crop. (N, H, W, C) -> the same."""
-    _, height, width, channels = x.shape
+    number, height, width, channels = x.shape
     window, shift = block.window_size, block.shift_size
-    x = F.pad(x, (0, 0, 0, -width % window[1], 0, -height % window[0]))
-    padded_height, padded_width = x.shape[1:3]
+    # counted in windows, so that an exporter sees that the padded map is made of whole ones
+    rows, columns = (height + window[0] - 1) // window[0], (width + window[1] - 1) // window[1]
+    padded_height, padded_width = rows * window[0], columns * window[1]
+    x = F.pad(x, (0, 0, 0, padded_width - width, 0, padded_height - height))
     x = x.roll((-shift[0], -shift[1]), (1, 2))
     windows = window_partition(x, window).view(-1, window[0] * window[1], channels)  # (N * windows, 49, C)
     windows = block.attn(windows, mask=block.get_attn_mask(x))
-    x = window_reverse(windows.view(-1, *window, channels), window, padded_height, padded_width)
+    tiles = windows.view(number, rows, columns, *window, channels).transpose(2, 3)
+    x = tiles.reshape(number, padded_height, padded_width, channels)
     return x.roll(shift, (1, 2))[:, :height, :width].contiguous()
 
 

@@ -62,7 +62,7 @@ class NAEPlus(OneStageDetector[NAEPlusConfig]):
 
     def _scores(self, logits: Tensor, counts: list[int]) -> Tensor:
         scores = logits.sigmoid().mean(dim=(1, 2)).split(counts)
-        return torch.cat([each / each.amax() if len(each) else each for each in scores])
+        return torch.cat([each / each.amax(dim=0) if each.shape[0] else each for each in scores])
 
     def _gallery_embeddings(self, embeddings: Tensor) -> Tensor:
         return F.normalize(embeddings, dim=1)

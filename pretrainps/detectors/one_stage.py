@@ -72,7 +72,7 @@ class OneStageDetector(PersonSearchDetector[Config]):
         self, features: Tensor, proposals: list[Tensor], sizes: list[Size], people: list[Tensor] | None
     ) -> list[Detections]:
         config = self.config
-        counts = [len(each) for each in proposals]
+        counts = [each.shape[0] for each in proposals]
         read = self._read(self.box_stage(features, proposals, with_c4=True))
         scores = self._scores(read.logits, counts)
         embeddings = self._gallery_embeddings(read.embeddings)

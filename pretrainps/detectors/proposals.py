@@ -8,9 +8,10 @@ from torch.nn import functional as F
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
-from torchvision.ops import clip_boxes_to_image, nms, remove_small_boxes
+from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from pretrainps.detectors.config import DetectorConfig
+from pretrainps.detectors.suppression import suppress
 from pretrainps.heads.precision import widened
 
 Targets = list[dict[str, Tensor]]
@@ -69,7 +70,7 @@ class ProposalNetwork(RegionProposalNetwork):
 
     def _best(self, objectness: Tensor, deltas: Tensor, anchors: list[Tensor], sizes: list[tuple[int, int]]) -> list[Tensor]:
         """Decode each image's best anchors, clip them, and drop the specks and the doubles."""
-        count = min(self.pre_nms_top_n(), objectness.shape[1])
+        count = torch.sym_min(self.pre_nms_top_n(), objectness.shape[1])  # `min`, and in a graph too
         best_objectness, best = objectness.topk(count, dim=1)  # (N, K)
         found = []
         for image, size in enumerate(sizes):
@@ -79,7 +80,7 @@ class ProposalNetwork(RegionProposalNetwork):
             scores = best_objectness[image].sigmoid()
             keep = remove_small_boxes(boxes, self.min_size)
             boxes, scores = boxes[keep], scores[keep]
-            found.append(boxes[nms(boxes, scores, self.nms_thresh)[: self.post_nms_top_n()]])
+            found.append(boxes[suppress(boxes, scores, self.nms_thresh, self.post_nms_top_n())])
         return found
 
     def _losses(

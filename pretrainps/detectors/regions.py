@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, BoxCoder, Matcher
-from torchvision.ops import box_iou, clip_boxes_to_image, nms, remove_small_boxes, roi_align
+from torchvision.ops import box_iou, clip_boxes_to_image, remove_small_boxes, roi_align
 
 from pretrainps.backbones import Backbone
 from pretrainps.detectors.config import DetectorConfig
 from pretrainps.detectors.scene import Size
+from pretrainps.detectors.suppression import suppress
 from pretrainps.heads.precision import widened
 
 _SMALLEST_DETECTION = 1e-2
@@ -70,7 +71,7 @@ class RegionStage(nn.Module):
 
     def _last_stage(self, regions: Tensor) -> Tensor:
         """Run the last stage, which not every backbone can on no region at all."""
-        if len(regions):
+        if regions.shape[0]:
             return self.stage.last_stage(regions)
         half = math.ceil(self.size / 2)
         return regions.new_zeros(0, self.stage.channels["c5"], half, half)
@@ -158,7 +159,7 @@ def box_loss(deltas: Tensor, samples: Samples) -> Tensor:
 def move_boxes(boxes: Sequence[Tensor], deltas: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
     """Apply deltas to each image's boxes and clip them to the image. [(R_i, 4)], (R, 4) -> [(R_i, 4)]."""
     moved = coder.decode_single(deltas, torch.cat(list(boxes)))
-    parts = moved.split([len(each) for each in boxes])
+    parts = moved.split([each.shape[0] for each in boxes])
     return [clip_boxes_to_image(part, size) for part, size in zip(parts, sizes, strict=True)]
 
 
@@ -189,7 +190,7 @@ def sift(found: Detections, *, threshold: float, nms_iou: float, most: int, firs
     kept = _taken(found, keep)
     if first is not None:
         kept = _joined(first, kept)
-    return _taken(kept, nms(kept.boxes, kept.scores, nms_iou)[:most])
+    return _taken(kept, suppress(kept.boxes, kept.scores, nms_iou, most))
 
 
 def _taken(found: Detections, index: Tensor) -> Detections:

@@ -14,7 +14,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform, res
 
 from pretrainps.registry.specs import InputConvention
 
-_DIVISOR = 32
+DIVISOR = 32
 """Padded sides are multiples of this, so that every stride up to 32 divides them."""
 Size = tuple[int, int]
 
@@ -51,7 +51,7 @@ class SceneTransform(GeneralizedRCNNTransform):
     def __init__(self, convention: InputConvention, min_size: int, max_size: int) -> None:
         mean = [value / convention.scale for value in convention.mean]
         std = [value / convention.scale for value in convention.std]
-        super().__init__(min_size, max_size, mean, std, size_divisible=_DIVISOR)
+        super().__init__(min_size, max_size, mean, std, size_divisible=DIVISOR)
         self.colour = convention.colour
 
     def normalize(self, image: Tensor) -> Tensor:
@@ -68,12 +68,12 @@ class SceneTransform(GeneralizedRCNNTransform):
         kinds: dict[Size, list[int]] = {}
         for index, image in enumerate(resized):
             height, width = image.shape[-2:]
-            kinds.setdefault((-height // _DIVISOR, -width // _DIVISOR), []).append(index)
+            kinds.setdefault((-height // DIVISOR, -width // DIVISOR), []).append(index)
         for members in kinds.values():
             pixels = [resized[index] for index in members]
             yield Group(
                 tuple(members),
-                ImageList(self.batch_images(pixels, _DIVISOR), [_size(image) for image in pixels]),
+                ImageList(self.batch_images(pixels, DIVISOR), [_size(image) for image in pixels]),
                 tuple(_size(images[index]) for index in members),
             )
 

@@ -88,7 +88,7 @@ class SeqNet(PersonSearchDetector[SeqNetConfig]):
         self, features: Tensor, proposals: list[Tensor], sizes: list[Size], people: list[Tensor] | None
     ) -> list[Detections]:
         class_logits, deltas = self._first_stage(features, proposals)
-        scores = class_logits.softmax(dim=1)[:, 1].split([len(each) for each in proposals])
+        scores = class_logits.softmax(dim=1)[:, 1].split([each.shape[0] for each in proposals])
         candidates = [Detections(*pair) for pair in zip(move_boxes(proposals, deltas, sizes), scores, strict=True)]
         config = self.config
         found = [
@@ -99,7 +99,7 @@ class SeqNet(PersonSearchDetector[SeqNetConfig]):
         embeddings, _, deltas = self._second_stage(features, boxes)
         if config.weigh_by_score and people is None:
             embeddings = embeddings * torch.cat([each.scores for each in found])[:, None]
-        parts = embeddings.split([len(each) for each in boxes])
+        parts = embeddings.split([each.shape[0] for each in boxes])
         moved = move_boxes(boxes, deltas, sizes)
         known = self._known(people, self._embed(features, people)) if people is not None else [None] * len(found)
         return [
