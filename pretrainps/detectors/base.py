@@ -90,7 +90,7 @@ class PersonSearchDetector(nn.Module, ABC, Generic[Config]):
         Raises:
             ArgumentError: images or targets that cannot be; names the image and the field.
         """
-        check_images(images)
+        check_images(images, self.config.max_size)
         return self._losses(images, targets) if self.training else self._detect_all(images, None)
 
     @torch.no_grad()
@@ -108,7 +108,7 @@ class PersonSearchDetector(nn.Module, ABC, Generic[Config]):
             ArgumentError: images or boxes that cannot be; or the model is in training mode.
         """
         self._require_eval("embed")
-        check_images(images)
+        check_images(images, self.config.max_size)
         people = check_query_boxes(boxes, images)
         results: list[Tensor] = [images[0].new_empty(0)] * len(images) if len(images) else []
         for group in self.transform.groups(images):
@@ -136,8 +136,8 @@ class PersonSearchDetector(nn.Module, ABC, Generic[Config]):
             ArgumentError: images or boxes that cannot be; or the model is in training mode.
         """
         self._require_eval("query_as_gallery")
-        check_images(images)
-        people = check_query_boxes([box[None] if box.ndim == 1 else box for box in boxes], images)
+        check_images(images, self.config.max_size)
+        people = check_query_boxes([box[None] if isinstance(box, Tensor) and box.ndim == 1 else box for box in boxes], images)
         for index, box in enumerate(people):
             if len(box) != 1:
                 raise ArgumentError(f"image {index}: boxes: expected the one person searched for, not {len(box)}.")

@@ -14,12 +14,17 @@ PERSON = 1
 """The only label there is; 0 would be background, as in torchvision."""
 
 
-def check_images(images: Sequence[Tensor]) -> None:
+def check_images(images: Sequence[Tensor], max_size: int) -> None:
     """Check images by type, shape and kind of number.
 
+    Args:
+        images: What was given.
+        max_size: The longer side that they are resized to at most.
+
     Raises:
-        ArgumentError: not a list of (3, H, W) float tensors.
+        ArgumentError: not a list of (3, H, W) float tensors; or an image so thin that nothing would be left of it.
     """
+    _check_list(images, "images", "(3, H, W) tensors")
     if isinstance(images, Tensor) and images.ndim != 4:
         raise ArgumentError(f"images: expected a list of (3, H, W) tensors, not one tensor {tuple(images.shape)}.")
     for index, image in enumerate(images):
@@ -32,6 +37,15 @@ def check_images(images: Sequence[Tensor]) -> None:
             raise ArgumentError(f"image {index}: expected (3, height, width), not {tuple(image.shape)}.")
         if not image.is_floating_point():
             raise ArgumentError(f"image {index}: expected float pixels in 0..1, not {image.dtype}; divide by 255.")
+        if max(image.shape[1:]) > max_size * min(image.shape[1:]):
+            raise ArgumentError(
+                f"image {index}: {image.shape[1]}x{image.shape[2]} is so thin that its shorter side would be resized to nothing."
+            )
+
+
+def _check_list(given: object, name: str, of: str) -> None:
+    if not isinstance(given, Sequence | Tensor):
+        raise ArgumentError(f"{name}: expected a list of {of}, one an image, not {type(given).__name__}.")
 
 
 def check_boxes(boxes: object, where: str) -> Tensor:
@@ -47,6 +61,8 @@ def check_boxes(boxes: object, where: str) -> Tensor:
     if not isinstance(boxes, Tensor) or boxes.ndim != 2 or boxes.shape[1] != 4:
         found = tuple(boxes.shape) if isinstance(boxes, Tensor) else type(boxes).__name__
         raise ArgumentError(f"{where}: expected (N, 4) x1, y1, x2, y2, not {found}.")
+    if boxes.is_complex() or boxes.dtype == torch.bool:
+        raise ArgumentError(f"{where}: expected numbers, not {boxes.dtype}.")
     boxes = boxes.to(torch.float32)
     if not bool(boxes.isfinite().all()):
         row = int((~boxes.isfinite()).any(dim=1).nonzero()[0])
@@ -67,6 +83,7 @@ def check_query_boxes(boxes: Sequence[Tensor], images: Sequence[Tensor]) -> list
     Raises:
         ArgumentError: not one an image, or boxes that cannot be.
     """
+    _check_list(boxes, "boxes", "(N, 4) tensors")
     if len(boxes) != len(images):
         raise ArgumentError(f"boxes: expected one tensor for each of the {len(images)} images, not {len(boxes)}.")
     return [
@@ -90,6 +107,7 @@ def check_targets(
     """
     if targets is None:
         raise ArgumentError("targets are missing: training needs one mapping with boxes and ids an image.")
+    _check_list(targets, "targets", "mappings")
     if len(targets) != len(images):
         raise ArgumentError(f"targets: expected one for each of the {len(images)} images, not {len(targets)}.")
     if not len(images):

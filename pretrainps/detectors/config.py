@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, Self
 
 from pretrainps.errors import ArgumentError, RegistryError
-from pretrainps.registry.parse import build_record
+from pretrainps.registry.parse import build_record, literal_choices
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,20 +104,18 @@ class DetectorConfig:
     """and of the identity."""
 
     def __post_init__(self) -> None:
-        choices = {
-            "identity_numbering": ("contiguous", "original"),
-            "rpn_box_loss": ("l1", "smooth_l1"),
-            "pooling": ("max", "average"),
-            "batch_norm": ("live", "frozen"),
-        }
-        for name, allowed in choices.items():
-            self._require(name, allowed.__contains__, f"one of {', '.join(map(repr, allowed))}")
+        for each in fields(self):
+            if choices := literal_choices(str(each.type)):
+                self._require(each.name, choices.__contains__, f"one of {', '.join(map(repr, choices))}")
+            elif each.type == "bool":
+                self._require(each.name, lambda value: isinstance(value, bool), "True or False")
         for name in self._numbers("_iou", "_fraction", "score_threshold", "_momentum"):
             self._require(name, lambda value: 0.0 <= value <= 1.0, "in 0..1")
         for name in self._numbers("weight_", "oim_scalar"):
             self._require(name, lambda value: 0.0 <= value < math.inf, "a number of at least 0")
         for name in self._numbers("_identities", "_dim", "_size", "_samples", "_sampling", "_candidates", "_proposals", "max_"):
             self._require(name, lambda value: type(value) is int and value >= 1, "a whole number of at least 1")
+        self._require("embedding_dim", lambda value: value >= 2, "at least 2, for two maps share it")
         for name in ("anchor_sizes", "anchor_ratios"):
             self._require(name, lambda value: len(value) > 0 and min(value) > 0, "positive numbers, at least one")
         limits = (

@@ -5,6 +5,7 @@ Strict on purpose: an unknown key is a typing error that would otherwise lose a 
 
 from __future__ import annotations
 
+import ast
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
@@ -143,6 +144,14 @@ def build_record(cls: type[T], table: object, label: str) -> T:
         raise error if str(error).startswith(label) else RegistryError(f"{label}: {error}") from error
 
 
+def literal_choices(annotation: str) -> tuple[Any, ...]:
+    """Return what `Literal[...]` allows; nothing for any other annotation."""
+    if not annotation.startswith("Literal["):
+        return ()
+    choices: tuple[Any, ...] = ast.literal_eval(f"({annotation[len('Literal[') : -1]},)")
+    return choices
+
+
 def _coerce(value: Any, annotation: str, label: str) -> Any:
     """Check a TOML value against a field's annotation; arrays become tuples, whole numbers floats where asked."""
     if value is None:
@@ -159,6 +168,12 @@ def _coerce(value: Any, annotation: str, label: str) -> Any:
         if len(items) != len(value):
             raise RegistryError(f"{label}: expected {len(items)} values, found {len(value)}.")
         return tuple(_coerce(item, kind, label) for item, kind in zip(value, items, strict=True))
+    if base == "bool":
+        if not isinstance(value, bool):
+            raise RegistryError(f"{label}: expected true or false, found {value!r}.")
+        return value
+    if (choices := literal_choices(base)) and value not in choices:
+        raise RegistryError(f"{label}: expected one of {', '.join(map(repr, choices))}, found {value!r}.")
     expected: dict[str, type | tuple[type, ...]] = {
         "str": str,
         "int": int,
