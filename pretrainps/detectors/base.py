@@ -137,10 +137,7 @@ class PersonSearchDetector(nn.Module, ABC, Generic[Config]):
         """
         self._require_eval("query_as_gallery")
         check_images(images, self.config.max_size)
-        people = check_query_boxes([box[None] if isinstance(box, Tensor) and box.ndim == 1 else box for box in boxes], images)
-        for index, box in enumerate(people):
-            if len(box) != 1:
-                raise ArgumentError(f"image {index}: boxes: expected the one person searched for, not {len(box)}.")
+        people = check_query_boxes(boxes, images, one_each=True)
         return self._detect_all(images, people)
 
     def optimize_for_inference(self, *, dtype: torch.dtype = torch.float32, compiled: bool = False) -> Self:

@@ -39,7 +39,8 @@ def check_images(images: Sequence[Tensor], max_size: int) -> None:
             raise ArgumentError(f"image {index}: expected float pixels in 0..1, not {image.dtype}; divide by 255.")
         if max(image.shape[1:]) > max_size * min(image.shape[1:]):
             raise ArgumentError(
-                f"image {index}: {image.shape[1]}x{image.shape[2]} is so thin that its shorter side would be resized to nothing."
+                f"image {index}: {image.shape[1]}x{image.shape[2]} is so thin that its shorter side would be resized to "
+                "nothing."
             )
 
 
@@ -77,18 +78,29 @@ def check_boxes(boxes: object, where: str) -> Tensor:
     return boxes
 
 
-def check_query_boxes(boxes: Sequence[Tensor], images: Sequence[Tensor]) -> list[Tensor]:
+def check_query_boxes(boxes: Sequence[Tensor], images: Sequence[Tensor], *, one_each: bool = False) -> list[Tensor]:
     """Return one float32 box tensor an image, on the image's device.
 
+    Args:
+        boxes: For each image (N, 4).
+        images: The images.
+        one_each: Whether it must be one box an image, which may then come as (4,) too.
+
     Raises:
-        ArgumentError: not one an image, or boxes that cannot be.
+        ArgumentError: not one tensor an image, or boxes that cannot be.
     """
     _check_list(boxes, "boxes", "(N, 4) tensors")
     if len(boxes) != len(images):
         raise ArgumentError(f"boxes: expected one tensor for each of the {len(images)} images, not {len(boxes)}.")
-    return [
-        check_boxes(b, f"image {index}: boxes").to(i.device) for index, (b, i) in enumerate(zip(boxes, images, strict=True))
-    ]
+    checked = []
+    for index, (given, image) in enumerate(zip(boxes, images, strict=True)):
+        where = f"image {index}: boxes"
+        single = one_each and isinstance(given, Tensor) and given.ndim == 1
+        found = check_boxes(given[None] if single else given, where)
+        if one_each and len(found) != 1:
+            raise ArgumentError(f"{where}: expected the one person searched for, not {len(found)}.")
+        checked.append(found.to(image.device))
+    return checked
 
 
 def check_targets(
