@@ -1,9 +1,9 @@
 """A trained detector rebuilt to answer faster, with the same answers.
 
 What is done, by where the time of a 900x1500 image goes on a CPU: batch norms are folded into convolutions; maps lie channels
-last; regions are cut by `RegionGrid` instead of torchvision's kernel; and since cutting is linear, the two 1x1 convolutions
-that read a region in a ResNet's last stage run once on the map instead of once on each of 300 overlapping regions. None of it
-changes what is computed, only in which order.
+last; wide 3x3 convolutions are computed by tiles (Winograd); regions are cut by `RegionGrid` instead of torchvision's kernel;
+and since cutting is linear, the two 1x1 convolutions that read a region in a ResNet's last stage run once on the map instead of
+once on each of 300 overlapping regions. None of it changes what is computed, only in which order.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pretrainps.backbones.folding import fold_batch_norms
 from pretrainps.backbones.resnet import Bottleneck
 from pretrainps.detectors.regions import RegionMaps, RegionStage
 from pretrainps.detectors.sampling import RegionGrid, pixel_rows
+from pretrainps.detectors.winograd import WinogradConv2d
 
 if TYPE_CHECKING:
     from pretrainps.detectors.base import PersonSearchDetector
@@ -36,11 +37,21 @@ def optimized(model: D, dtype: torch.dtype, *, compiled: bool) -> D:
     for name, module in list(fast.named_children()):
         if isinstance(module, RegionStage):
             setattr(fast, name, _fast_stage(module, dtype))
+    if dtype is torch.float32 and next(fast.parameters()).device.type == "cpu" and not compiled:
+        _use_winograd(fast)
     if compiled:
         fast.features = torch.compile(fast.features, dynamic=True)  # type: ignore[method-assign]
         for part in (fast.rpn.head, *(each for each in fast.children() if isinstance(each, RegionStage))):
             part.compile(dynamic=True)
     return fast
+
+
+def _use_winograd(model: nn.Module) -> None:
+    """Compute wide 3x3 convolutions by tiles: on a CPU, with this many channels, it takes half to two thirds of the time."""
+    for parent in list(model.modules()):
+        for name, module in parent.named_children():
+            if isinstance(module, nn.Conv2d) and module.in_channels >= 256 and WinogradConv2d.can_replace(module):
+                setattr(parent, name, WinogradConv2d(module))
 
 
 def _fast_trunk(trunk: Backbone, dtype: torch.dtype) -> Backbone:
