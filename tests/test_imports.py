@@ -26,7 +26,7 @@ FLOORS = [
     {"inspection"},
     {"names"},
     {"loading", "cards", "check_input", "embedding"},
-    {"building", "publish", "export", "demo"},
+    {"building", "publish", "export", "graphs", "demo"},
     {"cli"},
     {"__main__", "__init__"},
 ]

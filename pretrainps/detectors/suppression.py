@@ -1,0 +1,27 @@
+"""Non-maximum suppression, in a form that `torch.export` can follow too."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+_APART = ((-2.0, -2.0, -1.0, -1.0), (-4.0, -4.0, -3.0, -3.0))
+"""Two boxes that overlap neither each other nor anything in an image."""
+
+
+def suppress(boxes: Tensor, scores: Tensor, iou: float, most: int) -> Tensor:
+    """Return the indices of boxes that no better one covers, the best first.
+
+    Args:
+        boxes: (N, 4), inside an image.
+        scores: (N,)
+        iou: Overlap above which the weaker of two goes.
+        most: How many may stay.
+    """
+    if not torch.compiler.is_exporting():
+        return nms(boxes, scores, iou)[:most]
+    # torchvision tells the exporter that two boxes or more are kept, so that a graph would refuse an image with one person:
+    # two more that always are make it true, whatever a runtime thinks of their scores, and are taken out again
+    kept = nms(torch.cat([boxes, boxes.new_tensor(_APART)]), torch.cat([scores, scores.new_ones(len(_APART))]), iou)
+    return kept[kept < boxes.shape[0]][:most]

@@ -1,0 +1,76 @@
+"""ONNX files: written by PyTorch's exporter, read by onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from pretrainps.errors import MissingPackageError
+from pretrainps.graphs.capture import exporting
+from pretrainps.graphs.running import THRESHOLD, Run
+
+_OPSET = 18
+"""Version of the operator set: what PyTorch's exporter translates to, and runtimes since 2023 read."""
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+def require_onnx() -> None:
+    """Check that the packages of the extra `export` are there.
+
+    Raises:
+        MissingPackageError: one is not; says what to install.
+    """
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    if missing:
+        raise MissingPackageError(
+            f"writing ONNX needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed. "
+            "Install what is missing: pip install 'pretrainps[export]'"
+        )
+
+
+def write_onnx(program: ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write an ONNX file that holds its weights and the metadata."""
+    from onnx_ir import Shape
+
+    with exporting():
+        outputs = metadata["outputs"].split()
+        written = torch.onnx.export(program, dynamo=True, verbose=False, output_names=outputs, opset_version=_OPSET)
+        assert written is not None
+        model = written.model
+        for value in (*model.graph.inputs, *model.graph.outputs):  # whose sizes would be called s62 and Min(300, u15)
+            assert value.shape is not None
+            value.shape = Shape([3, "height", "width"] if value.name == "image" else ["people", *value.shape[1:]])
+        for node in model.graph.all_nodes():
+            node.metadata_props.clear()  # where in the code it came from, which thrice outgrows the graph
+        model.metadata_props.update(metadata)
+        written.save(path, external_data=False)
+
+
+def open_onnx(path: Path) -> Run:
+    """Load an ONNX file into onnxruntime on the CPU."""
+    import onnxruntime  # type: ignore[import-untyped]
+
+    document = path.read_bytes()
+
+    @lru_cache(maxsize=4)
+    def session(threshold: float | None) -> tuple[onnxruntime.InferenceSession, object]:
+        """Return a session and what has to live as long as it does."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        value = None
+        if threshold is not None:
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(torch.tensor(threshold).numpy())
+            options.add_initializer(THRESHOLD, value)
+        return onnxruntime.InferenceSession(document, options, providers=["CPUExecutionProvider"]), value
+
+    def run(inputs: Mapping[str, Tensor], threshold: float | None) -> tuple[Tensor, ...]:
+        found = session(threshold)[0].run(None, {name: each.numpy() for name, each in inputs.items()})
+        return tuple(torch.from_numpy(each) for each in found)
+
+    return run
