@@ -17,6 +17,8 @@ from pretrainps.graphs.running import THRESHOLD, Run
 
 _OPSET = 18
 """Version of the operator set: what PyTorch's exporter translates to, and runtimes since 2023 read."""
+_UNLIKE = 0.1234567
+"""A threshold while a graph is written: of equal numbers the exporter makes one, and 0.5 is also what halves a box."""
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -36,13 +38,19 @@ def require_onnx() -> None:
 
 def write_onnx(program: ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
     """Write an ONNX file that holds its weights and the metadata."""
-    from onnx_ir import Shape
+    from onnx_ir import Shape, tensor
 
+    threshold = program.state_dict.get(THRESHOLD)
+    own = None if threshold is None else threshold.clone()
     with exporting():
         outputs = metadata["outputs"].split()
+        if threshold is not None:
+            threshold.fill_(_UNLIKE)
         written = torch.onnx.export(program, dynamo=True, verbose=False, output_names=outputs, opset_version=_OPSET)
         assert written is not None
         model = written.model
+        if own is not None:
+            model.graph.initializers[THRESHOLD].const_value = tensor(own.numpy(), name=THRESHOLD)
         for value in (*model.graph.inputs, *model.graph.outputs):  # whose sizes would be called s62 and Min(300, u15)
             assert value.shape is not None
             value.shape = Shape([3, "height", "width"] if value.name == "image" else ["people", *value.shape[1:]])
@@ -60,14 +68,15 @@ def open_onnx(path: Path) -> Run:
 
     @lru_cache(maxsize=4)
     def session(threshold: float | None) -> tuple[onnxruntime.InferenceSession, object]:
-        """Return a session and what has to live as long as it does."""
+        """Return a session, and memory that it goes on reading without holding it."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        value = None
+        lent = None
         if threshold is not None:
-            value = onnxruntime.OrtValue.ortvalue_from_numpy(torch.tensor(threshold).numpy())
-            options.add_initializer(THRESHOLD, value)
-        return onnxruntime.InferenceSession(document, options, providers=["CPUExecutionProvider"]), value
+            number = torch.tensor(threshold).numpy()
+            lent = (number, onnxruntime.OrtValue.ortvalue_from_numpy(number))
+            options.add_initializer(THRESHOLD, lent[1])
+        return onnxruntime.InferenceSession(document, options, providers=["CPUExecutionProvider"]), lent
 
     def run(inputs: Mapping[str, Tensor], threshold: float | None) -> tuple[Tensor, ...]:
         found = session(threshold)[0].run(None, {name: each.numpy() for name, each in inputs.items()})
