@@ -20,7 +20,7 @@ from pretrainps.graphs.scenes import Detector
 
 TOLERANCES: Mapping[str, float] = {"boxes": 1e-4, "scores": 1e-3, "embeddings": 1e-3}
 """Largest differences: of a box's side, measured by the image's longer side; of a score; of an embedding, by its length."""
-_PROBE = (3, 60, 400)
+_PROBE = (3, 30, 400)
 """So long that little of it is left when it is resized: the check should not take longer than the export."""
 _PROBES = 3
 """Tries. In noise, proposals overlap to all degrees and score alike: where two programs round differently, one proposal may

@@ -66,7 +66,7 @@ def open_onnx(path: Path) -> Run:
 
     document = path.read_bytes()
 
-    @lru_cache(maxsize=4)
+    @lru_cache(maxsize=1)  # a session keeps the memory of its largest run, which may be gigabytes
     def session(threshold: float | None) -> tuple[onnxruntime.InferenceSession, object]:
         """Return a session, and memory that it goes on reading without holding it."""
         options = onnxruntime.SessionOptions()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,15 @@ import torch
 
 import pretrainps
 from pretrainps import errors
-from pretrainps.backbones import Backbone
+from pretrainps.backbones import Backbone, build_backbone
+from pretrainps.checkpoint import compare
+from pretrainps.checkpoint.layouts import layout_of
 from pretrainps.detector_recognition import recognise_detector
-from pretrainps.detectors import PersonSearchDetector
+from pretrainps.detectors import PersonSearchDetector, assemble
 from pretrainps.export import export_weights
 from pretrainps.inspection import inspect
 from pretrainps.registry.specs import LocalSource
-from tests.support.detectors import original_tensors, small_detector
+from tests.support.detectors import original_shapes, original_tensors, small_detector
 from tests.support.weights import torch_bytes
 
 ORIGINALS = [("nae", "nae"), ("naeplus_fuse", "nae+"), ("naeplus_res5only", "nae+"), ("seqnet", "seqnet")]
@@ -46,7 +49,7 @@ def test_an_originals_file_is_recognised_loaded_and_written_back(tmp_path: Path,
 
 def test_sizes_are_read_off_the_file() -> None:
     """PRW's files have other tables."""
-    shapes = {key: tuple(value.shape) for key, value in original_tensors("seqnet").items()}
+    shapes = original_shapes("seqnet")
     shapes |= {"roi_heads.reid_loss.lut": (482, 256), "roi_heads.reid_loss.cq": (500, 256)}
     found = recognise_detector(shapes)
     assert found is not None and found.detector is not None
@@ -66,7 +69,7 @@ def test_sizes_are_read_off_the_file() -> None:
     ],
 )
 def test_what_is_not_quite_a_detector_is_none(change: dict[str, tuple[int, ...] | None]) -> None:
-    shapes = {key: tuple(value.shape) for key, value in original_tensors("seqnet").items()}
+    shapes = original_shapes("seqnet")
     for key, shape in change.items():
         if shape is None:
             del shapes[key]
@@ -96,22 +99,23 @@ def test_a_damaged_detector_is_refused_with_its_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", pretrainps.list_models(task="detector"))
-def test_registered_detectors_load_from_files_of_their_structure(tmp_path: Path, name: str) -> None:
-    """What each entry declares is exactly what its file has; the file is of the originals' structure, its values random."""
+def test_what_a_registered_detector_declares_is_what_its_file_has(name: str) -> None:
+    """By keys and shapes alone: the file's are the original's, with tables of the declared sizes."""
     spec = pretrainps.info(name)
     assert spec.detector is not None
-    theirs = original_tensors(spec.detector.kind)
-    identities, queue = spec.detector.config["num_identities"], spec.detector.config["queue_size"]
-    theirs |= {
-        "roi_heads.reid_loss.lut": torch.rand(identities, 256),
-        "roi_heads.reid_loss.cq": torch.rand(queue, 256),
-    }
-    path = tmp_path / "checkpoint.pth"
-    path.write_bytes(torch_bytes({"model": theirs, "epoch": 17}, legacy=True))
-    model = pretrainps.load(replace(spec, sources=(LocalSource(path=str(path)),)))
-    assert isinstance(model, PersonSearchDetector) and model.load_report.share == 1
-    assert len(model.load_report.matched) == spec.file.tensors
-    assert sum(p.numel() for p in model.parameters()) == spec.parameters
+    tables = {"lut": spec.detector.config["num_identities"], "cq": spec.detector.config["queue_size"]}
+    shapes = original_shapes(spec.detector.kind)
+    shapes |= {f"roi_heads.reid_loss.{table}": (size, 256) for table, size in tables.items()}
+    with torch.device("meta"):
+        model = assemble(spec.detector.kind, build_backbone(spec.arch, empty=True), spec.detector.config, spec.input)
+        counts = {key: torch.int64 for key in shapes if key.endswith("num_batches_tracked")}
+        theirs = {key: torch.empty(shape, dtype=counts.get(key)) for key, shape in shapes.items()}
+    unused = {key for key in theirs if any(fnmatch.fnmatchcase(key, pattern) for pattern in spec.file.ignored)}
+    layout = layout_of(model.family, spec.file.layout)
+    native = layout.to_native({key: value for key, value in theirs.items() if key not in unused})
+    report = compare(model, native, name=name, expected_missing=spec.file.expected_missing)
+    assert report.ok and report.share == 1 and len(report.matched) == spec.file.tensors
+    assert report.expected_missing == ("oim_loss.cursor",) and report.parameters == spec.parameters
 
 
 def test_a_detector_on_another_backbone_has_no_original_layout(tmp_path: Path) -> None:

@@ -74,11 +74,15 @@ def scenes() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     return images, targets
 
 
-def original_tensors(name: str, seed: int = 0) -> dict[str, Tensor]:
-    """Random values under the keys of an original's model (`nae`, `seqnet`, `naeplus_fuse`, `naeplus_res5only`).
+def original_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of an original's model (`nae`, `seqnet`, `naeplus_fuse`, `naeplus_res5only`).
 
     The lists were taken under a later torchvision; the files' own name of the RPN's convolution is put back.
     """
-    shapes = {key: tuple(shape) for key, shape in json.loads((GOLDEN / f"{name}_keys.json").read_text()).items()}
-    values = random_values(shapes, seed)
-    return {key.replace("rpn.head.conv.0.0.", "rpn.head.conv."): value for key, value in values.items()}
+    listed = json.loads((GOLDEN / f"{name}_keys.json").read_text())
+    return {key.replace("rpn.head.conv.0.0.", "rpn.head.conv."): tuple(shape) for key, shape in listed.items()}
+
+
+def original_tensors(name: str, seed: int = 0) -> dict[str, Tensor]:
+    """Random values under the keys of an original's model."""
+    return random_values(original_shapes(name), seed)
