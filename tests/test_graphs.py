@@ -215,7 +215,7 @@ def test_a_graph_that_finds_something_else_is_refused(made: Make, monkeypatch: p
         return tuple(each[1:] for each in run(inputs, threshold))
 
     def unfiltered(inputs: Any, threshold: float | None) -> tuple[Tensor, ...]:
-        return run(inputs, threshold if threshold != 1.0 else 0.5)
+        return run(inputs, threshold if threshold != 1.0 else 0.0)
 
     assert check.check_detecting(model, run) == {"boxes": 0.0, "scores": 0.0, "embeddings": 0.0}
     for wrong in (moved, fewer, unfiltered):
