@@ -148,7 +148,7 @@ class PersonSearchDetector(nn.Module, ABC, Generic[Config]):
         Args:
             dtype: Precision of trunk, proposals and last stages: float32, or bfloat16 or float16 where the device is fast
                 at it.
-            compiled: Compile them with `torch.compile` too; the first images then take minutes.
+            compiled: Compile trunk and proposals with `torch.compile` too; the first image then takes a minute.
         """
         fast = optimized(self, dtype, compiled=compiled)
         fast.optimized = True

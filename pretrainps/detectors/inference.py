@@ -37,12 +37,13 @@ def optimized(model: D, dtype: torch.dtype, *, compiled: bool) -> D:
     for name, module in list(fast.named_children()):
         if isinstance(module, RegionStage):
             setattr(fast, name, _fast_stage(module, dtype))
-    if dtype is torch.float32 and next(fast.parameters()).device.type == "cpu" and not compiled:
-        _use_winograd(fast)
-    if compiled:
+    stages = [module for module in fast.children() if isinstance(module, RegionStage)]
+    if dtype is torch.float32 and next(fast.parameters()).device.type == "cpu":
+        for part in (*stages, *(() if compiled else (fast.backbone, fast.rpn.head))):
+            _use_winograd(part)
+    if compiled:  # not the stages: how many regions there are is not known beforehand
         fast.features = torch.compile(fast.features, dynamic=True)  # type: ignore[method-assign]
-        for part in (fast.rpn.head, *(each for each in fast.children() if isinstance(each, RegionStage))):
-            part.compile(dynamic=True)
+        fast.rpn.head.compile(dynamic=True)
     return fast
 
 
