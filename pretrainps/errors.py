@@ -78,3 +78,7 @@ class MissingPackageError(PretrainPSError, ImportError):
 
 class ImageError(PretrainPSError, OSError):
     """An image that cannot be read."""
+
+
+class DatasetError(PretrainPSError, ValueError):
+    """A data set that does not lie on disk as its layout wants it, or whose annotation cannot be right."""

@@ -1,0 +1,99 @@
+"""What a layout is: how one data set lies on disk, as functions that recognise and read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pretrainps.data.records import SearchSet, Split, Task
+from pretrainps.errors import ArgumentError, DatasetError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counts:
+    """How many there are of what in a split; `None` where nobody has published it."""
+
+    images: int | None = None
+    boxes: int | None = None
+    labelled: int | None = None
+    """Boxes with an identity."""
+    identities: int | None = None
+    cameras: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """One data set's files on disk."""
+
+    name: str
+    """What commands and recipes call it."""
+    title: str
+    """What its authors call it."""
+    task: Task
+    splits: tuple[str, ...]
+    """Names that `read` takes, the training split first."""
+    tree: str
+    """The folders and files that are expected, as errors show them."""
+    recognise: Callable[[Path], bool]
+    """Whether a root looks like this layout, from the names of a few files and folders, opening as little as possible."""
+    read_split: Callable[[Path, str], Split]
+    read_search_set: Callable[[Path], SearchSet] | None = None
+    counts: Mapping[str, Counts] = field(default_factory=dict)
+    """Published counts of the splits."""
+    terms: str = ""
+    """On what terms its owners give it away, in one line."""
+    withdrawn: str | None = None
+    """Why its owners took it back, if they did."""
+    shares_people_with: tuple[str, ...] = ()
+    """Layouts whose people or cameras are among this one's: training on one leaks into a test on the other."""
+
+    def read(self, root: Path | str, split: str) -> Split:
+        """Read a split.
+
+        Args:
+            root: The data set's folder.
+            split: One of `splits`.
+
+        Raises:
+            ArgumentError: there is no such split.
+            DatasetError: the folder, or a file in it, is not as the layout wants it; or the split is empty.
+        """
+        if split not in self.splits:
+            raise ArgumentError(f"{self.title} has no split {split!r}. It has {', '.join(self.splits)}.")
+        found = self.read_split(self.folder(root), split)
+        if not found.samples:
+            raise DatasetError(f"{root}: the split {split!r} of {self.title} holds no image. Expected\n{self.tree}")
+        return found
+
+    def read_search(self, root: Path | str) -> SearchSet:
+        """Read the gallery and the queries of a person-search data set.
+
+        Raises:
+            ArgumentError: this data set is not for person search.
+            DatasetError: the folder, or a file in it, is not as the layout wants it.
+        """
+        if self.read_search_set is None:
+            raise ArgumentError(f"{self.title} is for {self.task}: it has no queries and no gallery of scenes.")
+        return self.read_search_set(self.folder(root))
+
+    def folder(self, root: Path | str) -> Path:
+        """Return a root that is a folder.
+
+        Raises:
+            DatasetError: it is none.
+        """
+        path = Path(root).expanduser()
+        if not path.is_dir():
+            raise DatasetError(f"{path} is no folder. {self.title} is expected there as\n{self.tree}")
+        return path
+
+    def wants(self, path: Path) -> Path:
+        """Return a file or folder that must exist.
+
+        Raises:
+            DatasetError: it does not; the message shows the whole layout.
+        """
+        if not path.exists():
+            raise DatasetError(f"{path} is missing: is the archive of {self.title} only half unpacked? Expected\n{self.tree}")
+        return path

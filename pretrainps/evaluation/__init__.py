@@ -1,0 +1,1 @@
+"""The field's protocols: detection, re-identification and person search."""
