@@ -48,17 +48,24 @@ class Layout:
     shares_people_with: tuple[str, ...] = ()
     """Layouts whose people or cameras are among this one's: training on one leaks into a test on the other."""
 
-    def read(self, root: Path | str, split: str) -> Split:
+    def read(self, root: Path | str, split: str, *, force: bool = False) -> Split:
         """Read a split.
 
         Args:
             root: The data set's folder.
             split: One of `splits`.
+            force: Read a data set although its owners took it back.
 
         Raises:
             ArgumentError: there is no such split.
-            DatasetError: the folder, or a file in it, is not as the layout wants it; or the split is empty.
+            DatasetError: the owners took the data set back; or the folder, or a file in it, is not as the layout wants it; or
+                the split is empty.
         """
+        if self.withdrawn is not None and not force:
+            raise DatasetError(
+                f"{self.title} is not read: {self.withdrawn} Use another data set, or say that you know (force=True; on the "
+                "command line --force)."
+            )
         if split not in self.splits:
             raise ArgumentError(f"{self.title} has no split {split!r}. It has {', '.join(self.splits)}.")
         found = self.read_split(self.folder(root), split)

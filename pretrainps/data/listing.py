@@ -1,0 +1,55 @@
+"""Which files there are, from one listing a folder: to ask for each of a hundred thousand takes minutes on a network disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pretrainps.errors import DatasetError
+
+
+class Listing:
+    """Remembers what lies in the folders it was asked about.
+
+    Example:
+        >>> from pretrainps.data.listing import Listing
+        >>> import pretrainps.data
+        >>> package = Path(pretrainps.data.__file__).parent
+        >>> package / "listing.py" in Listing(), package / "no such folder" / "listing.py" in Listing()
+        (True, False)
+    """
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, frozenset[str]] = {}
+
+    def __contains__(self, path: Path) -> bool:
+        folder = path.parent
+        if folder not in self._folders:
+            try:
+                self._folders[folder] = frozenset(os.listdir(folder))
+            except (FileNotFoundError, NotADirectoryError):
+                self._folders[folder] = frozenset()
+        return path.name in self._folders[folder]
+
+    def require(self, files: Sequence[Path], *, of: str) -> None:
+        """See that all files exist.
+
+        Args:
+            files: Their paths.
+            of: What names them, for the message: the path of an annotation file.
+
+        Raises:
+            DatasetError: some do not; names the first and their number.
+        """
+        missing = [path for path in files if path not in self]
+        if missing:
+            raise DatasetError(
+                f"{missing[0]} is missing: {len(missing)} of the {len(files)} files that {of} names do not exist. Is an "
+                "archive only half unpacked, or not yet?"
+            )
+
+
+def unpacked(root: Path, *names: str) -> Path:
+    """Return the first folder of these names in a root, or the root: people give an archive's folder, or where it lies."""
+    return next((root / name for name in names if (root / name).is_dir()), root)
