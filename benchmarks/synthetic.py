@@ -1,0 +1,58 @@
+"""How fast the synthetic world draws, on one core: scenes and re-ID crops a second of every domain.
+
+    python benchmarks/synthetic.py [DOMAIN ...]
+
+Each number is the best of several short rounds, by the time this process computed. Cameras are made before: each takes as
+long as two or three scenes, once.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+
+from pretrainps.data.synthetic.camera import find_camera
+from pretrainps.data.synthetic.crop import draw_crop
+from pretrainps.data.synthetic.domains import DOMAINS, Domain, find_domain
+from pretrainps.data.synthetic.scene import draw_scene
+
+ROUNDS, SCENES, CROPS, SEED = 4, 15, 40, 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("domains", nargs="*", metavar="DOMAIN", default=list(DOMAINS), help="all, if none is named")
+    args = parser.parse_args()
+    print(f"{'':16}{'scenes/s':>10}{'crops/s':>10}{'cameras/s':>11}")
+    for name in args.domains:
+        domain = find_domain(name)
+        start = time.process_time()
+        for index in range(domain.cameras):
+            find_camera(domain, SEED, index)
+        cameras = domain.cameras / (time.process_time() - start)
+        scenes = rate(partial(draw_one_scene, domain), SCENES)
+        crops = rate(partial(draw_one_crop, domain), CROPS)
+        print(f"{name:16}{scenes:10.0f}{crops:10.0f}{cameras:11.0f}")
+
+
+def draw_one_scene(domain: Domain, index: int) -> None:
+    draw_scene(domain, seed=SEED, split="benchmark", index=index)
+
+
+def draw_one_crop(domain: Domain, index: int) -> None:
+    draw_crop(domain, seed=SEED, split="benchmark", number=index, camera=index % domain.cameras, shot=0)
+
+
+def rate(draw: Callable[[int], None], count: int) -> float:
+    """Return how many pictures a second were drawn in the best round."""
+    best = 0.0
+    for number in range(ROUNDS):
+        start = time.process_time()
+        for index in range(number * count, (number + 1) * count):
+            draw(index)
+        best = max(best, count / (time.process_time() - start))
+    return best
+
+
+if __name__ == "__main__":
+    main()

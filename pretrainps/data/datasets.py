@@ -1,0 +1,179 @@
+"""Splits as `torch.utils.data` wants them: scenes with targets, crops with ids; and what happens to an image that is broken."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pretrainps.data.batches import Batches, Draw
+from pretrainps.data.records import Sample, Split
+from pretrainps.data.transforms import CropTransform, SceneTransform, Target, scene_target
+from pretrainps.errors import DatasetError, ImageError
+
+T = TypeVar("T")
+B = TypeVar("B")
+log = logging.getLogger("pretrainps")
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """An image that could not be read."""
+
+    name: str
+    reason: str
+
+
+class Scenes(Dataset[Any]):
+    """A search or detection split: (3, H, W) float in 0..1, and a target with boxes, labels, ids, ignore and the image's name.
+
+    Args:
+        split: What was read.
+        transform: From `scene_transform`.
+    """
+
+    def __init__(self, split: Split, transform: SceneTransform) -> None:
+        self.samples, self.transform = split.samples, transform
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, Target] | Damaged:
+        sample = self.samples[draw.item]
+
+        def ready(picture: Image.Image) -> tuple[Tensor, Target]:
+            image, target = self.transform(picture, scene_target(sample, picture.height, picture.width))
+            return image, {**target, "name": sample.name}
+
+        return _seeded(sample, draw.seed, ready)
+
+
+class Crops(Dataset[Any]):
+    """A re-ID split, or the people of a search split: (3, h, w) float, the id and the camera (-1: unknown).
+
+    Args:
+        split: What was read.
+        transform: From `crop_transform`.
+        boxes: Which people: (P, 2) index of the sample and of the box in it; by default everybody.
+    """
+
+    def __init__(self, split: Split, transform: CropTransform, boxes: np.ndarray[Any, Any] | None = None) -> None:
+        self.samples, self.transform = split.samples, transform
+        if boxes is None:
+            boxes = np.array([(i, j) for i, sample in enumerate(split.samples) for j in range(len(sample.boxes))])
+        self.boxes = boxes.reshape(-1, 2)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, int, int] | Damaged:
+        place, person = (int(each) for each in self.boxes[draw.item])
+        sample = self.samples[place]
+
+        def ready(picture: Image.Image) -> tuple[Tensor, int, int]:
+            camera = -1 if sample.camera is None else sample.camera
+            return self.transform(cut(picture, sample.boxes[person])), int(sample.ids[person]), camera
+
+        return _seeded(sample, draw.seed, ready)
+
+
+def cut(picture: Image.Image, box: np.ndarray[Any, Any]) -> Image.Image:
+    """Return the part of a picture in a box x1, y1, x2, y2, cut off at the border and at least a pixel wide and high."""
+    limit = np.array([picture.width, picture.height, picture.width, picture.height])
+    x1, y1, x2, y2 = np.clip(np.nan_to_num(box, posinf=np.inf), 0, limit)
+    left, top = min(int(x1), picture.width - 1), min(int(y1), picture.height - 1)
+    return picture.crop((left, top, max(left + 1, int(np.ceil(x2))), max(top + 1, int(np.ceil(y2)))))
+
+
+def _seeded(sample: Sample, seed: int, ready: Callable[[Image.Image], T]) -> T | Damaged:
+    try:
+        picture = sample.pixels()
+    except ImageError as error:
+        return Damaged(sample.name, str(error))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ready(picture)
+
+
+def scenes_together(items: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
+    """Put scenes into a batch, each with its own size."""
+    return [image for image, _ in items], [target for _, target in items]
+
+
+def crops_together(items: list[tuple[Tensor, int, int]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Put crops into a batch: (N, 3, h, w), ids (N,), cameras (N,)."""
+    images, ids, cameras = zip(*items, strict=True)
+    return torch.stack(images), torch.tensor(ids), torch.tensor(cameras)
+
+
+class Loader(Generic[B]):
+    """Batches read by worker processes; images that are broken are told of once, and left out or the end of it.
+
+    Args:
+        dataset: `Scenes` or `Crops`.
+        batches: Which images when.
+        together: `scenes_together` or `crops_together`.
+        workers: Processes that read; 0 reads in this one.
+        on_damage: "skip" goes on without a broken image, "stop" raises.
+        pin_memory: See `torch.utils.data.DataLoader`.
+    """
+
+    def __init__(
+        self,
+        dataset: Scenes | Crops,
+        batches: Batches,
+        together: Callable[[list[Any]], B],
+        *,
+        workers: int = 0,
+        on_damage: Literal["skip", "stop"] = "skip",
+        pin_memory: bool = False,
+    ) -> None:
+        self.batches, self.on_damage = batches, on_damage
+        self.damaged: dict[str, str] = {}
+        self._loader = DataLoader(
+            dataset,
+            batch_sampler=cast(Any, batches),
+            num_workers=workers,
+            collate_fn=_Apart(together),
+            pin_memory=pin_memory,
+            persistent_workers=workers > 0,
+        )
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[B | None]:
+        """Yield batches; `None` for one of which no image could be read, so that the count of batches stays right.
+
+        Raises:
+            DatasetError: a broken image, with `on_damage="stop"`.
+        """
+        for batch, damaged in self._loader:
+            for each in damaged:
+                self._tell(each)
+            yield batch
+
+    def _tell(self, each: Damaged) -> None:
+        if self.on_damage == "stop":
+            raise DatasetError(f"{each.name}: {each.reason} Mend or remove it, or go on without such images: on_damage='skip'.")
+        if each.name not in self.damaged:
+            self.damaged[each.name] = each.reason
+            log.warning("left out %s: %s", each.name, each.reason)
+
+
+class _Apart(Generic[B]):
+    """Puts broken images beside the batch; a class, for worker processes must be able to receive it."""
+
+    def __init__(self, together: Callable[[list[Any]], B]) -> None:
+        self.together = together
+
+    def __call__(self, items: list[Any]) -> tuple[B | None, list[Damaged]]:
+        whole = [item for item in items if not isinstance(item, Damaged)]
+        return self.together(whole) if whole else None, [item for item in items if isinstance(item, Damaged)]
