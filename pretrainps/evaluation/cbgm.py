@@ -1,0 +1,78 @@
+"""Context bipartite graph matching: people seen beside the person searched for help to find him.
+
+Li and Miao, "Sequential End-to-end Network for Efficient Person Search", AAAI 2021, section 4.4, as its code computes it
+(`eval_func.py`, `utils/km.py` of github.com/serend1p1ty/SeqNet). In the images of the k1 most similar detections, the person
+and up to k2 - 1 companions are matched to the people detected there, so that the weights' sum is greatest. Whom the person is
+matched to gets the greatest weight of any matched pair, be it of two companions: not the sum, and nobody else's changes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretrainps.errors import MissingPackageError
+from pretrainps.evaluation.detections import DetectionTable, Floats, Indices
+from pretrainps.evaluation.protocols import ContextMatching
+
+
+def maximum_weight_matching(weights: NDArray[np.floating]) -> tuple[Indices, Indices]:
+    """Match rows to columns so that the sum of weights is greatest; the smaller side is matched completely.
+
+    Args:
+        weights: (N, M), of either sign.
+
+    Returns:
+        (min(N, M),) rows, in order, and their columns.
+
+    Raises:
+        MissingPackageError: scipy is not installed.
+    """
+    try:
+        from scipy.optimize import linear_sum_assignment  # type: ignore[attr-defined]  # scipy's types do not list it
+    except ImportError as error:
+        raise MissingPackageError("context matching needs scipy: pip install 'pretrainps[train]'") from error
+    rows, columns = linear_sum_assignment(weights, maximize=True)
+    return rows, columns
+
+
+def rerank(
+    similarities: Floats,
+    detections: Indices,
+    table: DetectionTable,
+    context: Floats,
+    settings: ContextMatching,
+) -> Floats:
+    """Return the similarities after matching.
+
+    Args:
+        similarities: (N,) of one query to the detections of its gallery; -inf for those that do not belong to it. It is not
+            changed.
+        detections: (N,) their rows in the table. All detections of an image stand together and in order.
+        table: The gallery.
+        context: (C, D) embeddings of the people in the query's image, the person searched for first.
+        settings: How many images and companions take part.
+    """
+    result = similarities.copy()
+    people = context[: settings.k2]
+    top = _most_similar(similarities, settings.k1)
+    for image, place in {int(table.images[detections[place]]): int(place) for place in top}.items():
+        row = int(table.starts[image])
+        first = place - (int(detections[place]) - row)  # where the image's detections begin in this gallery
+        weights = people @ table.embeddings[row : row + int(table.counts[image])].T  # (people, detections)
+        rows, columns = maximum_weight_matching(weights)
+        if len(rows) and rows[0] == 0:  # the person himself was matched
+            best = weights[rows, columns].max()
+            match = first + int(columns[0])
+            result[match] = best if settings.update == "replace" else (best + result[match]) / 2
+    return result
+
+
+def _most_similar(similarities: Floats, number: int) -> Indices:
+    """Return where the greatest ones stand, of equal ones the first; -inf is none. (N,) -> (at most number,)."""
+    if len(similarities) > number:  # a sort of 30,000 for the best 30 would be most of the work
+        places = np.flatnonzero(similarities >= np.partition(similarities, -number)[-number])
+    else:
+        places = np.arange(len(similarities))
+    places = places[np.isfinite(similarities[places])]
+    return places[np.argsort(-similarities[places], kind="stable")][:number]

@@ -1,0 +1,59 @@
+"""Where the people searched for are to be found, and which detections may stand for them.
+
+Which boxes overlap does not depend on who asks, so it is computed once for all occurrences of all people.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pretrainps.evaluation.detections import DetectionTable, Floats, Indices, spread
+from pretrainps.evaluation.overlaps import iou, whole_pixels
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Candidates:
+    """What may be the person, among the n detections of one query's gallery."""
+
+    detections: Indices
+    """(n,) row in the table of each of them."""
+    places: Indices
+    """(C,) places, in 0..n-1, of those that overlap the person enough."""
+    groups: Indices
+    """(C,) occurrence that each of these may stand for, not falling."""
+    occurrences: int
+    """How often the person is to be found."""
+
+
+class Occurrences:
+    """Where people are to be found, in groups that belong to one query or one person, and what overlaps them enough.
+
+    Args:
+        groups: (E,) group of each occurrence, not falling.
+        num_groups: How many groups there are.
+        frames: (E,) image of each.
+        boxes: (E, 4).
+        table: The gallery.
+    """
+
+    def __init__(self, groups: Indices, num_groups: int, frames: Indices, boxes: Floats, table: DetectionTable) -> None:
+        whole = whole_pixels(boxes)
+        width, height = (whole[:, 2:] - whole[:, :2]).astype(np.float64).T
+        enough = np.minimum(0.5, width * height / ((width + 10) * (height + 10)))
+        occurrence, detection = spread(table.starts[frames], table.counts[frames])
+        met = iou(table.boxes[detection], whole[occurrence]) >= enough[occurrence]
+        self.frames = frames
+        self.occurrence, self.detection = occurrence[met], detection[met]
+        self.bounds = np.searchsorted(groups, np.arange(num_groups + 1))
+        self.candidate_bounds = np.searchsorted(self.occurrence, self.bounds)
+
+    def frames_of(self, group: int | None) -> Indices:
+        """Return the images of a group's occurrences; of none, none."""
+        return self.frames[:0] if group is None else self.frames[self.bounds[group] : self.bounds[group + 1]]
+
+    def candidates_of(self, group: int | None) -> tuple[Indices, Indices]:
+        """Return the detections that overlap a group's occurrences enough, and which occurrence each overlaps."""
+        part = slice(0) if group is None else slice(self.candidate_bounds[group], self.candidate_bounds[group + 1])
+        return self.detection[part], self.occurrence[part]

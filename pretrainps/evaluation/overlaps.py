@@ -1,0 +1,81 @@
+"""Boxes that meet: the pairs of boxes within each image, and how far they overlap.
+
+Corners are points in the plane: a box from 2 to 5 is 3 pixels wide. Some older code counts pixels and adds one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretrainps.evaluation.detections import Floats, Indices, spread
+
+Doubles = NDArray[np.float64]
+
+
+def pairs(first: Indices, second: Indices) -> tuple[Indices, Indices]:
+    """Return the pairs of boxes that stand in the same image.
+
+    Args:
+        first: (I,) boxes of the first kind in each image, which lie one image after the other.
+        second: (I,) boxes of the second kind.
+
+    Returns:
+        (P,) index of the first box and (P,) index of the second, ordered by the first.
+    """
+    image = np.repeat(np.arange(len(first)), first)
+    starts = np.cumsum(second) - second
+    return spread(starts[image], second[image])
+
+
+def iou(first: NDArray[np.generic], second: NDArray[np.generic], *, pixels: float = 0.0) -> Doubles:
+    """Return the intersection over union of box and box, 0 where both are empty. (P, 4), (P, 4) -> (P,).
+
+    Args:
+        first: x1, y1, x2, y2.
+        second: Likewise.
+        pixels: 1 for code whose boxes hold their last pixel.
+    """
+    shared = intersection(first, second, pixels=pixels)
+    union = area(first, pixels=pixels) + area(second, pixels=pixels) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def coverage(inner: NDArray[np.generic], outer: NDArray[np.generic]) -> Doubles:
+    """Return how much of the inner box the outer one covers: intersection over the inner's area. (P, 4), (P, 4) -> (P,)."""
+    shared = intersection(inner, outer)
+    whole = area(inner)
+    return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
+
+
+def intersection(first: NDArray[np.generic], second: NDArray[np.generic], *, pixels: float = 0.0) -> Doubles:
+    """Return the area two boxes share. (P, 4), (P, 4) -> (P,)."""
+    low = np.maximum(first[:, :2], second[:, :2]).astype(np.float64)
+    high = np.minimum(first[:, 2:], second[:, 2:]).astype(np.float64)
+    return np.asarray(np.prod(np.maximum(high - low + pixels, 0.0), axis=1))
+
+
+def area(boxes: NDArray[np.generic], *, pixels: float = 0.0) -> Doubles:
+    """Return the area of boxes. (P, 4) -> (P,)."""
+    corners = boxes.astype(np.float64)
+    return np.asarray(np.prod(corners[:, 2:] - corners[:, :2] + pixels, axis=1))
+
+
+def best_of(groups: Indices, values: NDArray[np.floating]) -> Indices:
+    """Return where each group's greatest value stands; of equal ones the first.
+
+    Args:
+        groups: (P,) group of each value, not falling.
+        values: (P,).
+
+    Returns:
+        (G,) index into the values, for the groups that occur, in order.
+    """
+    first = np.ones(len(groups), dtype=bool)
+    np.not_equal(groups[1:], groups[:-1], out=first[1:])
+    return np.lexsort((-values, groups))[first]
+
+
+def whole_pixels(boxes: Floats) -> NDArray[np.int32]:
+    """Cut the fractions off, as the originals do when they read their annotations; nothing is rounded."""
+    return boxes.astype(np.int32)
