@@ -33,6 +33,8 @@ class Layout:
     task: Task
     splits: tuple[str, ...]
     """Names that `read` takes, the training split first."""
+    main_splits: tuple[str, ...] = ()
+    """Those that together are the data set, if `splits` has parts and unions of them besides; by default, all of them."""
     tree: str
     """The folders and files that are expected, as errors show them."""
     recognise: Callable[[Path], bool]
@@ -47,6 +49,9 @@ class Layout:
     """Why its owners took it back, if they did."""
     shares_people_with: tuple[str, ...] = ()
     """Layouts whose people or cameras are among this one's: training on one leaks into a test on the other."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "main_splits", self.main_splits or self.splits)
 
     def read(self, root: Path | str, split: str, *, force: bool = False) -> Split:
         """Read a split.

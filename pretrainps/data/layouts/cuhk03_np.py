@@ -44,6 +44,7 @@ LAYOUT = Layout(
     title="CUHK03-NP",
     task="reid",
     splits=(*FOLDERS, *(f"{boxes}-{part}" for boxes in BOXES for part in FOLDERS)),
+    main_splits=tuple(FOLDERS),
     tree="""\
 ROOT/detected/bounding_box_train/0001_c1_1.png ...   (the folder cuhk03-np, or the one that holds it)
 ROOT/detected/query/...

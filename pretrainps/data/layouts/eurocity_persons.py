@@ -93,6 +93,7 @@ LAYOUT = Layout(
     title="EuroCity Persons",
     task="detection",
     splits=("train", "val", "day-train", "day-val", "night-train", "night-val"),
+    main_splits=("train", "val"),
     tree="""\
 ROOT/ECP/day/img/train/amsterdam/amsterdam_00018.png ...
 ROOT/ECP/day/labels/train/amsterdam/amsterdam_00018.json ...

@@ -78,6 +78,7 @@ LAYOUT = Layout(
     title="MovieNet-PS",
     task="search",
     splits=("train", *(f"train-{count}" for count in _APPEARANCES), "test"),
+    main_splits=("train", "test"),
     tree="""\
 MovieNet-PS/
     Image/...jpg                                           (or Image/SSM/...jpg)

@@ -85,6 +85,7 @@ LAYOUT = Layout(
     title="MSMT17",
     task="reid",
     splits=tuple(LISTS),
+    main_splits=("train", "val", "query", "gallery"),
     tree="""\
 ROOT/train/0000/0000_000_01_0303morning_0008_0.jpg ...   (V2: mask_train_v2; ROOT may also be the folder that holds MSMT17_V1)
 ROOT/test/0000/...   (V2: mask_test_v2; queries and gallery)

@@ -1,0 +1,154 @@
+"""`data check` and `data synthesize`: data sets looked at, and a synthetic one written."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pretrainps.cli.output import note, say, say_json
+from pretrainps.errors import ArgumentError, DatasetError
+
+if TYPE_CHECKING:
+    from pretrainps.data.checking import SplitCheck
+
+_SHOWN = 10
+"""Problems that are printed of each split."""
+_PICTURED = 20
+"""Images on a sheet."""
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this module's commands to the parser."""
+    parser = commands.add_parser(
+        "data",
+        help="look at a data set on disk, or write a synthetic one",
+        description="Data sets for person search, pedestrian detection and re-ID, as they lie on disk. Nothing is downloaded: "
+        "real ones are given away by their owners only.",
+    )
+    actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    check = actions.add_parser(
+        "check",
+        help="recognise a data set, count what is in it, and find what is broken",
+        description="Recognise a data set by its files, read every split, compare the counts with the published ones, and list "
+        "what is broken. Exit status 1 if anything is.",
+        epilog="example: pretrainps data check PRW-v16.04.20 --sheet prw.png",
+    )
+    check.add_argument("root", type=Path, help="the folder that it was unpacked into")
+    check.add_argument("--layout", help="what it is, if it is not recognised, or to see what is missing")
+    check.add_argument("--split", action="append", help="only this split; may be given again (default: all that are there)")
+    check.add_argument("--decode", action="store_true", help="read every image to its end: finds truncated ones")
+    check.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw some of its images with their boxes")
+    check.add_argument("--force", action="store_true", help="read a data set that its owners have withdrawn")
+    check.add_argument("--quiet", action="store_true", help="no progress bar")
+    check.add_argument("--json", action="store_true", help="machine-readable output")
+    check.set_defaults(run=_check)
+
+    make = actions.add_parser(
+        "synthesize",
+        help="draw people and write them as a data set",
+        description="Draw people in scenes, by seed, and write them in the layout of a real data set: everything that reads, "
+        "trains or evaluates can then be tried in minutes. What is learned on it does not work on photographs.",
+        epilog="example: pretrainps data synthesize --layout prw --out synthetic-prw --people 100 --workers 2",
+    )
+    make.add_argument("--layout", required=True, help="such as prw, cuhk_sysu, coco_search, crowdhuman, market1501")
+    make.add_argument("--out", type=Path, required=True, help="the folder to make")
+    make.add_argument("--domain", help="which part of the world to draw (default: one that suits the layout)")
+    make.add_argument("--people", type=int, default=60, help="whom to train on; detection: scenes (default: %(default)s)")
+    make.add_argument(
+        "--test-people", type=int, default=40, help="whom to search for; detection: scenes (default: %(default)s)"
+    )
+    make.add_argument("--appearances", type=int, default=6, help="pictures that each person is in (default: %(default)s)")
+    make.add_argument("--seed", type=int, default=0, help="another seed, another world (default: %(default)s)")
+    make.add_argument("--workers", type=int, default=1, help="processes that draw (default: %(default)s)")
+    make.add_argument("--quiet", action="store_true", help="no progress bar")
+    make.set_defaults(run=_synthesize)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from pretrainps.data.checking import check_split
+    from pretrainps.data.layouts import layout_named, recognise_layout
+    from pretrainps.data.sheets import contact_sheet, spread_over
+
+    layout = layout_named(args.layout) if args.layout else recognise_layout(args.root)
+    if args.sheet is not None and args.sheet.suffix.lower() not in (".png", ".jpg"):
+        raise ArgumentError(f"{args.sheet}: the ending says the format; use .png or .jpg.")
+    splits = args.split or layout.main_splits
+    checks, pictured, missing = [], [], []
+    for name in splits:
+        try:
+            split = layout.read(args.root, name, force=args.force)
+        except DatasetError as error:
+            missing.append((name, error))
+            continue
+        checks.append(check_split(split, layout.counts.get(name), decode=args.decode, progress=not args.quiet))
+        pictured += spread_over(split.samples, max(1, _PICTURED // len(splits)))
+    if not checks:
+        raise missing[0][1]
+    read = [check.split for check in checks]
+    search = layout.read_search(args.root) if layout.read_search_set is not None and "test" in read else None
+    if args.json:
+        searched = search and {"queries": len(search.queries), "gallery": len(search.gallery), "lists": sorted(search.lists)}
+        say_json(
+            {
+                "layout": layout.name,
+                "splits": [check.to_json() for check in checks],
+                "search": searched,
+                "unreadable": {name: str(reason) for name, reason in missing},
+            }
+        )
+    else:
+        say(f"{args.root}: {layout.title} ({layout.name}), for {layout.task}")
+        if layout.terms:
+            say(f"terms: {layout.terms}")
+        for check in checks:
+            say(f"{check.split}: {_counted(check)}")
+            for line in (*check.notes, *check.differences()):
+                say(f"  {line}")
+            for line in check.problems[:_SHOWN]:
+                say(f"  broken: {line}")
+            if len(check.problems) > _SHOWN:
+                say(f"  and {len(check.problems) - _SHOWN} more (--json has them all)")
+        for name, reason in missing:
+            say(f"{name}: {reason}")
+        if search is not None:
+            lists = f", lists of {', '.join(map(str, sorted(search.lists)))}" if search.lists else ""
+            say(f"search: {len(search.queries):,} queries in a gallery of {len(search.gallery):,} images{lists}")
+    for name in layout.shares_people_with:
+        note(f"note: people or cameras of {layout.name} are in {name} too: do not train on one and report on the other")
+    if args.sheet is not None:
+        contact_sheet(pictured).save(args.sheet)
+        note(f"wrote {args.sheet}")
+    return 1 if missing or any(check.problems for check in checks) else 0
+
+
+def _counted(check: SplitCheck) -> str:
+    found = check.found
+    named = f" ({found.labelled:,} of {found.identities:,} identities)" if found.labelled else ""
+    parts = [f"{found.images:,} images", f"{found.boxes:,} people{named}"]
+    if check.ignored:
+        parts.append(f"{check.ignored:,} regions to ignore")
+    if found.cameras:
+        parts.append(f"{found.cameras} cameras")
+    if check.alone:
+        parts.append(f"{check.alone:,} identities with one picture only")
+    if check.twice:
+        parts.append(f"{check.twice:,} images with somebody twice")
+    return ", ".join(parts)
+
+
+def _synthesize(args: argparse.Namespace) -> int:
+    from pretrainps.data.synthesis import WorldSize, synthesize
+
+    size = WorldSize(
+        people=args.people,
+        test_people=args.test_people,
+        appearances=args.appearances,
+        seed=args.seed,
+        workers=args.workers,
+    )
+    layout = synthesize(args.layout, args.out, domain=args.domain, size=size, progress=not args.quiet)
+    say(f"{args.out}: a synthetic data set in the layout of {layout.title}")
+    say(f"look at it: pretrainps data check {args.out} --sheet sheet.png")
+    return 0
