@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from pretrainps.errors import ArgumentError, ImageError
 
@@ -61,6 +61,20 @@ def read_image(path: Path) -> Image.Image:
         raise ImageError(f"{path} is no image, or of a kind that Pillow cannot read.") from error
     except _DAMAGED as error:
         raise ImageError(f"{path} is damaged ({error}).") from error
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return height and width of an image, once it is upright, from the first bytes of its file.
+
+    Raises:
+        ImageError: missing, or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            lies = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            return (image.width, image.height) if lies else (image.height, image.width)
+    except _DAMAGED as error:
+        raise ImageError(f"{path} cannot be read ({error}).") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -30,6 +30,13 @@ def test_extract_features(
     assert "(100 %)" in out and "c4: stride 16, (1, 480, 16, 20)" in out and "(1, 960, 7, 4)" in out
 
 
+def test_histogram_baseline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The world is neither trivial nor hopeless."""
+    run(monkeypatch, "histogram_baseline.py", "--people", "40", "--domain", "reid_hall")
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "mAP" in line)
+    assert 0.1 < float(line.split("mAP")[1].split()[0].rstrip(",")) < 0.5
+
+
 def test_every_example_is_tested() -> None:
     mine = Path(__file__).read_text()
     assert all(f'"{path.name}"' in mine for path in EXAMPLES.glob("*.py"))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from pretrainps.data.layout import Counts
@@ -95,7 +94,7 @@ def _twice(sample: Sample) -> bool:
 
 def _problems(sample: Sample, decode: bool) -> Iterator[str]:
     try:
-        width, height = _size(sample, decode)
+        height, width = _size(sample, decode)
     except ImageError as error:
         yield str(error)
         return
@@ -110,14 +109,8 @@ def _problems(sample: Sample, decode: bool) -> Iterator[str]:
 
 
 def _size(sample: Sample, decode: bool) -> tuple[int, int]:
-    """Return width and height, as they are once the picture is upright."""
-    if not isinstance(sample.image, Path):
-        return sample.image.shape[1], sample.image.shape[0]
-    if decode:
-        return read_image(sample.image).size
-    try:
-        with Image.open(sample.image) as picture:
-            turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            return (picture.height, picture.width) if turned else picture.size
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{sample.image} cannot be read ({error}).") from error
+    """Return height and width."""
+    if not decode or not isinstance(sample.image, Path):
+        return sample.true_size()
+    picture = read_image(sample.image)
+    return picture.height, picture.width

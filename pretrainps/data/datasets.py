@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pretrainps.data.batches import Batches, Draw
-from pretrainps.data.records import Sample, Split
+from pretrainps.data.records import Sample, Split, pixels_of
 from pretrainps.data.transforms import CropTransform, SceneTransform, Target, scene_target
 from pretrainps.errors import DatasetError, ImageError
 
@@ -79,17 +79,10 @@ class Crops(Dataset[Any]):
 
         def ready(picture: Image.Image) -> tuple[Tensor, int, int]:
             camera = -1 if sample.camera is None else sample.camera
-            return self.transform(cut(picture, sample.boxes[person])), int(sample.ids[person]), camera
+            ends = pixels_of(sample.boxes[person], height=picture.height, width=picture.width)
+            return self.transform(picture.crop(ends)), int(sample.ids[person]), camera
 
         return _seeded(sample, draw.seed, ready)
-
-
-def cut(picture: Image.Image, box: np.ndarray[Any, Any]) -> Image.Image:
-    """Return the part of a picture in a box x1, y1, x2, y2, cut off at the border and at least a pixel wide and high."""
-    limit = np.array([picture.width, picture.height, picture.width, picture.height])
-    x1, y1, x2, y2 = np.clip(np.nan_to_num(box, posinf=np.inf), 0, limit)
-    left, top = min(int(x1), picture.width - 1), min(int(y1), picture.height - 1)
-    return picture.crop((left, top, max(left + 1, int(np.ceil(x2))), max(top + 1, int(np.ceil(y2)))))
 
 
 def _seeded(sample: Sample, seed: int, ready: Callable[[Image.Image], T]) -> T | Damaged:

@@ -66,11 +66,7 @@ class Layout:
             DatasetError: the owners took the data set back; or the folder, or a file in it, is not as the layout wants it; or
                 the split is empty.
         """
-        if self.withdrawn is not None and not force:
-            raise DatasetError(
-                f"{self.title} is not read: {self.withdrawn} Use another data set, or say that you know (force=True; on the "
-                "command line --force)."
-            )
+        self._require_given(force)
         if split not in self.splits:
             raise ArgumentError(f"{self.title} has no split {split!r}. It has {', '.join(self.splits)}.")
         found = self.read_split(self.folder(root), split)
@@ -78,15 +74,20 @@ class Layout:
             raise DatasetError(f"{root}: the split {split!r} of {self.title} holds no image. Expected\n{self.tree}")
         return found
 
-    def read_search(self, root: Path | str) -> SearchSet:
+    def read_search(self, root: Path | str, *, force: bool = False) -> SearchSet:
         """Read the gallery and the queries of a person-search data set.
+
+        Args:
+            root: The data set's folder.
+            force: Read a data set although its owners took it back.
 
         Raises:
             ArgumentError: this data set is not for person search.
-            DatasetError: the folder, or a file in it, is not as the layout wants it.
+            DatasetError: the owners took the data set back; or the folder, or a file in it, is not as the layout wants it.
         """
         if self.read_search_set is None:
             raise ArgumentError(f"{self.title} is for {self.task}: it has no queries and no gallery of scenes.")
+        self._require_given(force)
         return self.read_search_set(self.folder(root))
 
     def folder(self, root: Path | str) -> Path:
@@ -109,3 +110,10 @@ class Layout:
         if not path.exists():
             raise DatasetError(f"{path} is missing: is the archive of {self.title} only half unpacked? Expected\n{self.tree}")
         return path
+
+    def _require_given(self, force: bool) -> None:
+        if self.withdrawn is not None and not force:
+            raise DatasetError(
+                f"{self.title} is not read: {self.withdrawn} Use another data set, or say that you know (force=True; on the "
+                "command line --force)."
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from pretrainps.errors import DatasetError
-from pretrainps.images import read_image
+from pretrainps.images import image_size, read_image
 
 UNLABELLED = -1
 """The id of a person whose identity nobody wrote down."""
@@ -34,6 +34,16 @@ def from_xywh(rows: ArrayLike) -> Boxes:
     """
     left_top, size = np.hsplit(np.asarray(rows, dtype=np.float64).reshape(-1, 4), 2)
     return np.hstack([left_top, left_top + size]).astype(np.float32)
+
+
+def pixels_of(box: Boxes, *, height: int, width: int) -> tuple[int, int, int, int]:
+    """Return the pixels that a box touches, as ends x1, y1, x2, y2 to cut them out by.
+
+    They are in the picture and at least one, whatever the box.
+    """
+    x1, y1, x2, y2 = np.clip(box, 0, [width, height, width, height])
+    left, top = min(int(x1), width - 1), min(int(y1), height - 1)
+    return left, top, max(left + 1, int(np.ceil(x2))), max(top + 1, int(np.ceil(y2)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -79,6 +89,14 @@ class Sample:
         """
         return read_image(self.image) if isinstance(self.image, Path) else Image.fromarray(self.image)
 
+    def true_size(self) -> tuple[int, int]:
+        """Return height and width of the picture itself, whatever the annotation says.
+
+        Raises:
+            ImageError: the file is missing, or is no image.
+        """
+        return image_size(self.image) if isinstance(self.image, Path) else (self.image.shape[0], self.image.shape[1])
+
     @staticmethod
     def whole() -> Boxes:
         """Return the box of a whole picture whose size is not known: clipped to the picture, it is the picture. (1, 4)."""
@@ -101,6 +119,14 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def with_sizes(self) -> Split:
+        """Return the split with the size of every image; what the annotation does not say is read from the files.
+
+        Raises:
+            ImageError: a file is missing, or is no image.
+        """
+        return replace(self, samples=[each if each.size else replace(each, size=each.true_size()) for each in self.samples])
 
     @property
     def cameras(self) -> tuple[int, ...]:

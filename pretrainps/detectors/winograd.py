@@ -2,7 +2,7 @@
 
 Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016: F(4x4, 3x3). A tile of 6x6 pixels gives 4x4
 results through 36 products instead of 144; what is left is 36 matrix products, for which every CPU has a fast routine. Rounding
-errors grow about tenfold, to some 1e-5 of the largest value.
+errors grow tenfold or more, to some 1e-5 of the largest value.
 """
 
 from __future__ import annotations

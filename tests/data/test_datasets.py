@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from pretrainps.data import Sample, Split
 from pretrainps.data.batches import BalancedBatches, Draw, ShuffledBatches
-from pretrainps.data.datasets import Crops, Damaged, Loader, Scenes, crops_together, cut, scenes_together
-from pretrainps.data.records import as_boxes
+from pretrainps.data.datasets import Crops, Damaged, Loader, Scenes, crops_together, scenes_together
+from pretrainps.data.records import as_boxes, pixels_of
 from pretrainps.data.transforms import crop_transform, scene_transform
 from pretrainps.errors import DatasetError
 
@@ -92,14 +91,14 @@ def test_crops_of_scenes_and_of_crops() -> None:
 
 
 def test_cutting_keeps_inside() -> None:
-    picture = Image.new("RGB", (60, 40))
-    for box, size in (
-        ((0, 0, np.inf, np.inf), (60, 40)),
-        ((-5, -5, 3.2, 4), (4, 4)),
-        ((59.9, 39.9, 60, 40), (1, 1)),
-        ((80, 80, 90, 90), (1, 1)),
+    for box, ends in (
+        ((0, 0, np.inf, np.inf), (0, 0, 60, 40)),
+        ((-5, -5, 3.2, 4), (0, 0, 4, 4)),
+        ((59.9, 39.9, 60, 40), (59, 39, 60, 40)),
+        ((80, 80, 90, 90), (59, 39, 60, 40)),
+        ((-9, -9, -5, -5), (0, 0, 1, 1)),
     ):
-        assert cut(picture, np.array(box)).size == size
+        assert pixels_of(np.array(box, dtype=np.float32), height=40, width=60) == ends
 
 
 @pytest.mark.parametrize("workers", [0, 2])

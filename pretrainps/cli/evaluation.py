@@ -1,0 +1,184 @@
+"""`evaluate`: a model on a data set, by a protocol that has a name."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretrainps.cli.output import note, say, say_json
+from pretrainps.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from pretrainps.data.layout import Layout
+    from pretrainps.evaluation.extraction import Extractor
+    from pretrainps.evaluation.miss_rate import Variant
+    from pretrainps.evaluation.protocols import SearchProtocol
+
+_ANSWERS = 8
+_PROTOCOL_OF = {"cuhk_sysu": "cuhk-sysu", "prw": "prw", "posetrack21": "posetrack21", "movienet_ps": "movienet-ps"}
+"""The protocol that papers use on a layout; all others are searched frame by frame."""
+_MISS_RATE_OF: dict[str, tuple[Variant, str]] = {
+    "citypersons": ("citypersons", "reasonable"),
+    "eurocity_persons": ("eurocity", "reasonable"),
+}
+"""The miss rate that belongs to a layout; all others have CrowdHuman's."""
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this module's commands to the parser."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure a model on a data set, by the field's protocols",
+        description="Run a model over a data set and print the numbers that papers print, with the protocol in words. On "
+        "a data set for person search: mAP, top-1, 5, 10, and how well everyone is detected; for detection: average precisions "
+        "and miss rate; for re-ID: mAP, CMC and mINP. What was computed is kept, by the model's hash and the data's, so an "
+        "interrupted run goes on, and another protocol on the same features takes seconds.",
+        epilog="example: pretrainps evaluate seqnet-resnet50-prw --data PRW-v16.04.20 --cbgm --sheet worst.png",
+    )
+    parser.add_argument("model", help="a registered name, file:PATH or hf:owner/repo[@REVISION]: a detector, or a backbone")
+    parser.add_argument("--data", type=Path, required=True, metavar="ROOT", help="the data set's folder")
+    parser.add_argument("--layout", help="what the data set is, if it is not recognised")
+    parser.add_argument("--split", default=None, help="detection: which split (default: the last)")
+    parser.add_argument(
+        "--protocol", help="how a search is judged: prw, prw-cross-camera, cuhk-sysu, ... (default: the layout's)"
+    )
+    parser.add_argument("--gallery", help="size of each query's gallery on CUHK-SYSU: 50 to 4000, or full")
+    parser.add_argument("--cbgm", action="store_true", help="context matching, with SeqNet's numbers for the data set")
+    parser.add_argument(
+        "--annotated-boxes", action="store_true", help="gallery people as annotated instead of detected: an upper bound"
+    )
+    parser.add_argument("--batch-size", type=int, default=1, help="images a forward pass (default: %(default)s)")
+    parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="float32", help="of a detector")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
+    parser.add_argument("--skip-damaged", action="store_true", help="take an unreadable gallery image for an empty one")
+    parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw the worst queries and what was answered")
+    parser.add_argument("--features", type=Path, help="where features are kept (default: in the cache folder)")
+    parser.add_argument("--keep-nothing", action="store_true", help="do not keep features")
+    parser.add_argument("--force", action="store_true", help="use a data set that its owners have withdrawn")
+    parser.add_argument("--offline", action="store_true", default=None, help="never use the network")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars, no load report")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from pretrainps.data.layouts import layout_named, recognise_layout
+
+    if args.sheet is not None and args.sheet.suffix.lower() not in (".png", ".jpg"):
+        raise ArgumentError(f"{args.sheet}: the ending says the format; use .png or .jpg.")
+    layout = layout_named(args.layout) if args.layout else recognise_layout(args.data)
+    protocol = _protocol(args, layout) if layout.task == "search" else None
+    for option in ("protocol", "gallery", "cbgm", "sheet"):
+        if protocol is None and getattr(args, option):
+            raise ArgumentError(f"--{option} is for person search; {layout.title} is for {layout.task}.")
+    judge = {"search": _search, "detection": _detection, "reid": _reid}[layout.task]
+    results = judge(args, layout, protocol)
+    if args.json:
+        say_json({"model": args.model, "data": str(args.data), "layout": layout.name, **results})
+    else:
+        for name, numbers in results.items():
+            say(f"{name}: {numbers['protocol']}")
+            say("  " + "  ".join(f"{key} {value:.4f}" for key, value in numbers.items() if isinstance(value, float)))
+            counts = {
+                key.removeprefix("num_").replace("_", " "): value for key, value in numbers.items() if isinstance(value, int)
+            }
+            say("  " + ", ".join(f"{value:,} {key}" for key, value in counts.items()))
+    return 0
+
+
+def _protocol(args: argparse.Namespace, layout: Layout) -> SearchProtocol:
+    from pretrainps.evaluation import protocols
+
+    found = protocols.protocol(args.protocol or _PROTOCOL_OF.get(layout.name, "frames"))
+    if args.gallery is not None:
+        if args.gallery != "full" and not args.gallery.isdecimal():
+            raise ArgumentError(f"--gallery is a size or 'full', not {args.gallery!r}.")
+        found = replace(found, gallery="full" if args.gallery == "full" else int(args.gallery))
+    if args.cbgm and found.context is None:
+        context = protocols.CUHK_CONTEXT if layout.name in ("cuhk_sysu", "movienet_ps") else protocols.PRW_CONTEXT
+        found = replace(found, name=f"{found.name}-cbgm", context=context)
+    return found
+
+
+def _extractor(args: argparse.Namespace, *, detects: bool) -> Extractor:
+    from pretrainps.detectors import PersonSearchDetector
+    from pretrainps.evaluation.extraction import Extractor
+    from pretrainps.heads import CropModel
+    from pretrainps.loading import load
+    from pretrainps.store.cache import default_root
+
+    model = load(args.model, device=args.device, offline=args.offline, progress=not args.quiet)
+    if not isinstance(model, PersonSearchDetector | CropModel):
+        model = load(args.model, head="embedding", device=args.device, offline=args.offline, progress=not args.quiet)
+    if not args.quiet:
+        note(str(model.load_report))
+    if isinstance(model, CropModel) and detects:
+        raise ArgumentError(f"{args.model} embeds crops and detects nobody. Use a detector, or --annotated-boxes.")
+    assert isinstance(model, PersonSearchDetector | CropModel)
+    folder = None if args.keep_nothing else (args.features or default_root() / "features").expanduser()
+    return Extractor(
+        model,
+        folder=folder,
+        batch_size=args.batch_size,
+        precision=args.precision,
+        on_damage="skip" if args.skip_damaged else "stop",
+        progress=not args.quiet,
+    )
+
+
+def _search(args: argparse.Namespace, layout: Layout, protocol: SearchProtocol | None) -> dict[str, Any]:
+    from pretrainps.evaluation import evaluate_detection, evaluate_search, report
+    from pretrainps.evaluation.ranking_sheet import ranking_sheet
+
+    assert protocol is not None
+    search_set = layout.read_search(args.data, force=args.force)
+    extractor = _extractor(args, detects=not args.annotated_boxes)
+    table = (extractor.annotated if args.annotated_boxes else extractor.detections)(search_set.gallery)
+    asks_with_boxes = protocol.query == "annotated_box"
+    result = evaluate_search(
+        search_set,
+        table,
+        protocol,
+        query_embeddings=extractor.queries(search_set) if asks_with_boxes else None,
+        query_detections=extractor.contexts(search_set) if asks_with_boxes and protocol.context is not None else None,
+        ranking=_ANSWERS if args.sheet is not None else 0,
+    )
+    if args.sheet is not None:
+        ranking_sheet(search_set, table, result, answers=_ANSWERS).save(args.sheet)
+        note(f"wrote {args.sheet}: the worst queries, and what was answered")
+    found = {"search": report(result)}
+    if not args.annotated_boxes:
+        found["detection"] = report(evaluate_detection(search_set.gallery, table))
+    return found
+
+
+def _detection(args: argparse.Namespace, layout: Layout, protocol: SearchProtocol | None) -> dict[str, Any]:
+    from pretrainps.evaluation import evaluate_coco, evaluate_detection, evaluate_miss_rate, report
+
+    if args.annotated_boxes:
+        raise ArgumentError("--annotated-boxes leaves nothing to measure on a detection set.")
+    split = layout.read(args.data, args.split or layout.main_splits[-1], force=args.force).with_sizes()
+    table = _extractor(args, detects=True).detections(split)
+    variant, setup = _MISS_RATE_OF.get(layout.name, ("crowdhuman", "all"))
+    return {
+        "coco": report(evaluate_coco(split, table)),
+        "miss rate": report(evaluate_miss_rate(split, table, variant=variant, setup=setup)),
+        "person search's": report(evaluate_detection(split, table)),
+    }
+
+
+def _reid(args: argparse.Namespace, layout: Layout, protocol: SearchProtocol | None) -> dict[str, Any]:
+    import numpy as np
+
+    from pretrainps.data.batches import identities_of
+    from pretrainps.evaluation import evaluate_reid, report
+
+    query, gallery = (layout.read(args.data, part, force=args.force) for part in ("query", "gallery"))
+    extractor = _extractor(args, detects=False)
+    sides: list[Any] = []
+    for part in (query, gallery):
+        cameras = np.array([-1 if sample.camera is None else sample.camera for sample in part.samples])
+        sides += [extractor.crops(part), identities_of(part), cameras]
+    return {"re-ID": report(evaluate_reid(*sides))}
