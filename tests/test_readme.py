@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
+import pretrainps
+from pretrainps.backbones import build_backbone
 from pretrainps.cli import main
+from pretrainps.data.layouts import LAYOUTS
 from pretrainps.demo import draw_people
+from pretrainps.evaluation import PROTOCOLS
 from pretrainps.registry import list_models, registry
+from tests.support.detectors import SMALL, lively_detector
 from tests.support.fakehub import FakeHub
 from tests.support.weights import FILES, REPO, authors_file
 
@@ -40,6 +45,29 @@ def test_models_table_is_the_registrys() -> None:
     assert match is not None and match[1].strip() == models_table(), f"the table should be:\n{models_table()}"
 
 
+def layouts_table() -> str:
+    rows = ["| `--layout` | data set | for | splits | terms |", "|---|---|---|---|---|"]
+    for layout in LAYOUTS:
+        terms = f"withdrawn: {layout.withdrawn}" if layout.withdrawn else layout.terms
+        rows.append(f"| `{layout.name}` | {layout.title} | {layout.task} | {', '.join(layout.main_splits)} | {terms} |")
+    return "\n".join(rows)
+
+
+def protocols_table() -> str:
+    rows = ["| `--protocol` | in words |", "|---|---|"]
+    for name, protocol in PROTOCOLS.items():
+        rows.append(f"| `{name}` | {protocol.words().removeprefix(name + ': ')} |")
+    return "\n".join(rows)
+
+
+@pytest.mark.parametrize(
+    ("page", "name", "table"), [("data.md", "layouts", layouts_table()), ("evaluation.md", "protocols", protocols_table())]
+)
+def test_tables_of_the_docs_are_the_codes(page: str, name: str, table: str) -> None:
+    match = re.search(rf"<!-- {name}:.*?-->\n(.*?)<!-- /{name} -->", (ROOT / "docs" / page).read_text(), flags=re.DOTALL)
+    assert match is not None and match[1].strip() == table, f"the table should be:\n{table}"
+
+
 @pytest.fixture
 def published(hub: FakeHub) -> FakeHub:
     hub.add(REPO, {file: authors_file(name) for name, file in FILES.items()})
@@ -64,13 +92,23 @@ def test_python_blocks_of_the_docs_run(page: Path, published: FakeHub, tmp_path:
         exec(compile(code, page.name, "exec"), names)
 
 
+def save_detector(folder: Path) -> None:
+    """A small one in the place of the reader's own."""
+    model = pretrainps.build_detector("nae", backbone=build_backbone("shufflenetv1"), config=SMALL)
+    model.load_state_dict(lively_detector("nae", "shufflenetv1").state_dict())
+    pretrainps.save_pretrained(model, folder)
+
+
 def test_shell_commands_run(
     published: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     draw_people(tmp_path / "photos")
-    commands = [line for block in blocks(README, "bash") for line in block.splitlines() if line.startswith("pretrainps ")]
-    assert len(commands) >= 8
+    save_detector(tmp_path / "my-detector")
+    texts = [page.read_text() for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
+    lines = [line for text in texts for block in blocks(text, "bash") for line in block.splitlines()]
+    commands = list(dict.fromkeys(line for line in lines if line.startswith("pretrainps ")))  # pages repeat some
+    assert len(commands) >= 13
     for command in commands:
         assert main(shlex.split(command)[1:]) == 0, f"{command}\n{capsys.readouterr()}"
 

@@ -170,15 +170,14 @@ def _detection(args: argparse.Namespace, layout: Layout, protocol: SearchProtoco
 
 
 def _reid(args: argparse.Namespace, layout: Layout, protocol: SearchProtocol | None) -> dict[str, Any]:
-    import numpy as np
-
     from pretrainps.data.batches import identities_of
     from pretrainps.evaluation import evaluate_reid, report
 
     query, gallery = (layout.read(args.data, part, force=args.force) for part in ("query", "gallery"))
     extractor = _extractor(args, detects=False)
+    cameras = [[sample.camera for sample in part.samples] for part in (query, gallery)]
+    known = None not in (*cameras[0], *cameras[1])
     sides: list[Any] = []
-    for part in (query, gallery):
-        cameras = np.array([-1 if sample.camera is None else sample.camera for sample in part.samples])
-        sides += [extractor.crops(part), identities_of(part), cameras]
+    for part, places in zip((query, gallery), cameras, strict=True):
+        sides += [extractor.crops(part), identities_of(part), places if known else None]
     return {"re-ID": report(evaluate_reid(*sides))}
