@@ -82,3 +82,9 @@ class ImageError(PretrainPSError, OSError):
 
 class DatasetError(PretrainPSError, ValueError):
     """A data set that does not lie on disk as its layout wants it, or whose annotation cannot be right."""
+
+
+class TrainingError(PretrainPSError, RuntimeError):
+    """A training that cannot start, go on or be resumed: losses that are not finite, settings that changed, a model that
+    leaves parameters out.
+    """

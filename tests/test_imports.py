@@ -29,6 +29,7 @@ FLOORS = [
     {"names"},
     {"loading", "cards", "check_input", "embedding"},
     {"building", "publish", "export", "graphs", "demo"},
+    {"training"},
     {"cli"},
     {"__main__", "__init__"},
 ]
