@@ -202,6 +202,7 @@ class Step:
     samples: list[list[list[int]]]
     gradient_norms: dict[str, float]
     gradient_norm: float
+    update_norms: dict[str, float]
     state: dict[str, Tensor]
     """Statistics, tables and cursor after the losses were computed."""
 
@@ -223,15 +224,17 @@ def steps(golden: dict[str, Tensor], detector: SeqNet) -> Iterator[list[Step]]:
             patch.setattr(torch, "randperm", lambda count, **options: torch.arange(count, device=options.get("device")))
             samples = watch_samplers(patch)
             losses = model(images, targets)
-        norms, norm = {}, 0.0
+        norms, norm, updates = {}, 0.0, {}
         state = {name: value.clone() for name, value in model.named_buffers()}
         if number == 0:
             optimizer.zero_grad()
             sum(losses.values()).backward()
             norms = {name: float(each.grad.norm()) for name, each in model.named_parameters() if each.grad is not None}
             norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0))
+            before = {name: each.detach().clone() for name, each in model.named_parameters()}
             optimizer.step()
-        taken.append(Step({name: float(loss.detach()) for name, loss in losses.items()}, samples, norms, norm, state))
+            updates = {name: float((each.detach() - before[name]).norm()) for name, each in model.named_parameters()}
+        taken.append(Step({name: float(loss.detach()) for name, loss in losses.items()}, samples, norms, norm, updates, state))
     yield taken
 
 
@@ -266,6 +269,15 @@ def test_first_step(steps: list[Step]) -> None:
 
 
 @learning
+def test_every_parameter_moves_as_far(steps: list[Step]) -> None:
+    """What SGD, with its momentum, decay and clipping, did in the first step; what the second begins with."""
+    theirs = STEPS[0]["update_norms"]
+    assert {native(key) for key, norm in theirs.items() if norm} == {key for key, norm in steps[0].update_norms.items() if norm}
+    for key, norm in theirs.items():
+        assert steps[0].update_norms[native(key)] == pytest.approx(norm, rel=2e-2), key
+
+
+@learning
 def test_statistics_after_the_first_step(golden: dict[str, Tensor], steps: list[Step]) -> None:
     """Every batch norm measures, those that do not learn too; SeqNet's second stage has its own."""
     folder = "train_arange/bn/"
@@ -291,7 +303,7 @@ def test_tables_after_the_first_step(golden: dict[str, Tensor], detector: SeqNet
 @learning
 def test_second_step_roughly(steps: list[Step]) -> None:
     """Roughly, because a step multiplies rounding errors: which regions are sampled flips at a threshold, and every loss of the
-    second stage depends on it. Two convolution libraries on one machine differ by up to a tenth in single losses here, as
+    second stage depends on it. Two instruction sets of one processor differ by up to a twentieth in single losses here, as
     does this machine from the golden one. What does not depend on the sampling is still held to closely.
     """
     ours, theirs = steps[1], STEPS[1]
