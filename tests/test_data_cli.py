@@ -111,6 +111,58 @@ def test_what_is_broken_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert status == 1 and "Images.mat" in err
 
 
+def test_what_a_search_lacks_is_said_before_anything_is_computed(
+    detector: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And options that would be ignored are refused."""
+    root, crops = tmp_path / "album", tmp_path / "market"
+    run(capsys, "data", "synthesize", "--layout", "cuhk_sysu", "--out", root, *SIZE)
+    market1501.replica(crops)
+    base = ["evaluate", f"file:{detector}", "--quiet", "--data"]
+    status, out, err = run(capsys, *base, root)
+    assert status == 0 and "no lists of the usual size" in err and "mAP" in out
+
+    def computed(*_: object) -> None:
+        raise AssertionError("hours would be spent")
+
+    monkeypatch.setattr("pretrainps.evaluation.extraction.Extractor.detections", computed)
+    monkeypatch.setattr("pretrainps.evaluation.extraction.Extractor.crops", computed)
+    for arguments, message in (
+        ([root, "--gallery", "4000"], "no gallery lists of size 4000"),
+        ([root, "--protocol", "prw-cross-camera"], "every image's camera"),
+        ([root, "--sheet", tmp_path / "nowhere" / "x.png"], "is no folder"),
+        ([crops, "--split", "query"], "--split is for detection"),
+        ([crops, "--annotated-boxes"], "--annotated-boxes is for search"),
+    ):
+        status, _, err = run(capsys, *base, *arguments)
+        assert status == 1 and message in err, err
+
+
+def test_search_files_that_are_missing_do_not_hide_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prw.replica(tmp_path)
+    (tmp_path / "query_info.txt").unlink()
+    status, out, _ = run(capsys, "data", "check", tmp_path, "--quiet")
+    assert status == 1 and "train: 4 images" in out and "search: " in out and "query_info.txt" in out
+    status, out, _ = run(capsys, "data", "check", tmp_path, "--quiet", "--json")
+    assert status == 1 and "query_info.txt" in json.loads(out)["unreadable"]["search"]
+
+
+def test_an_image_named_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prw.replica(tmp_path)
+    prw.write_frames(tmp_path, "test", ["c3s1_000501", "c5s2_042630", "c4s1_000601", "c3s1_000501"])
+    for read in (lambda: layout_named("prw").read(tmp_path, "test"), lambda: layout_named("prw").read_search(tmp_path)):
+        with pytest.raises(DatasetError, match=r"more than once, such as 'c3s1_000501\.jpg' \(2 times\)"):
+            read()
+
+
+def test_into_the_folder_one_stands_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, "data", "synthesize", "--layout", "identity_folders", "--out", ".", *SIZE)[0] == 0
+    assert sorted(path.name for path in Path().iterdir()) == ["gallery", "query", "train"]
+
+
 def test_withdrawn_data_needs_to_be_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     market1501.replica(tmp_path / "market")
     for part in ("bounding_box_train", "query", "bounding_box_test"):

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pretrainps.cli.output import note, say, say_json
-from pretrainps.errors import ArgumentError, DatasetError
+from pretrainps.cli.output import note, picture_file, save_picture, say, say_json
+from pretrainps.errors import DatasetError
 
 if TYPE_CHECKING:
     from pretrainps.data.checking import SplitCheck
@@ -43,7 +43,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     check.add_argument("--force", action="store_true", help="read a data set that its owners have withdrawn")
     check.add_argument("--quiet", action="store_true", help="no progress bar")
     check.add_argument("--json", action="store_true", help="machine-readable output")
-    check.set_defaults(run=_check)
+    check.set_defaults(run=_check, goes_on=False)
 
     make = actions.add_parser(
         "synthesize",
@@ -63,7 +63,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     make.add_argument("--seed", type=int, default=0, help="another seed, another world (default: %(default)s)")
     make.add_argument("--workers", type=int, default=1, help="processes that draw (default: %(default)s)")
     make.add_argument("--quiet", action="store_true", help="no progress bar")
-    make.set_defaults(run=_synthesize)
+    make.set_defaults(run=_synthesize, goes_on=False)
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -71,9 +71,8 @@ def _check(args: argparse.Namespace) -> int:
     from pretrainps.data.layouts import layout_named, recognise_layout
     from pretrainps.data.sheets import contact_sheet, spread_over
 
+    sheet = None if args.sheet is None else picture_file(args.sheet)
     layout = layout_named(args.layout) if args.layout else recognise_layout(args.root)
-    if args.sheet is not None and args.sheet.suffix.lower() not in (".png", ".jpg"):
-        raise ArgumentError(f"{args.sheet}: the ending says the format; use .png or .jpg.")
     splits = args.split or layout.main_splits
     checks, pictured, missing = [], [], []
     for name in splits:
@@ -87,7 +86,12 @@ def _check(args: argparse.Namespace) -> int:
     if not checks:
         raise missing[0][1]
     read = [check.split for check in checks]
-    search = layout.read_search(args.root) if layout.read_search_set is not None and "test" in read else None
+    search = None
+    if layout.read_search_set is not None and "test" in read:
+        try:
+            search = layout.read_search(args.root, force=args.force)
+        except DatasetError as error:
+            missing.append(("search", error))
     if args.json:
         searched = search and {"queries": len(search.queries), "gallery": len(search.gallery), "lists": sorted(search.lists)}
         say_json(
@@ -117,9 +121,9 @@ def _check(args: argparse.Namespace) -> int:
             say(f"search: {len(search.queries):,} queries in a gallery of {len(search.gallery):,} images{lists}")
     for name in layout.shares_people_with:
         note(f"note: people or cameras of {layout.name} are in {name} too: do not train on one and report on the other")
-    if args.sheet is not None:
-        contact_sheet(pictured).save(args.sheet)
-        note(f"wrote {args.sheet}")
+    if sheet is not None:
+        save_picture(contact_sheet(pictured), sheet)
+        note(f"wrote {sheet}")
     return 1 if missing or any(check.problems for check in checks) else 0
 
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pretrainps.cli.output import note, say, say_json
+from pretrainps.cli.output import note, picture_file, save_picture, say, say_json
 from pretrainps.errors import ArgumentError
 
 if TYPE_CHECKING:
     from pretrainps.data.layout import Layout
+    from pretrainps.data.records import SearchSet
     from pretrainps.evaluation.extraction import Extractor
     from pretrainps.evaluation.miss_rate import Variant
     from pretrainps.evaluation.protocols import SearchProtocol
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
 _ANSWERS = 8
 _PROTOCOL_OF = {"cuhk_sysu": "cuhk-sysu", "prw": "prw", "posetrack21": "posetrack21", "movienet_ps": "movienet-ps"}
 """The protocol that papers use on a layout; all others are searched frame by frame."""
+_IGNORED_FROM = {"posetrack21": 0.1}
+"""The overlap from which a layout's own code leaves out wrong detections on regions to ignore."""
+_FOR = {
+    "protocol": "search",
+    "gallery": "search",
+    "cbgm": "search",
+    "annotated_boxes": "search",
+    "sheet": "search",
+    "split": "detection",
+}
+"""What options are of use to."""
 _MISS_RATE_OF: dict[str, tuple[Variant, str]] = {
     "citypersons": ("citypersons", "reasonable"),
     "eurocity_persons": ("eurocity", "reasonable"),
@@ -66,15 +78,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _evaluate(args: argparse.Namespace) -> int:
     from pretrainps.data.layouts import layout_named, recognise_layout
 
-    if args.sheet is not None and args.sheet.suffix.lower() not in (".png", ".jpg"):
-        raise ArgumentError(f"{args.sheet}: the ending says the format; use .png or .jpg.")
+    if args.sheet is not None:
+        args.sheet = picture_file(args.sheet)
     layout = layout_named(args.layout) if args.layout else recognise_layout(args.data)
-    protocol = _protocol(args, layout) if layout.task == "search" else None
-    for option in ("protocol", "gallery", "cbgm", "sheet"):
-        if protocol is None and getattr(args, option):
-            raise ArgumentError(f"--{option} is for person search; {layout.title} is for {layout.task}.")
-    judge = {"search": _search, "detection": _detection, "reid": _reid}[layout.task]
-    results = judge(args, layout, protocol)
+    for option, task in _FOR.items():
+        if getattr(args, option) and layout.task != task:
+            raise ArgumentError(f"--{option.replace('_', '-')} is for {task}; {layout.title} is for {layout.task}.")
+    results = {"search": _search, "detection": _detection, "reid": _reid}[layout.task](args, layout)
     if args.json:
         say_json({"model": args.model, "data": str(args.data), "layout": layout.name, **results})
     else:
@@ -88,7 +98,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _protocol(args: argparse.Namespace, layout: Layout) -> SearchProtocol:
+def _protocol(args: argparse.Namespace, layout: Layout, search_set: SearchSet) -> SearchProtocol:
     from pretrainps.evaluation import protocols
 
     found = protocols.protocol(args.protocol or _PROTOCOL_OF.get(layout.name, "frames"))
@@ -96,6 +106,9 @@ def _protocol(args: argparse.Namespace, layout: Layout) -> SearchProtocol:
         if args.gallery != "full" and not args.gallery.isdecimal():
             raise ArgumentError(f"--gallery is a size or 'full', not {args.gallery!r}.")
         found = replace(found, gallery="full" if args.gallery == "full" else int(args.gallery))
+    elif args.protocol is None and search_set.lists and found.gallery not in search_set.lists:
+        found = replace(found, gallery=min(search_set.lists))
+        note(f"note: there are no lists of the usual size; those of {found.gallery} images are taken")
     if args.cbgm and found.context is None:
         context = protocols.CUHK_CONTEXT if layout.name in ("cuhk_sysu", "movienet_ps") else protocols.PRW_CONTEXT
         found = replace(found, name=f"{found.name}-cbgm", context=context)
@@ -128,13 +141,14 @@ def _extractor(args: argparse.Namespace, *, detects: bool) -> Extractor:
     )
 
 
-def _search(args: argparse.Namespace, layout: Layout, protocol: SearchProtocol | None) -> dict[str, Any]:
-    from pretrainps.evaluation import evaluate_detection, evaluate_search, report
+def _search(args: argparse.Namespace, layout: Layout) -> dict[str, Any]:
+    from pretrainps.evaluation import evaluate_detection, evaluate_search, report, require_suitable
     from pretrainps.evaluation.ranking_sheet import ranking_sheet
 
-    assert protocol is not None
     search_set = layout.read_search(args.data, force=args.force)
-    extractor = _extractor(args, detects=not args.annotated_boxes)
+    protocol = _protocol(args, layout, search_set)
+    require_suitable(search_set, protocol)
+    extractor = _extractor(args, detects=not args.annotated_boxes or protocol.context is not None)
     table = (extractor.annotated if args.annotated_boxes else extractor.detections)(search_set.gallery)
     asks_with_boxes = protocol.query == "annotated_box"
     result = evaluate_search(
@@ -146,20 +160,20 @@ def _search(args: argparse.Namespace, layout: Layout, protocol: SearchProtocol |
         ranking=_ANSWERS if args.sheet is not None else 0,
     )
     if args.sheet is not None:
-        ranking_sheet(search_set, table, result, answers=_ANSWERS).save(args.sheet)
+        save_picture(ranking_sheet(search_set, table, result, answers=_ANSWERS), args.sheet)
         note(f"wrote {args.sheet}: the worst queries, and what was answered")
     found = {"search": report(result)}
     if not args.annotated_boxes:
-        found["detection"] = report(evaluate_detection(search_set.gallery, table))
+        ignored = _IGNORED_FROM.get(layout.name)
+        found["detection"] = report(evaluate_detection(search_set.gallery, table, ignore_iou=ignored))
     return found
 
 
-def _detection(args: argparse.Namespace, layout: Layout, protocol: SearchProtocol | None) -> dict[str, Any]:
+def _detection(args: argparse.Namespace, layout: Layout) -> dict[str, Any]:
     from pretrainps.evaluation import evaluate_coco, evaluate_detection, evaluate_miss_rate, report
 
-    if args.annotated_boxes:
-        raise ArgumentError("--annotated-boxes leaves nothing to measure on a detection set.")
-    split = layout.read(args.data, args.split or layout.main_splits[-1], force=args.force).with_sizes()
+    split = layout.read(args.data, args.split or layout.main_splits[-1], force=args.force)
+    split = split.with_sizes(skip_unreadable=args.skip_damaged)
     table = _extractor(args, detects=True).detections(split)
     variant, setup = _MISS_RATE_OF.get(layout.name, ("crowdhuman", "all"))
     return {
@@ -169,15 +183,17 @@ def _detection(args: argparse.Namespace, layout: Layout, protocol: SearchProtoco
     }
 
 
-def _reid(args: argparse.Namespace, layout: Layout, protocol: SearchProtocol | None) -> dict[str, Any]:
+def _reid(args: argparse.Namespace, layout: Layout) -> dict[str, Any]:
     from pretrainps.data.batches import identities_of
     from pretrainps.evaluation import evaluate_reid, report
 
     query, gallery = (layout.read(args.data, part, force=args.force) for part in ("query", "gallery"))
     extractor = _extractor(args, detects=False)
     cameras = [[sample.camera for sample in part.samples] for part in (query, gallery)]
-    known = None not in (*cameras[0], *cameras[1])
+    unknown = (cameras[0] + cameras[1]).count(None)
+    if 0 < unknown < len(query) + len(gallery):
+        note(f"note: the camera of {unknown} images is not known, so nobody's own camera is left out")
     sides: list[Any] = []
     for part, places in zip((query, gallery), cameras, strict=True):
-        sides += [extractor.crops(part), identities_of(part), places if known else None]
+        sides += [extractor.crops(part), identities_of(part), None if unknown else places]
     return {"re-ID": report(evaluate_reid(*sides))}

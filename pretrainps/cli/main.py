@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         note(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        note("interrupted; run it again to go on")
+        note("interrupted; run it again to go on" if getattr(args, "goes_on", True) else "interrupted; nothing was kept")
         return 130
     except BrokenPipeError:
         # the reader of our output has left (| head): end quietly, and keep Python from complaining while it shuts down

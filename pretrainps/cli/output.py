@@ -5,7 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretrainps.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def say(text: str) -> None:
@@ -34,6 +40,32 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
     )
+
+
+def picture_file(path: Path) -> Path:
+    """Return where a picture is to be written, before hours are spent on what it shows.
+
+    Raises:
+        ArgumentError: its ending is no format, or its folder does not exist.
+    """
+    path = path.expanduser()
+    if path.suffix.lower() not in (".png", ".jpg"):
+        raise ArgumentError(f"{path}: the ending says the format; use .png or .jpg.")
+    if not path.parent.is_dir() or path.is_dir():
+        raise ArgumentError(f"{path} cannot be written: {path.parent} is no folder, or a folder of that name is there.")
+    return path
+
+
+def save_picture(picture: Image, path: Path) -> None:
+    """Write a picture that is never seen half-written.
+
+    Raises:
+        CacheError: the folder cannot be written to, or the disk is full.
+    """
+    from pretrainps.store.files import new_file
+
+    with new_file(path) as temporary:
+        picture.save(temporary, format="PNG" if path.suffix.lower() == ".png" else "JPEG")
 
 
 def megabytes(size: int) -> str:

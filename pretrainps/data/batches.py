@@ -39,6 +39,8 @@ class Batches(ABC):
     """
 
     def __init__(self, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        if seed < 0:
+            raise ArgumentError(f"seed={seed}: it must not be negative.")
         if not 0 <= rank < world_size:
             raise ArgumentError(f"rank {rank} of {world_size} processes: it must be from 0 to {world_size - 1}.")
         self.seed, self.rank, self.world_size = seed, rank, world_size
@@ -47,6 +49,8 @@ class Batches(ABC):
 
     def start_at(self, epoch: int, done: int = 0) -> Self:
         """Go to an epoch, and skip the batches of it that were used already, as when a stopped run goes on.
+
+        It holds until it is called again: call it before each pass.
 
         Args:
             epoch: From 0.
@@ -155,6 +159,8 @@ class IdentityBatches(Batches):
         self, ids: Sequence[int] | Indices, people: int, shots: int, *, seed: int = 0, rank: int = 0, world_size: int = 1
     ) -> None:
         super().__init__(seed=seed, rank=rank, world_size=world_size)
+        if people < 1 or shots < 1:
+            raise ArgumentError(f"people={people}, shots={shots}: both must be 1 or more.")
         labels = np.asarray(ids, dtype=np.int64)
         order = np.argsort(labels, kind="stable")
         order = order[labels[order] != UNLABELLED]
@@ -208,12 +214,14 @@ class BalancedBatches(Batches):
         super().__init__(seed=seed, rank=rank, world_size=world_size)
         self.sizes, self.batch_size = tuple(sizes), batch_size
         shares = np.ones(len(self.sizes)) if weights is None else np.asarray(weights, dtype=np.float64)
+        if batch_size < 1 or (length is not None and length < 1):
+            raise ArgumentError(f"batch_size={batch_size}, length={length}: both must be 1 or more.")
         if min(self.sizes, default=0) < 1:
             raise ArgumentError(f"data sets of {self.sizes} images: each must have at least one.")
         if shares.shape != (len(self.sizes),) or not (np.isfinite(shares) & (shares > 0)).all():
             raise ArgumentError(f"weights {weights} for {len(self.sizes)} data sets: each needs one above 0.")
         self.shares = shares / shares.sum()
-        self.length = length or max(1, sum(self.sizes) // (batch_size * world_size))
+        self.length = max(1, sum(self.sizes) // (batch_size * world_size)) if length is None else length
 
     def _plan(self, rng: np.random.Generator) -> Sequence[Indices]:
         turns = np.array(list(islice(_turns(self.shares), self._count() * self.batch_size))).reshape(-1, self.batch_size)

@@ -72,7 +72,7 @@ def read_coco(path: Path, *, category: int | None = None) -> list[CocoImage]:
 
     Args:
         path: The file.
-        category: Keep annotations of this category only.
+        category: Keep annotations of this category, and those that say none.
 
     Raises:
         DatasetError: the file is missing or no JSON; an image or annotation lacks a field, or it cannot be right (the message
@@ -85,7 +85,7 @@ def read_coco(path: Path, *, category: int | None = None) -> list[CocoImage]:
     for position, entry in enumerate(annotations):
         record = as_object(entry, where=f"{path}, annotations[{position}]")
         where = f"{path}, annotation {record['id']}" if "id" in record else f"{path}, annotations[{position}]"
-        if category is not None and get_whole(record, "category_id", where=where) != category:
+        if category is not None and "category_id" in record and get_whole(record, "category_id", where=where) != category:
             continue
         image = images.get(_key(record, "image_id", where))
         if image is None:

@@ -108,7 +108,7 @@ def get_number(record: Record, field: str, *, where: str) -> float:
         DatasetError: it is missing or something else.
     """
     value: Any = record.get(field)
-    if not _is_coordinate(value):
+    if not is_coordinate(value):
         raise _wrong(record, field, "a finite number", where)
     return float(value)
 
@@ -120,12 +120,13 @@ def get_xywh(record: Record, field: str, *, where: str) -> list[float]:
         DatasetError: it is missing or is not four finite numbers.
     """
     value = record.get(field)
-    if not isinstance(value, list) or len(value) != 4 or not all(map(_is_coordinate, value)):
+    if not isinstance(value, list) or len(value) != 4 or not all(map(is_coordinate, value)):
         raise _wrong(record, field, "four finite numbers: left, top, width, height", where)
     return value
 
 
-def _is_coordinate(value: Any) -> bool:
+def is_coordinate(value: Any) -> bool:
+    """Whether something read from JSON is a finite number that a picture could have."""
     return type(value) in (int, float) and -_FAR < value < _FAR  # false for NaN too, which JSON does not know but json reads
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +73,7 @@ class Layout:
         found = self.read_split(self.folder(root), split)
         if not found.samples:
             raise DatasetError(f"{root}: the split {split!r} of {self.title} holds no image. Expected\n{self.tree}")
+        _require_distinct(found, root)
         return found
 
     def read_search(self, root: Path | str, *, force: bool = False) -> SearchSet:
@@ -88,7 +90,9 @@ class Layout:
         if self.read_search_set is None:
             raise ArgumentError(f"{self.title} is for {self.task}: it has no queries and no gallery of scenes.")
         self._require_given(force)
-        return self.read_search_set(self.folder(root))
+        found = self.read_search_set(self.folder(root))
+        _require_distinct(found.gallery, root)
+        return found
 
     def folder(self, root: Path | str) -> Path:
         """Return a root that is a folder.
@@ -117,3 +121,15 @@ class Layout:
                 f"{self.title} is not read: {self.withdrawn} Use another data set, or say that you know (force=True; on the "
                 "command line --force)."
             )
+
+
+def _require_distinct(split: Split, root: Path | str) -> None:
+    """See that no image is there twice: a person would be found in the second copy of the picture he was taken from."""
+    names = Counter(sample.name for sample in split.samples)
+    name, times = max(names.items(), key=lambda item: item[1], default=("", 0))
+    if times > 1:
+        twice = sum(count > 1 for count in names.values())
+        raise DatasetError(
+            f"{root}: the split {split.name!r} names {twice} images more than once, such as {name!r} ({times} times). "
+            "Remove the repetition from the annotation."
+        )

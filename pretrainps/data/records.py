@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from pretrainps.errors import DatasetError
+from pretrainps.errors import DatasetError, ImageError
 from pretrainps.images import image_size, read_image
 
 UNLABELLED = -1
@@ -120,13 +120,25 @@ class Split:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def with_sizes(self) -> Split:
+    def with_sizes(self, *, skip_unreadable: bool = False) -> Split:
         """Return the split with the size of every image; what the annotation does not say is read from the files.
+
+        Args:
+            skip_unreadable: Leave out images that are missing or none, with a note, instead of raising.
 
         Raises:
             ImageError: a file is missing, or is no image.
         """
-        return replace(self, samples=[each if each.size else replace(each, size=each.true_size()) for each in self.samples])
+        samples = []
+        for sample in self.samples:
+            try:
+                samples.append(sample if sample.size else replace(sample, size=sample.true_size()))
+            except ImageError:
+                if not skip_unreadable:
+                    raise
+        left_out = len(self.samples) - len(samples)
+        notes = (*self.notes, f"{left_out} images that cannot be read left out") if left_out else self.notes
+        return replace(self, samples=samples, notes=notes)
 
     @property
     def cameras(self) -> tuple[int, ...]:

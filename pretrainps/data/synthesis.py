@@ -35,6 +35,7 @@ from pretrainps.data.replicas import posetrack21 as posetrack21_files
 from pretrainps.data.replicas import prw as prw_files
 from pretrainps.data.synthetic import crops, find_domain, plan_search, scenes, search_scenes, search_set
 from pretrainps.errors import ArgumentError
+from pretrainps.store.files import disk_errors
 
 _SMALLEST_LIST = 50
 
@@ -89,6 +90,7 @@ def synthesize(
 
     Raises:
         ArgumentError: a layout that cannot be written; a domain that is not of its task; a folder that is in use.
+        CacheError: the folder cannot be written, or the disk is full.
         MissingPackageError: the layout has .mat files, and scipy is not installed.
     """
     found = [each for each in WRITABLE if each.layout.name == layout]
@@ -100,19 +102,22 @@ def synthesize(
         raise ArgumentError(
             f"{place.name} does not suit {layout}, which is for {writable.layout.task}; {writable.domain} does."
         )
-    target = Path(root).expanduser()
+    target = Path(root).expanduser().resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ArgumentError(f"{target} exists and is not empty. Name a new folder, or remove it first.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        (scratch / "pictures").mkdir()
-        writable.write(scratch / "root", scratch / "pictures", place.name, size or WorldSize(), progress)
-        if target.exists():
-            target.rmdir()
-        (scratch / "root").rename(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            (scratch / "pictures").mkdir()
+            writable.write(scratch / "root", scratch / "pictures", place.name, size or WorldSize(), progress)
+            if target.exists():  # somebody may stand in it
+                for each in (scratch / "root").iterdir():
+                    each.rename(target / each.name)
+            else:
+                (scratch / "root").rename(target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     return writable.layout
 
 

@@ -9,6 +9,7 @@ from pretrainps.evaluation.coco import evaluate_coco as evaluate_coco
 from pretrainps.evaluation.detection import DetectionResult as DetectionResult
 from pretrainps.evaluation.detection import evaluate_detection as evaluate_detection
 from pretrainps.evaluation.detections import DetectionTable as DetectionTable
+from pretrainps.evaluation.galleries import require_suitable as require_suitable
 from pretrainps.evaluation.miss_rate import MissRateResult as MissRateResult
 from pretrainps.evaluation.miss_rate import evaluate_miss_rate as evaluate_miss_rate
 from pretrainps.evaluation.protocols import PROTOCOLS as PROTOCOLS

@@ -16,6 +16,18 @@ from pretrainps.evaluation.detections import DetectionTable, Floats, Indices
 from pretrainps.evaluation.protocols import ContextMatching
 
 
+def require_scipy() -> None:
+    """See that the library that matches is there.
+
+    Raises:
+        MissingPackageError: scipy is not installed.
+    """
+    try:
+        import scipy.optimize  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError("context matching needs scipy: pip install 'pretrainps[train]'") from error
+
+
 def maximum_weight_matching(weights: NDArray[np.floating]) -> tuple[Indices, Indices]:
     """Match rows to columns so that the sum of weights is greatest; the smaller side is matched completely.
 
@@ -28,10 +40,9 @@ def maximum_weight_matching(weights: NDArray[np.floating]) -> tuple[Indices, Ind
     Raises:
         MissingPackageError: scipy is not installed.
     """
-    try:
-        from scipy.optimize import linear_sum_assignment  # type: ignore[attr-defined]  # scipy's types do not list it
-    except ImportError as error:
-        raise MissingPackageError("context matching needs scipy: pip install 'pretrainps[train]'") from error
+    require_scipy()
+    from scipy.optimize import linear_sum_assignment  # type: ignore[attr-defined]  # scipy's types do not list it
+
     rows, columns = linear_sum_assignment(weights, maximize=True)
     return rows, columns
 

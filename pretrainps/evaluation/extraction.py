@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,6 +69,8 @@ class Extractor:
         settings: dict[str, Any] = {"precision": precision}
         if isinstance(model, PersonSearchDetector):
             settings |= {"kind": model.kind, "config": str(model.config), "input": str(model.convention)}
+        else:
+            settings |= {"arch": model.spec.arch, "head": str(model.head_spec), "input": str(model.spec.input)}
         self.fingerprint = fingerprint_of_model(model, settings)
         self.folder, self.batch_size, self.on_damage, self.progress = folder, batch_size, on_damage, progress
         self.device = next(model.parameters()).device
@@ -173,20 +176,32 @@ class Extractor:
             data = hashlib.sha256(fingerprint_of_samples(samples).encode() + about).hexdigest()
             folder = self.folder / f"{self.fingerprint[:16]}-{data[:16]}"
 
-        def compute(images: range) -> list[Arrays]:
-            pictures = zip(images, self._pictures([samples[place] for place in images]), strict=True)
-            readable = [(place, pixels) for place, pixels in pictures if pixels is not None]
-            found: dict[int, Arrays] = {}
-            for start in range(0, len(readable), self.batch_size):
-                places, pixels = zip(*readable[start : start + self.batch_size], strict=True)
-                with torch.inference_mode():
-                    results = find([each.to(self.device).float() / 255 for each in pixels], list(places))
-                for place, result in zip(places, results, strict=True):
-                    found[place] = {k: rows.float().cpu().numpy() for k, rows in result.items() if k != "labels"}
-            empty = {name: rows[:0] for name, rows in next(iter(found.values()), _NOTHING).items()}
-            return [found.get(place, empty) for place in images]
+        def compute(images: range) -> Iterator[Arrays | None]:
+            waiting: list[tuple[int, Tensor | None]] = []
+            for place, pixels in zip(images, self._pictures([samples[place] for place in images]), strict=True):
+                waiting.append((place, pixels))
+                if sum(each is not None for _, each in waiting) == self.batch_size:
+                    yield from self._batch(waiting, find)
+                    waiting = []
+            yield from self._batch(waiting, find)
 
-        return Shards(folder, progress=self.progress).collect(what, len(samples), compute)
+        found = Shards(folder, progress=self.progress).collect(what, len(samples), compute)
+        nothing = {name: rows[:0] for name, rows in next((each for each in found if each), _NOTHING).items()}
+        return [nothing if each is None else each for each in found]
+
+    def _batch(
+        self, waiting: list[tuple[int, Tensor | None]], find: Callable[[list[Tensor], list[int]], list[Found]]
+    ) -> Iterator[Arrays | None]:
+        """Yield what is found in each image, None for those that could not be read."""
+        readable = [(place, pixels.to(self.device).float() / 255) for place, pixels in waiting if pixels is not None]
+        with torch.inference_mode():
+            results = find([pixels for _, pixels in readable], [place for place, _ in readable]) if readable else []
+        found = {place: result for (place, _), result in zip(readable, results, strict=True)}
+        for place, pixels in waiting:
+            if pixels is None:
+                yield None
+            else:
+                yield {name: rows.float().cpu().numpy() for name, rows in found[place].items() if name != "labels"}
 
     def _pictures(self, samples: Sequence[Sample]) -> Iterator[Tensor | None]:
         """Yield pixels (3, H, W) uint8, read ahead; None for a picture that cannot be read."""
@@ -197,14 +212,18 @@ class Extractor:
             except ImageError as error:
                 return error
 
+        ahead: deque[Future[Tensor | ImageError]] = deque()
         with ThreadPoolExecutor(_READERS) as pool:
-            for sample, pixels in zip(samples, pool.map(read, samples), strict=True):
+            for place in range(len(samples)):
+                while len(ahead) <= self.batch_size + _READERS and place + len(ahead) < len(samples):
+                    ahead.append(pool.submit(read, samples[place + len(ahead)]))
+                pixels = ahead.popleft().result()
                 if isinstance(pixels, Tensor):
                     yield pixels
                 elif self.on_damage == "stop":
-                    raise DatasetError(f"{sample.name}: {pixels} Mend it, or take it for an empty one (on_damage='skip').")
+                    raise DatasetError(f"{pixels} Mend it, or have images that cannot be read skipped.")
                 else:
-                    log.warning("taken for one without anybody: %s", pixels)
+                    log.warning("skipped: %s", pixels)
                     yield None
 
     def _require_detector(self, why: str) -> PersonSearchDetector[Any]:

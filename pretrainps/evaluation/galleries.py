@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pretrainps.data.records import UNLABELLED, GalleryList, SearchSet
 from pretrainps.errors import ArgumentError
+from pretrainps.evaluation.cbgm import require_scipy
 from pretrainps.evaluation.detections import DetectionTable, Floats, Indices, spread
 from pretrainps.evaluation.occurrences import Candidates, Occurrences
 from pretrainps.evaluation.protocols import SearchProtocol
@@ -41,6 +42,22 @@ class Galleries(ABC):
         Args:
             vectors: (Q, D) the queries' embeddings.
         """
+
+
+def require_suitable(search_set: SearchSet, protocol: SearchProtocol) -> None:
+    """See that a set has what a protocol needs, before anything is computed.
+
+    Raises:
+        ArgumentError: no lists, none of that size, or unknown cameras.
+        MissingPackageError: context matching without scipy.
+    """
+    if protocol.gallery != "frames":
+        _lists(search_set, protocol)
+    elif protocol.same_camera == "drop":
+        samples = [*search_set.gallery.samples, *(query.sample for query in search_set.queries)]
+        _cameras(list({sample.name: sample.camera for sample in samples}.items()))
+    if protocol.context is not None:
+        require_scipy()
 
 
 def galleries_of(search_set: SearchSet, table: DetectionTable, protocol: SearchProtocol) -> Galleries:
@@ -271,6 +288,6 @@ def _cameras(named: Sequence[tuple[str, int | None]]) -> Indices:
     if unknown:
         raise ArgumentError(
             f"same_camera='drop' needs to know every image's camera; that of {unknown[0]} and {len(unknown) - 1} others is "
-            "not known. Use same_camera='keep'."
+            "not known. Keep images of the query's camera (same_camera='keep')."
         )
     return np.array([camera for _, camera in named], dtype=np.int64)

@@ -27,7 +27,7 @@ from pretrainps.errors import ArgumentError
 from pretrainps.evaluation.average_precision import precisions, standing
 from pretrainps.evaluation.cbgm import rerank
 from pretrainps.evaluation.detections import DetectionTable, Floats, Indices
-from pretrainps.evaluation.galleries import galleries_of
+from pretrainps.evaluation.galleries import galleries_of, require_suitable
 from pretrainps.evaluation.occurrences import Candidates
 from pretrainps.evaluation.overlaps import Doubles, best_of
 from pretrainps.evaluation.protocols import SearchProtocol
@@ -112,6 +112,7 @@ def evaluate_search(
     if protocol.normalise:
         detections = detections.normalised()
     asking = askers_of(search_set, detections, protocol, query_embeddings, query_detections)
+    require_suitable(search_set, protocol)
     sure = detections.scores >= protocol.min_score
     table = detections.rows(sure)
     if len(table) == 0:  # then nobody said how long an embedding is

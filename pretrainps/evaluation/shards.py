@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from pretrainps.store.files import new_file
 
 Arrays = dict[str, NDArray[Any]]
 """What was found in one image: arrays with a row each person."""
-SHARD = 64
-"""Images in a file."""
+SHARD = 16
+"""Images in a file: what an interruption may cost."""
+FORMAT = 1
+"""Of what is kept. Raised when something that a result depends on is computed otherwise, it makes older files void."""
 
 
 class Shards:
@@ -35,30 +37,35 @@ class Shards:
     def __init__(self, folder: Path | None, *, progress: bool = True) -> None:
         self.folder, self.progress = folder, progress
 
-    def collect(self, what: str, count: int, compute: Callable[[range], Sequence[Arrays]]) -> list[Arrays]:
+    def collect(self, what: str, count: int, compute: Callable[[range], Iterator[Arrays | None]]) -> list[Arrays | None]:
         """Return what is found in each of some images, from files where there are any.
 
-        A file that is damaged is made anew.
+        A file that is damaged is made anew. None is written where an image could not be read: the next run tries again.
 
         Args:
             what: What it is, in a word: part of the files' names, and shown in the bar.
             count: Of images.
-            compute: Finds it for images of a range.
+            compute: Finds it for images of a range, one after the other; None for one that could not be read.
 
         Raises:
             CacheError: the folder cannot be written to.
         """
-        found: list[Arrays] = []
-        # the bar shows at once how much is there already, and its rate is that of what is not
+        found: list[Arrays | None] = []
         with tqdm(total=count, desc=what, unit="image", disable=not self.progress, leave=False) as bar:
             for start in range(0, count, SHARD):
                 images = range(start, min(start + SHARD, count))
                 kept = self._read(what, images)
-                if kept is None:
-                    kept = list(compute(images))
-                    self._write(what, images, kept)
-                found += kept
-                bar.update(len(images))
+                if kept is not None:
+                    found += kept
+                    bar.update(len(images))
+                    continue
+                new: list[Arrays] = []
+                for each in compute(images):
+                    found.append(each)
+                    new += [] if each is None else [each]
+                    bar.update()
+                if len(new) == len(images):
+                    self._write(what, images, new)
         return found
 
     def _path(self, what: str, images: range) -> Path:
@@ -90,7 +97,7 @@ class Shards:
 
 def fingerprint_of_model(model: nn.Module, settings: Mapping[str, Any]) -> str:
     """Return a hash of everything that a model's answers depend on: names and values of its tensors, and settings."""
-    digest = hashlib.sha256(repr(sorted(settings.items())).encode())
+    digest = hashlib.sha256(repr((FORMAT, sorted(settings.items()))).encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -119,6 +119,11 @@ def test_shares_hold(sizes: list[int], batch_size: int, length: int, data: st.Da
     [
         (lambda: ShuffledBatches(0, 1), "0 images do not fill"),
         (lambda: ShuffledBatches(5, 0), "batch of 0"),
+        (lambda: ShuffledBatches(5, 1, seed=-1), "seed=-1"),
+        (lambda: IdentityBatches([0, 0, 1], people=0, shots=2), "people=0"),
+        (lambda: IdentityBatches([0, 0, 1], people=2, shots=0), "shots=0"),
+        (lambda: BalancedBatches((4, 4), 0), "batch_size=0"),
+        (lambda: BalancedBatches((4, 4), 2, length=0), "length=0"),
         (lambda: IdentityBatches([0, 0, 0], people=1, shots=2), "1 people with images"),
         (lambda: IdentityBatches([-1, -1], people=2, shots=2), "0 people with images"),
         (lambda: BalancedBatches((4, 0), 2), "at least one"),

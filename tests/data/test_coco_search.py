@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pretrainps.data.layouts.coco_search import LAYOUT
 from pretrainps.data.records import GalleryList, Query, Sample, SearchSet, Split, as_boxes
 from pretrainps.data.replicas.coco_search import replica, write
+from pretrainps.data.replicas.pictures import write_blank
 from pretrainps.errors import ArgumentError, DatasetError
 from tests.support.records import assert_same_search, assert_same_split
 
@@ -204,3 +205,18 @@ def test_what_has_no_place_is_not_written(tmp_path: Path) -> None:
     queries = [replace(query, sample=crowded) if query.sample is outside else query for query in search.queries]
     with pytest.raises(ArgumentError, match=r"q.jpg is not in the gallery, and more is annotated in it than its queries"):
         write(tmp_path, train, replace(search, queries=queries))
+
+
+def test_other_categories_and_negative_texts(tmp_path: Path) -> None:
+    images = [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}]
+    write_blank([tmp_path / "images" / "a.jpg", tmp_path / "images" / "b.jpg"])
+    people: list[tuple[int, object]] = [(1, "-1"), (3, "dog"), (1, "anna"), (1, "12" * 3000), (1, "7")]
+    annotations = [
+        {"id": place, "image_id": 1 + place % 2, "category_id": category, "bbox": [1, 2, 3, 4], "person_id": person}
+        for place, (category, person) in enumerate(people)
+    ]
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "train.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    split = LAYOUT.read(tmp_path, "train")
+    assert split.identities == ("7", "12" * 3000, "anna")
+    assert sorted(person for sample in split.samples for person in sample.ids.tolist()) == [-1, 0, 1, 2]

@@ -173,6 +173,8 @@ def test_broken_images(
     with caplog.at_level(logging.WARNING, "pretrainps"):
         table = extractor(detector, tmp_path / "kept", on_damage="skip").detections(gallery)
     assert table.counts[1] == 0 and table.counts[0] > 0 and "cut.jpg" in caplog.text
+    with pytest.raises(DatasetError, match=r"cut\.jpg"):  # what was skipped once is not taken for empty for ever
+        extractor(detector, tmp_path / "kept").detections(gallery)
     with pytest.raises(DatasetError, match="cannot be left out"):
         extractor(detector, on_damage="skip").annotated(gallery)
     lost = replace(search_set.queries[0], sample=replace(search_set.queries[0].sample, image=tmp_path / "missing.jpg"))
@@ -202,6 +204,35 @@ def test_a_model_of_crops(search_set: SearchSet, crop_model: CropModel, tmp_path
         extractor(CropModel(build_backbone("shufflenetv1"), HeadSpec(kind="classifier", num_classes=3)))
     with pytest.raises(ArgumentError, match="batch_size=0"):
         extractor(crop_model, batch_size=0)
+
+
+def test_images_are_read_ahead_but_not_far(search_set: SearchSet, detector: PersonSearchDetector[Any]) -> None:
+    order: list[str] = []
+
+    class Watched(Sample):
+        def pixels(self) -> Any:
+            order.append("read")
+            return Sample.pixels(self)
+
+    samples = [Watched(**{field: getattr(each, field) for field in Sample.__slots__}) for each in search_set.gallery.samples]
+    ours = extractor(detector)
+    ours._detector = lambda images: order.append("seen") or detector(images)  # type: ignore[assignment, func-returns-value]
+    shards.SHARD = len(samples)
+    ours.detections(replace(search_set.gallery, samples=samples))
+    ahead = np.cumsum([1 if each == "read" else -1 for each in order])
+    assert 1 < ahead.max() <= 5 and order.count("seen") == len(samples)
+
+
+def test_another_way_to_see_crops_is_another_model(crop_model: CropModel, tmp_path: Path) -> None:
+    split = reid_split("reid_market", range(1), cameras_per_identity=1, shots=1)
+    usual = extractor(crop_model, tmp_path).crops(split)
+    spec = crop_model.spec
+    try:
+        crop_model.spec = replace(spec, input=replace(ASSUMED_INPUT, size=(128, 64)))
+        other = extractor(crop_model, tmp_path).crops(split)
+    finally:
+        crop_model.spec = spec
+    assert np.abs(usual - other).max() > 1e-3
 
 
 def test_a_detector_embeds_whole_crops(detector: PersonSearchDetector[Any]) -> None:

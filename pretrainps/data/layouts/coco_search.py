@@ -1,8 +1,9 @@
 """Your own person search: scenes in COCO's JSON, with a `person_id` for everybody who is known.
 
-A `person_id` is a whole number or a text; without one, or with null or a negative number, a person is unlabelled. Number 7 and
-text "7" are the same person. Training people and test people are numbered apart, each in the order of their names. `iscrowd`
-and `ignore` mark regions to ignore; other fields are those of `pretrainps.data.coco_files`.
+Annotations of another category than 1, COCO's person, are left out. A `person_id` is a whole number or a text; without one, or
+with null or a negative number, a person is unlabelled. Number 7 and text "7" are the same person. Training people and test
+people are numbered apart, each in the order of their names. `iscrowd` and `ignore` mark regions to ignore; other fields are
+those of `pretrainps.data.coco_files`.
 
 Each annotation in `query.json` is a query, in their order. If its image is in `test.json` too, the record is that file's, with
 everybody. Without `query.json`, queries are chosen: of everyone who is in two test images or more, his first box.
@@ -10,6 +11,7 @@ everybody. Without `query.json`, queries are chosen: of everyone who is in two t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -35,14 +37,14 @@ def _recognise(root: Path) -> bool:
 def _read_split(root: Path, split: str) -> Split:
     if split == "test":
         return _read_test(root)[0]
-    images = read_coco(LAYOUT.wants(_annotations(root, split)))
+    images = read_coco(LAYOUT.wants(_annotations(root, split)), category=1)
     return _split(root, split, images, _identities(images))
 
 
 def _read_test(root: Path) -> tuple[Split, Sequence[CocoImage]]:
     """Return the gallery, and the images of the queries if a file names them. They are numbered together."""
-    images = read_coco(LAYOUT.wants(_annotations(root, "test")))
-    queries = read_coco(_annotations(root, "query")) if _annotations(root, "query").is_file() else []
+    images = read_coco(LAYOUT.wants(_annotations(root, "test")), category=1)
+    queries = read_coco(_annotations(root, "query"), category=1) if _annotations(root, "query").is_file() else []
     return _split(root, "test", images, _identities([*images, *queries])), queries
 
 
@@ -83,7 +85,12 @@ def _locate(root: Path, images: Sequence[CocoImage], of: Path) -> list[Path]:
 
 def _identities(images: Iterable[CocoImage]) -> dict[str, int]:
     people = {person for image in images for box in image.boxes if _counts(box) and (person := _person(box)) is not None}
-    return number(sorted(people, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name)))
+    return number(sorted(people, key=_in_order))
+
+
+def _in_order(name: str) -> tuple[bool, int, str]:
+    """Numbers come first, by size, then texts."""
+    return not name.isdecimal(), len(name.lstrip("0")) if name.isdecimal() else 0, name.lstrip("0") or name
 
 
 def _counts(box: CocoBox) -> bool:
@@ -93,7 +100,7 @@ def _counts(box: CocoBox) -> bool:
 
 def _person(box: CocoBox) -> str | None:
     value = box.record.get("person_id")
-    if value is None or (type(value) is int and value < 0):
+    if value is None or (type(value) is int and value < 0) or (isinstance(value, str) and re.fullmatch(r"-\d+", value)):
         return None
     if type(value) is not int and not (isinstance(value, str) and value):
         raise DatasetError(f"{box.where}: 'person_id' must be a whole number, a text or null, not {value!r}.")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pretrainps.data.annotated import note_left_out
-from pretrainps.data.json_files import Record, as_object, get_list, get_text, get_whole, get_xywh, read_json
+from pretrainps.data.json_files import Record, as_object, get_list, get_text, get_whole, get_xywh, is_coordinate, read_json
 from pretrainps.data.layout import Counts, Layout
 from pretrainps.data.listing import Listing
 from pretrainps.data.records import UNLABELLED, Boxes, Query, Sample, SearchSet, Split, as_boxes, number
@@ -122,7 +122,10 @@ def _read(path: Path) -> tuple[dict[int, _Frame], list[_Person]]:
     for place, item in enumerate(get_list(data, "images", where=str(path)), start=1):
         where = f"{path}, image {place}"
         record = as_object(item, where=where)
-        frames[get_whole(record, "id", where=where)] = _Frame(
+        key = get_whole(record, "id", where=where)
+        if key in frames:
+            raise DatasetError(f"{where}: its id is {key}, as that of an image before it.")
+        frames[key] = _Frame(
             name=get_text(record, "file_name", where=where),
             camera=_video(record, where),
             ignore=_ignored(record, where),
@@ -167,7 +170,7 @@ def _polygons(record: Record, field: str, where: str) -> list[list[float]]:
     """Return a coordinate of every polygon's corners; a flat list is a single polygon."""
     value: list[Any] = get_list(record, field, where=where, default=[])
     polygons = value if all(isinstance(polygon, list) for polygon in value) else [value]
-    if not all(type(place) in (int, float) and abs(place) < np.inf for polygon in polygons for place in polygon):
+    if not all(is_coordinate(place) for polygon in polygons for place in polygon):
         raise DatasetError(f"{where}: {field!r} must be lists of numbers, not {str(value)[:60]}.")
     return polygons
 
