@@ -85,6 +85,4 @@ class DatasetError(PretrainPSError, ValueError):
 
 
 class TrainingError(PretrainPSError, RuntimeError):
-    """A training that cannot start, go on or be resumed: losses that are not finite, settings that changed, a model that
-    leaves parameters out.
-    """
+    """A training that cannot start, go on or be resumed, for a reason that lies in the run: its folder, losses or model."""

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from pretrainps._version import __version__
-from pretrainps.cli import datasets, evaluation, graphs, models, pictures, weights
+from pretrainps.cli import datasets, evaluation, graphs, models, pictures, training, weights
 from pretrainps.cli.output import note
 from pretrainps.errors import PretrainPSError
 
@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"pretrainps {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (models, weights, graphs, pictures, datasets, evaluation):
+    for module in (models, weights, graphs, pictures, datasets, evaluation, training):
         module.add_commands(commands)
     return parser
 

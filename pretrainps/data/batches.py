@@ -238,6 +238,55 @@ class BalancedBatches(Batches):
         return self.length * self.world_size
 
 
+class JoinedBatches(Batches):
+    """Several data sets, one after the other in one index, each with batches of its own in every batch.
+
+    Each part goes through its epochs, again and again. So a part may be `IdentityBatches`, whose batches must stay together.
+
+    Args:
+        parts: Batches of each data set, each with an index of its own; their seed, rank and epoch play no part.
+        sizes: Images of each data set.
+        length: Batches of an epoch for each process; by default, as many as the longest part has for all.
+        seed, rank, world_size: See `Batches`.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Batches],
+        sizes: Sequence[int],
+        *,
+        length: int | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(seed=seed, rank=rank, world_size=world_size)
+        if not parts or len(parts) != len(sizes) or (length is not None and length < 1):
+            raise ArgumentError(
+                f"{len(parts)} parts, {len(sizes)} sizes, length={length}: one size a part, and a length above 0."
+            )
+        self.parts, self.sizes = tuple(parts), tuple(sizes)
+        self.length = max(1, max(part._count() for part in parts) // world_size) if length is None else length
+
+    def _plan(self, rng: np.random.Generator) -> Sequence[Indices]:
+        first = np.cumsum((0, *self.sizes))
+        columns = [
+            [batch + begin for batch in _again_and_again(part, rng, self._count())]
+            for part, begin in zip(self.parts, first[:-1], strict=True)
+        ]
+        return [np.concatenate(batch) for batch in zip(*columns, strict=True)]
+
+    def _count(self) -> int:
+        return self.length * self.world_size
+
+
+def _again_and_again(part: Batches, rng: np.random.Generator, number: int) -> list[Indices]:
+    batches: list[Indices] = []
+    while len(batches) < number:
+        batches += part._plan(rng)
+    return batches[:number]
+
+
 def _turns(shares: NDArray[np.float64]) -> Iterator[int]:
     """Yield whose turn it is, so that after any number of turns each has had its share of them to less than one.
 

@@ -110,7 +110,7 @@ class Loader(Generic[B]):
     """Batches read by worker processes; images that are broken are told of once, and left out or the end of it.
 
     Args:
-        dataset: `Scenes` or `Crops`.
+        dataset: `Scenes`, `Crops`, or another that takes `Draw`s and returns `Damaged` for what it cannot read.
         batches: Which images when.
         together: `scenes_together` or `crops_together`.
         workers: Processes that read; 0 reads in this one.
@@ -120,7 +120,7 @@ class Loader(Generic[B]):
 
     def __init__(
         self,
-        dataset: Scenes | Crops,
+        dataset: Dataset[Any],
         batches: Batches,
         together: Callable[[list[Any]], B],
         *,

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -86,13 +85,18 @@ class TaskFeatures:
     """(R,) which data set each is of."""
 
 
-class Alignment(nn.Module, ABC):
-    """Base of the ways to align.
+class Alignment(nn.Module):
+    """The ways to align; this one leaves everything as it is.
+
+    Attributes:
+        levels: What it has losses on: "image", "instance".
+        steps: Training batches so far, ().
 
     Args:
         sets: Number of data sets of each sub-task.
     """
 
+    levels: tuple[str, ...] = ()
     steps: Tensor
 
     def __init__(self, sets: Mapping[SubTask, int]) -> None:
@@ -102,16 +106,21 @@ class Alignment(nn.Module, ABC):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, task: SubTask, features: TaskFeatures) -> dict[str, Tensor]:
-        """Return the unweighted losses that align a sub-task, `loss_align_TASK_image` and `_instance`; perhaps none."""
-        if self.sets.get(task, 0) < 2:
+        """Return the unweighted losses that align a sub-task, by `names`."""
+        if not self.names(task):
             return {}
-        return {f"loss_align_{task}_{level}": loss for level, loss in self._losses(task, features).items()}
+        losses = self._losses(task, features)
+        return {name: losses[level] for name, level in zip(self.names(task), self.levels, strict=True)}
+
+    def names(self, task: SubTask) -> list[str]:
+        """Return `loss_align_TASK_LEVEL` for each level; none for a sub-task with a single data set."""
+        return [f"loss_align_{task}_{level}" for level in self.levels] if self.sets[task] > 1 else []
 
     def prepare(self, half: Backbone) -> None:
         """Change the trunk or the last stage, which is about to be trained."""
 
     def rows(self, task: SubTask, counts: list[int]) -> contextlib.AbstractContextManager[Any]:
-        """Return a context in which the trunk or last stage runs on rows of a sub-task's data sets, so many of each, in order."""
+        """Return a context in which the backbone gets rows of a sub-task's data sets, so many of each, in order."""
         return contextlib.nullcontext()
 
     def plain_state(self, half: Backbone) -> dict[str, Tensor]:
@@ -122,15 +131,8 @@ class Alignment(nn.Module, ABC):
         """Count a training batch."""
         self.steps += 1
 
-    @abstractmethod
     def _losses(self, task: SubTask, features: TaskFeatures) -> dict[str, Tensor]:
-        """Return the losses of a sub-task with two or more data sets: `image` and `instance`, or nothing."""
-
-
-class NoAlignment(Alignment):
-    """Leaves everything as it is."""
-
-    def _losses(self, task: SubTask, features: TaskFeatures) -> dict[str, Tensor]:
+        """Return the loss on each level, of a sub-task with two or more data sets."""
         return {}
 
 
@@ -144,6 +146,8 @@ class AdversarialAlignment(Alignment):
         channels: Channels of the backbone's maps, by name.
         settings: Width and schedule.
     """
+
+    levels = ("image", "instance")
 
     def __init__(self, sets: Mapping[SubTask, int], channels: Mapping[str, int], settings: AlignmentSettings) -> None:
         super().__init__(sets)
@@ -176,6 +180,8 @@ class AdversarialAlignment(Alignment):
 class MMDAlignment(Alignment):
     """Makes the distributions of pooled features alike, for every two data sets of a sub-task that are in the batch."""
 
+    levels = ("image", "instance")
+
     def _losses(self, task: SubTask, features: TaskFeatures) -> dict[str, Tensor]:
         with torch.autocast(features.maps.device.type, enabled=False):
             inside = features.inside[:, None]
@@ -184,27 +190,6 @@ class MMDAlignment(Alignment):
                 "image": _pairwise_mmd(pooled, features.map_sets),
                 "instance": _pairwise_mmd(widened(features.instances), features.instance_sets),
             }
-
-
-def build_alignment(
-    settings: AlignmentSettings, sets: Mapping[SubTask, int], channels: Mapping[str, int]
-) -> Alignment:
-    """Build the alignment that the settings ask for.
-
-    Args:
-        settings: Which.
-        sets: Number of data sets of each sub-task.
-        channels: Channels of the backbone's maps, by name.
-    """
-    if settings.kind == "none" or max(sets.values()) < 2:
-        return NoAlignment(sets)
-    if settings.kind == "adversarial":
-        return AdversarialAlignment(sets, channels, settings)
-    if settings.kind == "mmd":
-        return MMDAlignment(sets)
-    from pretrainps.training.domain_norm import DomainNormAlignment  # it derives from this module's base
-
-    return DomainNormAlignment(sets)
 
 
 class _Reversal(torch.autograd.Function):
@@ -223,7 +208,7 @@ class _Reversal(torch.autograd.Function):
 
 def reverse_gradient(x: Tensor, strength: Tensor) -> Tensor:
     """Return `x`; its gradient will be turned round and multiplied by `strength`, ()."""
-    return _Reversal.apply(x, strength)  # type: ignore[no-any-return, no-untyped-call]
+    return _Reversal.apply(x, strength)  # type: ignore[no-any-return]
 
 
 def mmd(x: Tensor, y: Tensor) -> Tensor:
@@ -249,9 +234,12 @@ def mmd(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _pairwise_mmd(features: Tensor, sets: Tensor) -> Tensor:
-    """Return the mean over pairs of the data sets that are present; 0, with a gradient of 0, if fewer than two are."""
+    """Return the mean over pairs of data sets; 0, with a gradient of 0, if there is none.
+
+    A data set with a single row is left out: it would say nothing of how its features are spread.
+    """
     samples = [features[sets == each] for each in sets.unique().tolist()]
-    pairs = [mmd(x, y) for x, y in combinations(samples, 2)]
+    pairs = [mmd(x, y) for x, y in combinations([rows for rows in samples if len(rows) > 1], 2)]
     return torch.stack(pairs).mean() if pairs else 0.0 * features.sum()
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pretrainps.backbones import Backbone
 from pretrainps.errors import ArgumentError, UnsupportedModelError
-from pretrainps.training.alignment import Alignment, SubTask, TaskFeatures
+from pretrainps.training.alignment import Alignment, SubTask
 
 
 class _Rows:
@@ -61,21 +61,22 @@ class DomainNorm(nn.Module):
         return torch.cat([norm(part) for norm, part in parts if len(part)])
 
     @torch.no_grad()
-    def merged(self) -> nn.Module:
+    def merged(self) -> nn.BatchNorm2d:
         """Return one plain batch norm in place of all; see the module's text."""
         result = copy.deepcopy(self.norms[0])
-        means, variances, weights, biases = (
-            torch.stack([norm.get_buffer(name) if name.startswith("running") else norm.get_parameter(name) for norm in self.norms])
-            for name in ("running_mean", "running_var", "weight", "bias")
-        )  # (sets, C) each
-        mean = means.mean(dim=0)
-        variance = (variances + means.square()).mean(dim=0) - mean.square()
+        assert isinstance(result, nn.BatchNorm2d)
+        means, variances = (
+            torch.stack([norm.get_buffer(name) for norm in self.norms]) for name in ("running_mean", "running_var")
+        )
+        weights, biases = (torch.stack([norm.get_parameter(name) for norm in self.norms]) for name in ("weight", "bias"))
+        mean = means.mean(dim=0)  # (sets, C) -> (C,)
+        variance = variances.mean(dim=0) + means.var(dim=0, correction=0)
         slopes = weights / (variances + result.eps).sqrt()
         slope, shift = slopes.mean(dim=0), (biases - slopes * means).mean(dim=0)
         result.get_buffer("running_mean").copy_(mean)
         result.get_buffer("running_var").copy_(variance)
-        result.get_parameter("weight").copy_(slope * (variance + result.eps).sqrt())
-        result.get_parameter("bias").copy_(shift + slope * mean)
+        result.weight.copy_(slope * (variance + result.eps).sqrt())
+        result.bias.copy_(shift + slope * mean)
         return result
 
 
@@ -105,7 +106,7 @@ class DomainNormAlignment(Alignment):
         found = [name for name, module in half.named_modules() if isinstance(module, nn.BatchNorm2d)]
         if not found:
             raise UnsupportedModelError(
-                f"{half.arch} has no batch norm, so there is nothing for alignment='domain_norm' to do. Use 'adversarial' or 'mmd'."
+                f"{half.arch} has no batch norm, so there is nothing for 'domain_norm' to align. Use 'adversarial' or 'mmd'."
             )
         for name in found:
             norm = half.get_submodule(name)
@@ -129,6 +130,3 @@ class DomainNormAlignment(Alignment):
             if isinstance(module, DomainNorm):
                 plain.set_submodule(name, module.merged())
         return plain.state_dict()
-
-    def _losses(self, task: SubTask, features: TaskFeatures) -> dict[str, Tensor]:
-        return {}

@@ -77,9 +77,7 @@ class CosineClassifier(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             logits = self.scalar * widened(embeddings) @ F.normalize(self.weight, dim=1).T
             labelled = ids != UNLABELLED
-            total = F.cross_entropy(
-                logits[labelled], ids[labelled], label_smoothing=self.label_smoothing, reduction="sum"
-            )
+            total = F.cross_entropy(logits[labelled], ids[labelled], label_smoothing=self.label_smoothing, reduction="sum")
         return total / labelled.sum().clamp(min=1)
 
 

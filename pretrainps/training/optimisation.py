@@ -29,7 +29,8 @@ def build_optimizer(model: nn.Module, optim: OptimSettings) -> torch.optim.Optim
 
 def parameter_groups(model: nn.Module, optim: OptimSettings) -> list[dict[str, Any]]:
     """Return the parameters that learn, those that decay first, in the model's order; empty groups are left out."""
-    decaying, others = [], []
+    decaying: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (decaying if _decays(name, parameter, optim) else others).append(parameter)

@@ -63,8 +63,8 @@ class OptimSettings:
         _require(self, "betas", all(0.0 <= beta < 1.0 for beta in self.betas), "two numbers of at least 0 and below 1")
         _require(self, "clip_norm", self.clip_norm is None or self.clip_norm > 0.0, "a number above 0, or nothing")
         _require(self, "reference_batch", self.reference_batch is None or self.reference_batch >= 1, "at least 1, or nothing")
-        rising = all(0 < first < second for first, second in zip((0.5, *self.milestones), self.milestones, strict=False))
-        _require(self, "milestones", rising or not self.milestones, "rising epochs above 0.5")
+        rising = all(first < second for first, second in zip((0.0, *self.milestones), self.milestones, strict=False))
+        _require(self, "milestones", rising, "rising numbers above 0")
         if self.warmup_steps and self.warmup_epochs:
             raise ArgumentError("OptimSettings: give warmup_steps or warmup_epochs, not both.")
 
@@ -88,7 +88,7 @@ class LoopSettings:
     device: Literal["auto", "cpu"] = "auto"
     """`auto`: the accelerator that is there, or the one that the launcher gave this process."""
     ema_decay: float | None = None
-    """Share of the weights' running mean that stays at each step (0.9998 is usual); it is what is evaluated. `None`: no mean."""
+    """Share of the weights' running mean that stays at each step (0.9998 is usual); it is what is evaluated. `None`: none."""
     gradient_checkpointing: bool = False
     """Compute the backbone's maps twice instead of keeping them: less memory, more time."""
     find_unused_parameters: bool = False

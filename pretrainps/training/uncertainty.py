@@ -54,4 +54,4 @@ class UncertaintyWeights(nn.Module):
 
     def weights(self) -> dict[str, float]:
         """Return what each loss is multiplied by at the moment."""
-        return {name: factor * math.exp(-float(self.log_variances[name])) for name, factor in self.factors.items()}
+        return {name: factor * math.exp(-float(self.log_variances[name].detach())) for name, factor in self.factors.items()}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretrainps.data.batches import AspectBatches, BalancedBatches, Batches, IdentityBatches, ShuffledBatches
+from pretrainps.data.batches import AspectBatches, BalancedBatches, Batches, IdentityBatches, JoinedBatches, ShuffledBatches
 from pretrainps.errors import ArgumentError
 
 IDS = [0, 0, 0, 1, 1, 2, -1, 3, 3, 3, 3, 4, 4, -1, 5, 6]
@@ -20,6 +20,7 @@ KINDS: list[Callable[..., Batches]] = [
     lambda **places: AspectBatches(ASPECTS, 2, **places),
     lambda **places: IdentityBatches(IDS, people=2, shots=3, **places),
     lambda **places: BalancedBatches((5, 30), 4, length=7, **places),
+    lambda **places: JoinedBatches([ShuffledBatches(5, 2), IdentityBatches(IDS, 2, 2)], (5, len(IDS)), length=6, **places),
 ]
 every_kind = pytest.mark.parametrize("make", KINDS)
 
@@ -52,7 +53,7 @@ def test_processes_share_the_batches(make: Callable[..., Batches]) -> None:
     for world_size in (2, 3):
         shared = [list(make(seed=5, rank=rank, world_size=world_size)) for rank in range(world_size)]
         assert len({len(each) for each in shared}) == 1
-        if not isinstance(make(seed=5), BalancedBatches):  # whose length is that of each process
+        if not isinstance(make(seed=5), BalancedBatches | JoinedBatches):  # whose length is that of each process
             together = [batch for step in zip(*shared, strict=True) for batch in step]
             assert together == alone[: len(together)] and len(alone) - len(together) < world_size
 
@@ -114,6 +115,16 @@ def test_shares_hold(sizes: list[int], batch_size: int, length: int, data: st.Da
             assert max(seen.values()) - (0 if lacking else min(seen.values())) <= 1, "in turns"
 
 
+def test_joined_batches_hold_a_batch_of_each() -> None:
+    batches = items(JoinedBatches([ShuffledBatches(5, 2), IdentityBatches(IDS, 2, 2)], (5, len(IDS)), seed=2))
+    assert len(batches) == 3, "the longer part's"
+    for batch in batches:
+        assert [item < 5 for item in batch] == [True, True, False, False, False, False]
+        assert sorted(Counter(IDS[item - 5] for item in batch[2:]).values()) == [2, 2]
+    seen = [item for batch in batches[:2] for item in batch[:2]]
+    assert len(set(seen)) == 4, "no scene again before its epoch ends"
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -123,6 +134,7 @@ def test_shares_hold(sizes: list[int], batch_size: int, length: int, data: st.Da
         (lambda: IdentityBatches([0, 0, 1], people=0, shots=2), "people=0"),
         (lambda: IdentityBatches([0, 0, 1], people=2, shots=0), "shots=0"),
         (lambda: BalancedBatches((4, 4), 0), "batch_size=0"),
+        (lambda: JoinedBatches([ShuffledBatches(4, 2)], (4, 5)), "one size a part"),
         (lambda: BalancedBatches((4, 4), 2, length=0), "length=0"),
         (lambda: IdentityBatches([0, 0, 0], people=1, shots=2), "1 people with images"),
         (lambda: IdentityBatches([-1, -1], people=2, shots=2), "0 people with images"),

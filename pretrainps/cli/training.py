@@ -1,0 +1,229 @@
+"""`pretrain`, `finetune`, `plot`: recipes on data sets, in a folder that a stopped run goes on in."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretrainps.cli.output import note, picture_file, say
+from pretrainps.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from pretrainps.backbones import Backbone
+    from pretrainps.detectors import PersonSearchDetector
+    from pretrainps.training.finetuning import FinetuneRecipe
+    from pretrainps.training.pretraining import PretrainRecipe
+    from pretrainps.training.task import Task
+
+_RANDOM = "random:"
+_MAY_DIFFER = ("recipe.workers", "recipe.loop.*", "recipe.optim.*")
+"""Recorded twice; the engine compares its own record of them, and the number of workers changes nothing."""
+_LAUNCH = "On several GPUs: torchrun --nproc-per-node 4 -m pretrainps "
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this module's commands to the parser."""
+    parser = commands.add_parser(
+        "pretrain",
+        help="hybrid pre-training of a backbone on detection and re-ID data",
+        description="Pre-train a backbone on sub-task data only: detection sets (boxes, no identities) together with re-ID "
+        "sets (identities, no scenes), with intra-task alignment. The folder then holds backbone/, which `pretrainps finetune "
+        "--backbone` and pretrainps.load('file:...') take.",
+        epilog="example: pretrainps pretrain --config recipes.hybrid_resnet50 --detection crowdhuman=CrowdHuman --detection "
+        "citypersons=Cityscapes --reid msmt17=MSMT17 --reid market1501=Market -o runs/hybrid.  " + _LAUNCH + "pretrain ...",
+    )
+    _add_run_options(parser, "recipes.hybrid_resnet50")
+    parser.add_argument(
+        "--detection",
+        action="append",
+        default=[],
+        metavar="NAME=ROOT",
+        help="a detection data set: a layout's name, or one of yours, and its folder; may be given again",
+    )
+    parser.add_argument("--reid", action="append", default=[], metavar="NAME=ROOT", help="a re-ID data set; may be given again")
+    parser.set_defaults(run=_pretrain)
+
+    parser = commands.add_parser(
+        "finetune",
+        help="train a person-search detector",
+        description="Train a detector on a person-search data set and measure it by the set's protocol while it learns. The "
+        "folder then holds model/, the best one, which pretrainps.load('file:...') takes.",
+        epilog="example: pretrainps finetune --config recipes.seqnet_prw --backbone resnet50-hybrid --data PRW-v16.04.20 "
+        "-o runs/seqnet-prw.  " + _LAUNCH + "finetune ...",
+    )
+    _add_run_options(parser, "recipes.seqnet_prw")
+    parser.add_argument("--data", type=Path, required=True, metavar="ROOT", help="the data set's folder")
+    parser.add_argument("--layout", help="what the data set is, if it is not recognised")
+    parser.add_argument("--no-evaluation", action="store_true", help="do not read the test split, and measure nothing")
+    parser.set_defaults(run=_finetune)
+
+    parser = commands.add_parser(
+        "plot",
+        help="draw the curves of a run",
+        description="Draw losses and measures of a run, under way or finished, from its log.",
+        epilog="example: pretrainps plot runs/seqnet-prw -o curves.png",
+    )
+    parser.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
+    parser.add_argument("-o", "--output", type=Path, help="FILE.png (default: curves.png in the folder)")
+    parser.set_defaults(run=_plot, goes_on=False)
+
+
+def _add_run_options(parser: argparse.ArgumentParser, example: str) -> None:
+    parser.add_argument("--config", required=True, help=f"a recipe, such as {example}; a wrong name lists all")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="the run's folder")
+    parser.add_argument(
+        "--backbone",
+        help="what to start from, instead of the recipe's: a name, file:PATH, the folder of a "
+        "pre-training, timm:NAME, or random:ARCH",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a setting of the recipe, such as optim.lr=0.001 or loop.epochs=5; may be given again",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    parser.add_argument("--force", action="store_true", help="use data sets that their owners have withdrawn")
+    parser.add_argument("--offline", action="store_true", default=None, help="never use the network")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _pretrain(args: argparse.Namespace) -> int:
+    from pretrainps.training.overrides import override
+    from pretrainps.training.pretraining import Pretraining, PretrainRecipe
+    from pretrainps.training.recipes import recipe_named
+    from pretrainps.training.sources import read_sets
+    from pretrainps.training.starting import save_backbone
+
+    _tell_warnings()
+    recipe: PretrainRecipe = override(recipe_named(args.config, PretrainRecipe), args.set)
+    detection = read_sets(_named(args.detection, "--detection"), "detection", force=args.force)
+    reid = read_sets(_named(args.reid, "--reid"), "reid", force=args.force)
+    backbone = _backbone(args.backbone or recipe.backbone, recipe.loop.seed, args)
+    recipe = replace(recipe, backbone=args.backbone or recipe.backbone)
+    task = Pretraining(recipe, backbone, detection, reid)
+    stopped = _run(args, task, recipe)
+    if stopped is None:
+        folder = save_backbone(task.hybrid, args.output / "backbone")
+        say(f"{folder}: the pre-trained backbone; pretrainps finetune --backbone {args.output} starts from it")
+    return stopped or 0
+
+
+def _finetune(args: argparse.Namespace) -> int:
+    from pretrainps.data.layouts import layout_named, recognise_layout
+    from pretrainps.publish import save_pretrained
+    from pretrainps.training.finetuning import FinetuneRecipe, Finetuning
+    from pretrainps.training.overrides import override
+    from pretrainps.training.recipes import counted, recipe_named
+
+    _tell_warnings()
+    recipe: FinetuneRecipe = override(recipe_named(args.config, FinetuneRecipe), args.set)
+    layout = layout_named(args.layout) if args.layout else recognise_layout(args.data)
+    train = layout.read(args.data, layout.main_splits[0], force=args.force)
+    test = None if args.no_evaluation else layout.read_search(args.data, force=args.force)
+    recipe = replace(counted(recipe, len(train.identities)), backbone=args.backbone or recipe.backbone)
+    detector = _detector(recipe, args)
+    task = Finetuning(recipe, detector, train, test)
+    stopped = _run(args, task, recipe)
+    if stopped is None:
+        folder = save_pretrained(detector, args.output / "model")
+        say(f"{folder}: the trained detector; pretrainps evaluate file:{folder} --data {args.data} measures it again")
+    return stopped or 0
+
+
+def _run(args: argparse.Namespace, task: Task, recipe: PretrainRecipe | FinetuneRecipe) -> int | None:
+    """Train, and put the weights that are to be kept into the model. Returns an exit status if there is nothing to keep."""
+    from pretrainps.checkpoint import read_tensors
+    from pretrainps.training.engine import train
+    from pretrainps.training.processes import Processes
+
+    config: dict[str, Any] = {"recipe": asdict(recipe)}
+    result = train(
+        task,
+        recipe.optim,
+        recipe.loop,
+        args.output,
+        resume=args.resume,
+        config=config,
+        may_differ=_MAY_DIFFER,
+        progress=not args.quiet,
+    )
+    is_main = Processes().is_main
+    if result.stopped is not None:
+        if is_main:
+            note(f"stopped at step {result.step}; the same command with --resume goes on")
+        return 130 if result.stopped == "SIGINT" else 143
+    if not is_main:
+        return 0
+    if result.metrics:
+        say("  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
+    task.model.load_state_dict(read_tensors(result.best or result.last, mapped=False))
+    task.model.eval()
+    return None
+
+
+def _named(pairs: list[str], option: str) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for pair in pairs:
+        name, equals, root = pair.partition("=")
+        if not (name and equals and root):
+            raise ArgumentError(f"{option} {pair}: expected NAME=ROOT, for example {option} market1501=Market-1501-v15.09.15.")
+        if name in found:
+            raise ArgumentError(f"{option} {name} is given twice. Give each data set a name of its own.")
+        found[name] = Path(root).expanduser()
+    return found
+
+
+def _backbone(name: str, seed: int, args: argparse.Namespace) -> Backbone:
+    """Return what a training starts from."""
+    import torch
+
+    from pretrainps.backbones import Backbone, build_backbone
+    from pretrainps.loading import load
+
+    if name.startswith(_RANDOM):
+        torch.manual_seed(seed)
+        return build_backbone(name.removeprefix(_RANDOM))
+    loaded = load(name, offline=args.offline, progress=not args.quiet)
+    if not isinstance(loaded, Backbone):
+        raise ArgumentError(f"{name} is no bare backbone but a {type(loaded).__name__}. Name a backbone.")
+    return loaded
+
+
+def _detector(recipe: FinetuneRecipe, args: argparse.Namespace) -> PersonSearchDetector[Any]:
+    """Return the detector that a fine-tuning starts with."""
+    import torch
+
+    from pretrainps.building import build_detector
+    from pretrainps.training.starting import HEADS, start_detector
+
+    torch.manual_seed(recipe.loop.seed)
+    folder = Path(recipe.backbone.removeprefix("file:")).expanduser()
+    for each in (folder / "backbone", folder):
+        if (each / HEADS).is_file():
+            people = recipe.detector.num_identities
+            detector = start_detector(
+                recipe.kind, each, num_identities=people, with_heads=recipe.with_heads, config=recipe.detector
+            )
+            note(str(detector.load_report))
+            return detector
+    backbone = _backbone(recipe.backbone, recipe.loop.seed, args)
+    return build_detector(recipe.kind, backbone=backbone, config=recipe.detector)
+
+
+def _plot(args: argparse.Namespace) -> int:
+    from pretrainps.training.plot import plot_run
+
+    output = picture_file(args.output or args.folder / "curves.png")
+    plot_run(args.folder, output)
+    say(f"{output}")
+    return 0
+
+
+def _tell_warnings() -> None:
+    """Show what the package has to say while it works."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
