@@ -137,6 +137,8 @@ def _finetune(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, task: Task, recipe: PretrainRecipe | FinetuneRecipe) -> int | None:
     """Train, and put the weights that are to be kept into the model. Returns an exit status if there is nothing to keep."""
+    import torch
+
     from pretrainps.checkpoint import read_tensors
     from pretrainps.training.engine import train
     from pretrainps.training.processes import Processes
@@ -153,6 +155,8 @@ def _run(args: argparse.Namespace, task: Task, recipe: PretrainRecipe | Finetune
         progress=not args.quiet,
     )
     is_main = Processes().is_main
+    if Processes().count > 1:  # whatever follows is the first process's alone
+        torch.distributed.destroy_process_group()
     if result.stopped is not None:
         if is_main:
             note(f"stopped at step {result.step}; the same command with --resume goes on")

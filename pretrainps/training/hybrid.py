@@ -73,7 +73,7 @@ class HybridModel(nn.Module):
 
     Raises:
         ArgumentError: the settings name no data set.
-        UnsupportedModelError: the backbone has no trunk or no last stage; or no batch norm, where data sets are to have their own.
+        UnsupportedModelError: the backbone has no trunk or no last stage; or no batch norm, for `domain_norm`.
     """
 
     def __init__(self, backbone: Backbone, settings: HybridSettings, convention: InputConvention | None = None) -> None:

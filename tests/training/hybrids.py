@@ -38,7 +38,7 @@ def backbone(arch: str = "resnet18") -> Backbone:
 
 
 def hybrid(
-    align: Any = "none", *, detector: dict[str, Any] | None = None, arch: str = "resnet18", **settings: Any
+    align: Any = "none", *, detector: dict[str, Any] | None = None, arch: str = "shufflenetv1", **settings: Any
 ) -> HybridModel:
     """Two detection and two re-ID data sets, unless `settings` says otherwise."""
     torch.manual_seed(1)
