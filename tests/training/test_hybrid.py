@@ -26,7 +26,7 @@ from tests.support.ranks import run_on_two_ranks
 from tests.training.hybrids import TINY, backbone, batch, crops, hybrid, scenes, total
 
 DETECTION = ["loss_rpn_cls", "loss_rpn_reg", "loss_box_cls", "loss_box_reg"]
-STEPS = 13
+STEPS = 10
 ALIGNED = ["loss_align_{}_image", "loss_align_{}_instance"]
 
 

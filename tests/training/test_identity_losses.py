@@ -42,7 +42,7 @@ def triplet_by_loops(vectors: Tensor, ids: list[int], sets: list[int], margin: f
     margin=st.sampled_from([None, 0.0, 0.3, 1.0]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_triplet_is_the_loops(people: list[tuple[int, int]], margin: float | None, seed: int) -> None:
     ids, sets = [each[0] for each in people], [each[1] for each in people]
     vectors = unit(len(ids), seed=seed).double()
