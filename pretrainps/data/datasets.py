@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, cast
@@ -135,6 +136,7 @@ class Loader(Generic[B]):
             batch_sampler=cast(Any, batches),
             num_workers=workers,
             collate_fn=_Apart(together),
+            worker_init_fn=_outlive_termination,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
         )
@@ -159,6 +161,11 @@ class Loader(Generic[B]):
         if each.name not in self.damaged:
             self.damaged[each.name] = each.reason
             log.warning("left out %s: %s", each.name, each.reason)
+
+
+def _outlive_termination(worker: int) -> None:
+    """Go on reading when SIGTERM comes: schedulers send it to every process, and the one that trains has a step to finish."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _Apart(Generic[B]):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -137,3 +140,16 @@ def test_workers_read_what_one_process_reads() -> None:
     for one, two in zip(read(0), read(2), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
         assert one[0].shape == (4, 3, 16, 8) and one[1].dtype == torch.int64
+
+
+def test_workers_outlive_a_termination_of_all_processes() -> None:
+    """Schedulers send SIGTERM to each; the one that trains finishes its step and saves, for which it needs the others."""
+    data = Scenes(split([scene(f"s{each}", 1) for each in range(12)]), scene_transform())
+    loader = Loader(data, ShuffledBatches(12, 1), scenes_together, workers=1)
+    batches = iter(loader)
+    first = next(batches)
+    workers = [child.pid for child in multiprocessing.active_children()]
+    assert workers
+    for each in workers:
+        os.kill(each or 0, signal.SIGTERM)
+    assert len([first, *batches]) == 12
