@@ -17,6 +17,7 @@ from pretrainps._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from pretrainps.building import build_detector as build_detector
+    from pretrainps.gallery import Gallery as Gallery
     from pretrainps.inspection import inspect as inspect
     from pretrainps.loading import download as download
     from pretrainps.loading import load as load
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pretrainps.registry import list_models as list_models
 
 _HOME = {
+    "Gallery": "pretrainps.gallery",
     "ModelSpec": "pretrainps.registry",
     "build_detector": "pretrainps.building",
     "download": "pretrainps.loading",

@@ -86,3 +86,7 @@ class DatasetError(PretrainPSError, ValueError):
 
 class TrainingError(PretrainPSError, RuntimeError):
     """A training that cannot start, go on or be resumed, for a reason that lies in the run: its folder, losses or model."""
+
+
+class GalleryError(PretrainPSError, ValueError):
+    """A gallery that cannot be used for what was asked: of another model or folder, being written to, or none at all."""

@@ -9,13 +9,15 @@ import sys
 from collections.abc import Sequence
 
 from pretrainps._version import __version__
-from pretrainps.cli import datasets, evaluation, graphs, models, pictures, training, weights
+from pretrainps.cli import app, datasets, evaluation, graphs, index, models, pictures, search, training, weights
 from pretrainps.cli.output import note
 from pretrainps.errors import PretrainPSError
 
 EPILOG = """\
 first steps:
-  pretrainps demo                                  the whole way, offline, in half a minute
+  pretrainps demo                                  search for people in a drawn city, offline, in a minute
+  pretrainps index photos/ --model MODEL -o gallery   detect and embed everyone in your photos, once
+  pretrainps search gallery/ --query photo.jpg     who in them is this?
   pretrainps list "*-hybrid"                       which weights there are
   pretrainps info resnet50-hybrid                  where they come from, and on what terms
   pretrainps embed photos/ --model resnet50-hybrid vectors of person crops, and how alike they are
@@ -38,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"pretrainps {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (models, weights, graphs, pictures, datasets, evaluation, training):
+    for module in (pictures, index, search, app, models, weights, graphs, datasets, evaluation, training):
         module.add_commands(commands)
     return parser
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from pretrainps.cli.output import megabytes, note, say, say_json, table
 from pretrainps.errors import ArgumentError, PretrainPSError
 from pretrainps.registry import ModelSpec, list_models, registry, spec_to_mapping
+from pretrainps.registry.packages import package_file
+from pretrainps.registry.specs import BundledSource
 
 if TYPE_CHECKING:
     from pretrainps.store import Cache
@@ -88,7 +90,6 @@ def _info(args: argparse.Namespace) -> int:
     from pretrainps.store import Cache
 
     cache = Cache()
-    record = cache.record(spec.name)
     c = spec.input
     lines = [
         ("name", spec.name),
@@ -99,7 +100,7 @@ def _info(args: argparse.Namespace) -> int:
         ("parameters", f"{spec.parameters:,}" if spec.parameters else "not stated"),
         *(("source" if index == 0 else "", str(source)) for index, source in enumerate(spec.sources)),
         ("sha256", _hash_line(spec, cache.pin(spec.name))),
-        ("in the cache", str(cache.original(spec.name) / record.file) if record else "no"),
+        _place(spec, cache),
         ("input", f"{c.colour.upper()} in 0..{c.scale:g}, mean {c.mean}, std {c.std}{_size_note(spec)}"),
         ("", f"{c.status}: {c.evidence}"),
         ("licence", f"{spec.licence.id}, stated in {spec.licence.stated_in}"),
@@ -119,6 +120,16 @@ def _info(args: argparse.Namespace) -> int:
         if text:
             say(textwrap.fill(text, width, initial_indent=f"{label:13} ", subsequent_indent=indent, break_on_hyphens=False))
     return 0
+
+
+def _place(spec: ModelSpec, cache: Cache) -> tuple[str, str]:
+    """Say where the file lies: with a package, or in the cache if it was fetched."""
+    source = spec.sources[0]
+    if isinstance(source, BundledSource):
+        path = package_file(source.package, source.file, spec.name)
+        return "installed at", str(path) if path.is_file() else f"{path}, where it is missing"
+    record = cache.record(spec.name)
+    return "in the cache", str(cache.original(spec.name) / record.file) if record else "no"
 
 
 def _detector_line(spec: ModelSpec) -> str:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from pretrainps.cli.output import note, say, say_json
 from pretrainps.errors import ArgumentError
-from pretrainps.registry import find_spec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,14 +36,21 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     parser = commands.add_parser(
         "demo",
-        help="the whole way from a weight file to embeddings, offline",
-        description="Write a file of the published weights' structure with random values, take it through safe reading, load "
-        "report, conversion and cache into a backbone, and embed pictures with it. Needs no network, leaves nothing behind.",
+        help="search for people in a city where nobody is real, offline",
+        description="Draw the photos of a small city, index them with the detector that comes with the package, search for "
+        "several people, and judge the answers by what was drawn. Needs no network. Into the folder go photos/, gallery/, "
+        "report.html, to be opened in a browser, and search.png.",
+        epilog="afterwards: pretrainps search pretrainps-demo/gallery --query SOME-PHOTO.jpg",
     )
-    parser.add_argument("--images", type=Path, help="folder of pictures to embed (default: a few drawn figures)")
     parser.add_argument(
-        "--model", default="resnet50-hybrid", help="whose structure to use, one on the Hub (default: %(default)s)"
+        "-o", "--output", type=Path, default=Path("pretrainps-demo"), help="new folder for it all (default: %(default)s)"
     )
+    parser.add_argument(
+        "--model", default="seqnet-tiny-synthetic", help="any detector, named as for info (default: %(default)s)"
+    )
+    parser.add_argument("--people", type=int, default=24, help="whom to search for (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
+    parser.add_argument("--offline", action="store_true", default=None, help="never use the network for another model")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.set_defaults(run=_demo)
 
@@ -103,12 +109,15 @@ def _write_vectors(path: Path, vectors: Tensor, images: list[str]) -> None:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    find_spec(args.model)
-    if args.images is not None:
-        from pretrainps.images import find_images
+    from pretrainps.demo import DemoSize, run_demo
 
-        find_images([args.images])
-    from pretrainps.demo import run_demo
-
-    run_demo(args.model, images=args.images, say=say, progress=not args.quiet)
+    run_demo(
+        args.model,
+        output=args.output,
+        size=DemoSize(people=args.people),
+        device=args.device,
+        offline=args.offline,
+        say=say,
+        progress=not args.quiet,
+    )
     return 0
