@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from pretrainps.registry import ModelSpec, registry
-from pretrainps.registry.specs import DetectorSpec, HeadSpec
+from pretrainps.registry.specs import BundledSource, DetectorSpec, HeadSpec
 from pretrainps.store.files import write_text
 
 _LICENCE_IDS = {"apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc-by-4.0", "cc-by-nc-4.0", "gpl-3.0"}
@@ -18,6 +18,13 @@ _LICENCE_IDS = {"apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc-by-4.0"
 _USE_DETECTOR = """\
 people = model([image])  # scenes as (3, H, W), RGB in 0..1
 people[0]  # {"boxes": ..., "labels": ..., "scores": ..., "embeddings": ...}, one row a person"""
+
+
+_REPORTED = "These are the sources' numbers; `pretrainps` has not reproduced them."
+_MEASURED = "The commands measure them again."
+_CARE = "Person search finds people in pictures. Use it only where the law and the people concerned allow it"
+_TERMS = "the data sets behind these weights have terms of their own, most of them for research only."
+_DRAWN = "these weights know drawn people only, and find nobody reliably in photographs."
 
 
 def render_card(spec: ModelSpec, *, load_as: str | None = None) -> str:
@@ -29,6 +36,8 @@ def render_card(spec: ModelSpec, *, load_as: str | None = None) -> str:
     """
     load_as = load_as or spec.name
     licence, provenance = spec.licence, spec.provenance
+    source = spec.sources[0]
+    own = isinstance(source, BundledSource) and source.package == "pretrainps"  # trained here, on the synthetic world
     tags = ["person-search", "person-re-identification", "pedestrian-detection", spec.arch.replace("timm:", "timm-")]
     tags += [spec.detector.kind] if spec.detector else []
     pipeline = "object-detection" if spec.detector else "image-feature-extraction"
@@ -77,16 +86,15 @@ def render_card(spec: ModelSpec, *, load_as: str | None = None) -> str:
         "",
     ]
     if spec.results:
-        body += ["## Published results", "", "| data set | metric | value | model | source |", "|---|---|---|---|---|"]
+        body += [
+            "## Results" if own else "## Published results",
+            "",
+            "| data set | metric | value | model | source |",
+            "|---|---|---|---|---|",
+        ]
         body += [f"| {r.dataset} | {r.metric} | {r.value} | {r.model} | {r.source} |" for r in spec.results]
-        body += ["", "These are the sources' numbers; `pretrainps` has not reproduced them.", ""]
-    body += [
-        "## Use with care",
-        "",
-        "Person search finds people in pictures. Use it only where the law and the people concerned allow it; the data sets "
-        "behind these weights have terms of their own, most of them for research only.",
-        "",
-    ]
+        body += ["", _MEASURED if own else _REPORTED, ""]
+    body += ["## Use with care", "", f"{_CARE}; {_DRAWN if own else _TERMS}", ""]
     return "\n".join([*front, "", *body])
 
 

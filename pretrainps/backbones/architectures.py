@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pretrainps.backbones.base import Backbone
-from pretrainps.backbones.resnet import resnet18, resnet50
+from pretrainps.backbones.resnet import resnet18, resnet50, resnet_tiny
 from pretrainps.backbones.shufflenet_v1 import shufflenetv1
 from pretrainps.backbones.solider_swin import solider_swin_base, solider_swin_small, solider_swin_tiny
 from pretrainps.backbones.timm_adapter import TimmBackbone
@@ -35,6 +35,7 @@ class Architecture:
 ARCHITECTURES: Mapping[str, Architecture] = {
     "resnet18": Architecture(build=resnet18, family="resnet", meta_safe=True),
     "resnet50": Architecture(build=resnet50, family="resnet", meta_safe=True),
+    "resnet_tiny": Architecture(build=resnet_tiny, family="resnet", meta_safe=True),
     "shufflenetv1": Architecture(build=shufflenetv1, family="shufflenet_v1", meta_safe=True),
     "solider_swin_tiny": Architecture(build=solider_swin_tiny, family="solider_swin", telltale="semantic_embed_w"),
     "solider_swin_small": Architecture(build=solider_swin_small, family="solider_swin", telltale="semantic_embed_w"),

@@ -79,23 +79,25 @@ class ResNet(Backbone):
         arch: Name of the architecture.
         block: `BasicBlock` or `Bottleneck`.
         depths: Blocks in each stage.
+        width: Channels of the stem; those of the blocks are in proportion.
     """
 
-    def __init__(self, arch: str, block: type[BasicBlock | Bottleneck], depths: tuple[int, int, int, int]) -> None:
+    def __init__(
+        self, arch: str, block: type[BasicBlock | Bottleneck], depths: tuple[int, int, int, int], width: int = 64
+    ) -> None:
         super().__init__(arch, "resnet")
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        channels = 64
+        channels = width
         features = []
         for index, depth in enumerate(depths):
-            width = 64 << index
             blocks = []
             for position in range(depth):
                 stride = 2 if index > 0 and position == 0 else 1
-                blocks.append(block(channels, width, stride))
-                channels = width * block.expansion
+                blocks.append(block(channels, width << index, stride))
+                channels = (width << index) * block.expansion
             self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
             features.append(FeatureMap(f"c{index + 2}", channels, 4 << index))
         self.feature_maps = tuple(features)
@@ -111,6 +113,11 @@ class ResNet(Backbone):
 def resnet18() -> ResNet:
     """Build a ResNet-18: maps of 64, 128, 256, 512 channels."""
     return ResNet("resnet18", BasicBlock, (2, 2, 2, 2))
+
+
+def resnet_tiny() -> ResNet:
+    """Build a narrow ResNet of 0.9 million parameters: maps of 24, 48, 96, 192 channels. Small enough to learn on a CPU."""
+    return ResNet("resnet_tiny", BasicBlock, (1, 1, 2, 1), width=24)
 
 
 def resnet50() -> ResNet:

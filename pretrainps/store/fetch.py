@@ -91,14 +91,15 @@ def fetch(
 def _in_place(wanted: Wanted, source: LocalSource | BundledSource) -> Fetched:
     """Serve a local or bundled file from where it lies; it is hashed, never copied."""
     if isinstance(source, LocalSource):
-        path = Path(source.path).expanduser().absolute()
+        path, by = Path(source.path).expanduser().absolute(), "its configuration"
     else:
-        path = package_file(source.package, source.file, wanted.name)
+        path, by = package_file(source.package, source.file, wanted.name), "the registry"
     if not path.is_file():
-        raise SourceError("is a folder" if path.is_dir() else "does not exist")
+        what = "" if isinstance(source, LocalSource) else f"{path} "
+        raise SourceError(what + ("is a folder" if path.is_dir() else "does not exist"))
     digest = sha256_of(path)
     if wanted.sha256 is not None and digest != wanted.sha256:
-        raise mismatch(wanted, str(source), path, digest, wanted.sha256, "its configuration")
+        raise mismatch(wanted, source, path, digest, wanted.sha256, by)
     return Fetched(path=path, sha256=digest, source=str(source))
 
 

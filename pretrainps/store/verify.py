@@ -14,7 +14,7 @@ from pretrainps.errors import (
     OfflineError,
     WeightsUnavailableError,
 )
-from pretrainps.registry.specs import DriveSource, HttpSource, HubSource, ModelSpec, RemoteFile, Source
+from pretrainps.registry.specs import BundledSource, DriveSource, HttpSource, HubSource, ModelSpec, RemoteFile, Source
 from pretrainps.store.cache import Cache, companion
 from pretrainps.store.kinds import CHECKPOINTS, FileKind, kind_of, safetensors_header
 from pretrainps.store.source import SourceError
@@ -71,13 +71,19 @@ def model_name(wanted: Wanted) -> str:
     return wanted.name.removesuffix(companion(""))
 
 
-def mismatch(wanted: Wanted, where: str, path: Path, got: str, expected: str, by: str) -> IntegrityError:
+def mismatch(wanted: Wanted, where: Source | str, path: Path, got: str, expected: str, by: str) -> IntegrityError:
     """Return the error for a file on this machine that is not what it should be."""
+    if isinstance(where, BundledSource):
+        remedy = _reinstall(where)
+    else:
+        remedy = (
+            f"If it is a copy in the cache, remove it with `pretrainps cache remove {model_name(wanted)}` and load again; "
+            "if you placed it by hand, place the right one."
+        )
+        remedy += " If this one is right and the pinned one was not, add --forget-pin." if "pin" in by else ""
     return IntegrityError(
         f"{wanted.name}: {path} ({where}) has sha256\n  {got}, but {by} says\n  {expected}.\n"
-        "The file was changed or damaged. If it is a copy in the cache, remove it with "
-        f"`pretrainps cache remove {model_name(wanted)}` and load again; if you placed it by hand, place the right one."
-        + (" If this one is right and the pinned one was not, add --forget-pin." if "pin" in by else "")
+        f"The file was changed or damaged. {remedy}"
     )
 
 
@@ -96,10 +102,13 @@ def unavailable(
         advice = trust if pin else "Try again later; if it stays so, tell its authors."
         return IntegrityError(f"{name}: what came is not the expected file, and was deleted.\n{lines}\n{advice}")
     expected = wanted.sha256 or (pin.sha256 if pin else None)
-    target = cache.original(wanted.name) / wanted.sources[0].filename
+    first = wanted.sources[0]
+    target = cache.original(wanted.name) / first.filename
     addresses = " or ".join(address for source in wanted.sources if (address := _address(source)))
     by_hand = "To place the file by hand: " + (f"fetch {addresses}, and " if addresses else "")
     by_hand += f"put it at {target}" + (f" (sha256 {expected})." if expected else ".")
+    if isinstance(first, BundledSource):  # what comes with a package is looked for nowhere else
+        by_hand = _reinstall(first)
     if offline and any(str(error) == OFFLINE for _, error in tried):
         return OfflineError(
             f"{name} is not in the cache ({cache.root}), and offline mode is on.\n"
@@ -108,6 +117,11 @@ def unavailable(
         )
     kind = GatedWeightsError if any(error.gated for _, error in tried) else WeightsUnavailableError
     return kind(f"{name}: no source gave the file. Tried:\n{lines}\n{by_hand}")
+
+
+def _reinstall(source: BundledSource) -> str:
+    """Say how to get back a file that came with a package."""
+    return f"It comes with the package {source.package}: install that again (pip install --force-reinstall)."
 
 
 def _address(source: Source) -> str | None:

@@ -85,6 +85,8 @@ class LoopSettings:
     """Batches of each process whose gradients make one step."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the forward pass, where torch's autocast takes a lower one; weights and losses stay float32."""
+    channels_last: bool = False
+    """Keep the channels of maps last in memory: the same numbers, sooner where convolutions of a lower precision like it."""
     device: Literal["auto", "cpu"] = "auto"
     """`auto`: the accelerator that is there, or the one that the launcher gave this process."""
     ema_decay: float | None = None

@@ -67,6 +67,8 @@ class Stepper:
                 raise ArgumentError(f"{type(task.model).__name__} knows no gradient checkpointing: leave it off.")
             enable()
         task.model.train()
+        if loop.channels_last:
+            task.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = build_optimizer(task.model, optim)
         self.model, self.optimizer = accelerator.prepare(_Objective(task.model), optimizer)
         self.parameters = [(name, each) for name, each in task.model.named_parameters() if each.requires_grad]
