@@ -55,6 +55,9 @@ def test_from_sub_task_data_to_a_measured_detector(world: Path, tmp_path: Path, 
     assert status == 0, err
     assert str(hybrid / "backbone") in out
     assert isinstance(pretrainps.load(f"file:{hybrid / 'backbone'}"), Backbone)
+    status, _, err = run(capsys, *pretrain, "--backbone", hybrid, "-o", tmp_path / "further", *QUICK)
+    assert status == 0, err
+    assert json.loads((tmp_path / "further" / "task.json").read_text())["backbone"]["sha256"]
     told = json.loads((hybrid / "task.json").read_text())
     assert set(told["detection"]) == {"coco_persons", "mine"} and told["reid"]["market1501"]["identities"] == 4
 

@@ -192,10 +192,19 @@ def _backbone(name: str, seed: int, args: argparse.Namespace) -> Backbone:
     if name.startswith(_RANDOM):
         torch.manual_seed(seed)
         return build_backbone(name.removeprefix(_RANDOM))
-    loaded = load(name, offline=args.offline, progress=not args.quiet)
+    folder = _pretrained(name)
+    loaded = load(name if folder is None else f"file:{folder}", offline=args.offline, progress=not args.quiet)
     if not isinstance(loaded, Backbone):
         raise ArgumentError(f"{name} is no bare backbone but a {type(loaded).__name__}. Name a backbone.")
     return loaded
+
+
+def _pretrained(name: str) -> Path | None:
+    """Return the folder of a pre-trained backbone and its heads, if the name is of that or of the run that made it."""
+    from pretrainps.training.starting import HEADS
+
+    folder = Path(name.removeprefix("file:")).expanduser()
+    return next((each for each in (folder / "backbone", folder) if (each / HEADS).is_file()), None)
 
 
 def _detector(recipe: FinetuneRecipe, args: argparse.Namespace) -> PersonSearchDetector[Any]:
@@ -203,18 +212,17 @@ def _detector(recipe: FinetuneRecipe, args: argparse.Namespace) -> PersonSearchD
     import torch
 
     from pretrainps.building import build_detector
-    from pretrainps.training.starting import HEADS, start_detector
+    from pretrainps.training.starting import start_detector
 
     torch.manual_seed(recipe.loop.seed)
-    folder = Path(recipe.backbone.removeprefix("file:")).expanduser()
-    for each in (folder / "backbone", folder):
-        if (each / HEADS).is_file():
-            people = recipe.detector.num_identities
-            detector = start_detector(
-                recipe.kind, each, num_identities=people, with_heads=recipe.with_heads, config=recipe.detector
-            )
-            note(str(detector.load_report))
-            return detector
+    folder = _pretrained(recipe.backbone)
+    if folder is not None:
+        people = recipe.detector.num_identities
+        detector = start_detector(
+            recipe.kind, folder, num_identities=people, with_heads=recipe.with_heads, config=recipe.detector
+        )
+        note(str(detector.load_report))
+        return detector
     backbone = _backbone(recipe.backbone, recipe.loop.seed, args)
     return build_detector(recipe.kind, backbone=backbone, config=recipe.detector)
 
