@@ -1,6 +1,6 @@
 """Re-identify people by the colours of their clothes alone: the baseline that any learned embedding has to beat.
 
-    python examples/histogram_baseline.py [--domain search_campus] [--people 150]
+    python benchmarks/histogram_baseline.py [--domain search_campus] [--people 150]
 
 Draws crops of people of the synthetic world, describes each by histograms of hue, saturation and value in six rows of its
 centre, ranks the gallery by the protocol of Market-1501, and prints mAP and R1.

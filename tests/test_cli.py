@@ -14,9 +14,9 @@ import torch
 
 from pretrainps.cli import main
 from pretrainps.cli.main import build_parser
-from pretrainps.demo import draw_people
 from pretrainps.registry import registry
 from tests.support.fakehub import FakeHub
+from tests.support.figures import draw_people
 from tests.support.weights import FILES, REPO, authors_file, authors_tensors, torch_bytes
 
 SMALL = "shufflenetv1-hybrid"
@@ -118,7 +118,7 @@ def test_embed(capsys: pytest.CaptureFixture[str], published: FakeHub, tmp_path:
         (["embed", ".", "-o", "v.txt"], r"\.safetensors or \.npy"),
         (["inspect", "/no/such/file"], "not there"),
         (["download", "resnet50-hybrid", "--offline"], "pretrainps download resnet50-hybrid"),
-        (["demo", "--model", "resnet50-imagenet"], "Try resnet50-hybrid"),
+        (["demo", "--model", "resnet50-imagenet"], "resnet50-imagenet detects nobody"),
     ],
 )
 def test_errors_are_one_message_and_status_1(capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:

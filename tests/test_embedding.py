@@ -11,11 +11,11 @@ from PIL import Image
 
 import pretrainps
 from pretrainps import errors
-from pretrainps.demo import draw_people
 from pretrainps.embedding import embed
 from pretrainps.heads import CropModel
 from pretrainps.images import find_images
 from tests.support.fakehub import FakeHub
+from tests.support.figures import draw_people
 from tests.support.weights import FILES, REPO, authors_file
 
 SMALL = "shufflenetv1-hybrid"

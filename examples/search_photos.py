@@ -1,0 +1,51 @@
+"""Find where else a person of a photo is, among your own photos.
+
+    python examples/search_photos.py PHOTOS --query PHOTO [--person 2] [--model seqnet-resnet50-prw] [-o found]
+
+Detects and embeds everyone in the folder PHOTOS, once: run it again, and only new or changed photos are looked at. Without
+--person, it must be plain whom you mean; otherwise everyone on PHOTO is drawn with a number. Into the folder of --output go the
+gallery, people.png and report.html, which opens in any browser. Search only photos that you may use: docs/gallery.md. The same
+by command: `pretrainps index` and `pretrainps search`.
+"""
+
+import argparse
+from pathlib import Path
+
+import pretrainps
+from pretrainps.gallery.choosing import choose, detect, numbered_picture
+from pretrainps.gallery.report import write_report
+from pretrainps.images import read_image
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path, help="a folder of images, searched recursively")
+    parser.add_argument("--query", type=Path, required=True, help="a photo with the person on it")
+    parser.add_argument("--person", type=int, help="the person's number on people.png, from left to right")
+    parser.add_argument("--model", default="seqnet-resnet50-prw", help="a detector's name as pretrainps.load takes it")
+    parser.add_argument("-o", "--output", type=Path, default=Path("found"), help="a folder for what is made")
+    args = parser.parse_args()
+
+    model = pretrainps.load(args.model)
+    report = pretrainps.Gallery.index(args.photos, model, store=args.output / "gallery")
+    print(report)
+    for failure in report.failures:
+        print(f"not read: {failure.reason}")
+    gallery = pretrainps.Gallery.open(args.output / "gallery")
+
+    photo = read_image(args.query)
+    people = detect(model, photo)
+    numbered_picture(photo, people).save(args.output / "people.png")
+    person = choose(people, args.person)  # an error that says what to do, if it is not plain whom you mean
+
+    name = gallery.name_of(args.query) or f"{args.query.name} (query)"
+    result = gallery.search(model, photo, person.box, query_name=name)
+    for hit in result.hits:
+        itself = " (the query itself)" if hit.person.is_seen_as(result.query) else ""
+        print(f"{hit.rank:2}. {hit.similarity:.3f} {hit.person.image}{itself}")
+    page = args.output / "report.html"
+    print(f"wrote {write_report(gallery, [result], page, title='Found', query_images={name: photo})}")
+
+
+if __name__ == "__main__":
+    main()
