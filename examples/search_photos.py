@@ -38,7 +38,7 @@ def main() -> None:
     numbered_picture(photo, people).save(args.output / "people.png")
     person = choose(people, args.person)  # an error that says what to do, if it is not plain whom you mean
 
-    name = gallery.name_of(args.query) or f"{args.query.name} (query)"
+    name = gallery.name_for(args.query)
     result = gallery.search(model, photo, person.box, query_name=name)
     for hit in result.hits:
         itself = " (the query itself)" if hit.person.is_seen_as(result.query) else ""

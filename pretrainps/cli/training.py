@@ -76,8 +76,8 @@ def _add_run_options(parser: argparse.ArgumentParser, example: str) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="the run's folder")
     parser.add_argument(
         "--backbone",
-        help="what to start from, instead of the recipe's: a name, file:PATH, the folder of a "
-        "pre-training, timm:NAME, or random:ARCH",
+        help="what to start from, instead of the recipe's: a name, file:PATH, the folder of a pre-training, timm:NAME, "
+        "random:ARCH; for finetune a trained detector too, whose identity tables alone are left behind",
     )
     parser.add_argument(
         "--set",
@@ -183,10 +183,21 @@ def _named(pairs: list[str], option: str) -> dict[str, Path]:
 
 
 def _backbone(name: str, seed: int, args: argparse.Namespace) -> Backbone:
+    """Return what a pre-training starts from."""
+    from pretrainps.backbones import Backbone
+
+    start = _start(name, seed, args)
+    if not isinstance(start, Backbone):
+        raise ArgumentError(f"{name} is no bare backbone but a {type(start).__name__}. Name a backbone.")
+    return start
+
+
+def _start(name: str, seed: int, args: argparse.Namespace) -> Backbone | PersonSearchDetector[Any]:
     """Return what a training starts from."""
     import torch
 
     from pretrainps.backbones import Backbone, build_backbone
+    from pretrainps.detectors import PersonSearchDetector
     from pretrainps.loading import load
 
     if name.startswith(_RANDOM):
@@ -194,8 +205,8 @@ def _backbone(name: str, seed: int, args: argparse.Namespace) -> Backbone:
         return build_backbone(name.removeprefix(_RANDOM))
     folder = _pretrained(name)
     loaded = load(name if folder is None else f"file:{folder}", offline=args.offline, progress=not args.quiet)
-    if not isinstance(loaded, Backbone):
-        raise ArgumentError(f"{name} is no bare backbone but a {type(loaded).__name__}. Name a backbone.")
+    if not isinstance(loaded, Backbone | PersonSearchDetector):
+        raise ArgumentError(f"{name} is neither backbone nor detector but a {type(loaded).__name__}.")
     return loaded
 
 
@@ -211,7 +222,9 @@ def _detector(recipe: FinetuneRecipe, args: argparse.Namespace) -> PersonSearchD
     """Return the detector that a fine-tuning starts with."""
     import torch
 
+    from pretrainps.backbones import Backbone
     from pretrainps.building import build_detector
+    from pretrainps.training.continuing import continue_detector
     from pretrainps.training.starting import start_detector
 
     torch.manual_seed(recipe.loop.seed)
@@ -223,8 +236,18 @@ def _detector(recipe: FinetuneRecipe, args: argparse.Namespace) -> PersonSearchD
         )
         note(str(detector.load_report))
         return detector
-    backbone = _backbone(recipe.backbone, recipe.loop.seed, args)
-    return build_detector(recipe.kind, backbone=backbone, config=recipe.detector)
+    start = _start(recipe.backbone, recipe.loop.seed, args)
+    if isinstance(start, Backbone):
+        return build_detector(recipe.kind, backbone=start, config=recipe.detector)
+    detector = continue_detector(
+        start,
+        kind=recipe.kind,
+        num_identities=recipe.detector.num_identities,
+        same_people=recipe.same_people,
+        config=recipe.detector,
+    )
+    note(str(detector.load_report))
+    return detector
 
 
 def _plot(args: argparse.Namespace) -> int:

@@ -35,6 +35,8 @@ class FinetuneRecipe:
     """What to start from: a name as `pretrainps.load` takes it, a folder of a pre-training, or "random:ARCH"."""
     with_heads: bool = True
     """Start from the heads of a pre-training too, if there are any."""
+    same_people: bool = False
+    """Keep the identity tables, where it starts from a detector that was trained on the same people."""
     gallery: int | None = None
     """Size of each query's gallery, where the protocol has lists; by default its own, or the smallest there is."""
     scenes: SceneSettings = field(default_factory=SceneSettings)

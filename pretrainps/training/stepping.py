@@ -68,7 +68,7 @@ class Stepper:
             enable()
         task.model.train()
         if loop.channels_last:
-            task.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            task.model.to(memory_format=torch.channels_last)
         optimizer = build_optimizer(task.model, optim)
         self.model, self.optimizer = accelerator.prepare(_Objective(task.model), optimizer)
         self.parameters = [(name, each) for name, each in task.model.named_parameters() if each.requires_grad]
