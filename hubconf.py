@@ -189,3 +189,42 @@ def seqnet_resnet50_prw(*, device="cpu", offline=None, progress=True):
     It resizes and normalises by itself. Licence: mit, which is that of the code; see pretrainps.info("seqnet-resnet50-prw").
     """
     return _load("seqnet-resnet50-prw", device, offline, progress)
+
+
+def tiny_hybrid_synthetic(*, head=None, embedding_dim=None, num_classes=None, device="cpu", offline=None, progress=True):
+    """Tiny ResNet, hybrid pre-training on the synthetic world.
+
+    Small enough to be learned on a CPU: what hybrid pre-training gives, to try and to test everything with. It comes with the
+    package, so nothing is downloaded.
+
+    Returns a backbone: images (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}. With head="embedding" it is a
+    unit vector a crop instead, with head="classifier", num_classes=N class scores. Input: RGB, see
+    pretrainps.preprocess("tiny-hybrid-synthetic"). Licence: apache-2.0.
+    """
+    return _load("tiny-hybrid-synthetic", device, offline, progress, head, embedding_dim, num_classes)
+
+
+def seqnet_tiny_synthetic(*, device="cpu", offline=None, progress=True):
+    """SeqNet on a tiny ResNet, trained on the synthetic world.
+
+    Finds and tells apart drawn people: the detector of `pretrainps demo`. It does not work on photographs. It comes with the
+    package, so nothing is downloaded.
+
+    Returns a person-search detector: a list of scenes (3, H, W), RGB in 0..1, of any sizes -> a list with one dictionary for
+    each, {"boxes": (N, 4), "labels": (N,), "scores": (N,), "embeddings": (N, 256)}, boxes as x1, y1, x2, y2 in its pixels.
+    It resizes and normalises by itself. Licence: apache-2.0; see pretrainps.info("seqnet-tiny-synthetic").
+    """
+    return _load("seqnet-tiny-synthetic", device, offline, progress)
+
+
+def nae_tiny_synthetic(*, device="cpu", offline=None, progress=True):
+    """NAE on a tiny ResNet, trained on the synthetic world.
+
+    Finds and tells apart drawn people, with one stage less than SeqNet. It does not work on photographs. It comes with the
+    package, so nothing is downloaded.
+
+    Returns a person-search detector: a list of scenes (3, H, W), RGB in 0..1, of any sizes -> a list with one dictionary for
+    each, {"boxes": (N, 4), "labels": (N,), "scores": (N,), "embeddings": (N, 256)}, boxes as x1, y1, x2, y2 in its pixels.
+    It resizes and normalises by itself. Licence: apache-2.0; see pretrainps.info("nae-tiny-synthetic").
+    """
+    return _load("nae-tiny-synthetic", device, offline, progress)

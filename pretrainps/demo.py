@@ -1,174 +1,289 @@
-"""`pretrainps demo`: the whole way from a weight file to embeddings, offline.
+"""`pretrainps demo`: the whole way from a folder of photos to a person found in it, offline, in a city where nobody is real.
 
-The published weights cannot be shipped, so the demo writes a file of exactly their structure with random values, and takes
-it down the same path as the real one: safe reading, load report, conversion, cache, backbone, embeddings.
+The photos are scenes of the synthetic world (`pretrainps.data.synthetic`). So it is known who is where, and every answer can be
+marked as right or wrong. The shipped detector was trained on other people before the same cameras, as it is in PRW.
 """
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
+import io
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw
-from torch import nn
+from PIL import Image
 
-from pretrainps.backbones import Backbone, build_backbone
-from pretrainps.checkpoint import LoadReport
-from pretrainps.checkpoint.layouts import layout_of
-from pretrainps.embedding import Embeddings, embed
+from pretrainps.data.records import Sample, SearchSet
+from pretrainps.data.synthetic import plan_search, search_scenes, search_set
+from pretrainps.detectors import PersonSearchDetector
 from pretrainps.errors import ArgumentError
-from pretrainps.heads import CropModel
-from pretrainps.images import find_images
-from pretrainps.loading import load
-from pretrainps.preprocessing import Preprocess
-from pretrainps.registry import ModelSpec, find_spec
-from pretrainps.registry.specs import HubSource
-from pretrainps.store import Cache
-from pretrainps.store.cache import Record
-from pretrainps.store.files import sha256_of
-
-PEOPLE = (
-    ("ada", (196, 58, 49), (38, 50, 84), (92, 58, 38)),
-    ("ben", (60, 130, 90), (70, 70, 74), (28, 24, 22)),
-    ("cleo", (238, 200, 84), (120, 74, 130), (150, 110, 70)),
+from pretrainps.evaluation import (
+    DetectionResult,
+    DetectionTable,
+    evaluate_detection,
+    evaluate_search,
+    protocol,
 )
-"""Name, then the colours of shirt, trousers and hair."""
+from pretrainps.evaluation import SearchResult as Evaluation
+from pretrainps.evaluation.extraction import Extractor
+from pretrainps.gallery.drawing import PAPER
+from pretrainps.gallery.gallery import Gallery
+from pretrainps.gallery.people import Person, SearchResult
+from pretrainps.gallery.picture import result_picture
+from pretrainps.gallery.report import write_report
+from pretrainps.gallery.store import GalleryStore, joined
+from pretrainps.loading import load
+from pretrainps.names import resolve
+from pretrainps.store.files import new_file
+
+MODEL = "seqnet-tiny-synthetic"
+"""The detector that comes with the package."""
+DOMAIN, SEED = "search_campus", 0
+"""Which part of the synthetic world the city is, and which world."""
+_QUALITY = 92
+"""Of the photos' JPEG files, as `pretrainps data synthesize` has it."""
+_ENOUGH = 0.5
+"""Overlap with a person's drawn box from which an answer shows him."""
+PHOTOS, GALLERY, REPORT, PICTURE = "photos", "gallery", "report.html", "search.png"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoSize:
+    """How much the demo does."""
+
+    people: int = 24
+    """Whom to find again; passers-by come on top."""
+    appearances: int = 6
+    """Photos that each of them is on."""
+    shown: int = 4
+    """How many of the searches go into report and picture,"""
+    answers: int = 5
+    """with how many answers each."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if getattr(self, each.name) < 1:
+                raise ArgumentError(f"{each.name} of the demo is {getattr(self, each.name)}; it must be 1 or more.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DemoResult:
     """What the demo did."""
 
-    report: LoadReport
-    embeddings: Embeddings
-    seconds: float
+    search: Evaluation
+    """mAP and top-1 of searching for everybody."""
+    detection: DetectionResult
+    """How well everyone was detected."""
+    results: tuple[SearchResult, ...]
+    """The searches that are shown,"""
+    truth: tuple[tuple[bool, ...], ...]
+    """and for each of their answers whether it is the person."""
+    report: Path
+    picture: Path
+    seconds: dict[str, float]
+    """Where time went."""
+
+
+@dataclass(slots=True)
+class _Clock:
+    """Remembers how long each step took."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+    def table(self) -> str:
+        """Return a line a step, and their sum."""
+        rows = [*self.seconds.items(), ("together", sum(self.seconds.values()))]
+        return "\n".join(f"     {name:<24} {seconds:6.1f} s" for name, seconds in rows)
 
 
 def run_demo(
-    name: str = "resnet50-hybrid",
+    model: str | PersonSearchDetector[Any] = MODEL,
     *,
-    images: Path | None = None,
+    output: Path,
+    size: DemoSize | None = None,
+    device: str = "cpu",
+    offline: bool | None = None,
     say: Callable[[str], None],
     progress: bool = True,
 ) -> DemoResult:
-    """Run the demo in a temporary folder; nothing is left behind and the real cache is not touched.
+    """Draw a city, index its photos, search for people in it, and judge the answers by what was drawn.
+
+    Into the output folder go `photos/`, `gallery/`, `report.html` and `search.png`.
 
     Args:
-        name: A registered backbone with a published key layout.
-        images: A folder of pictures to embed; by default a few drawn figures.
+        model: A detector, or its name as `pretrainps.load` takes it.
+        output: A new or empty folder, or one of an earlier demo.
+        size: How much to do.
+        device: Where a model that is given by name is put.
+        offline: Never use the network for it; `None` follows `PRETRAINPS_OFFLINE` and `HF_HUB_OFFLINE`.
         say: Gets each line of the account.
         progress: Show progress bars.
 
     Raises:
         UnknownModelError: no such model.
-        ArgumentError: the model does not lie on the Hub, or there are no images in the folder.
+        ArgumentError: a model that is no detector, or a folder with other things in it.
+        CacheError: the folder cannot be written to, or the disk is full.
     """
-    start = time.perf_counter()
-    spec = find_spec(name)
-    if not isinstance(spec.sources[0], HubSource):
-        raise ArgumentError(f"the demo imitates a file on the Hub, and {name} does not lie there. Try resnet50-hybrid.")
-    with tempfile.TemporaryDirectory(prefix="pretrainps-demo-") as temporary:
-        folder = Path(temporary)
-        drawn = draw_people(folder / "images")
-        pictures = find_images([images]) if images is not None else drawn
-        cache = Cache(folder / "cache")
-        path = _write_stand_in(spec, cache, drawn)
-        say(
-            f"1. Wrote {path.name}: the structure of the file at {spec.sources[0]}, with RANDOM values "
-            f"({path.stat().st_size / 1e6:.1f} MB). It knows nothing about people."
-        )
-        stand_in = replace(spec, sha256=sha256_of(path))
-        load(stand_in, cache_dir=cache.root, offline=True, progress=progress)
-        say("2. Read it without running anything in it, converted it to safetensors, kept that in a cache.")
-        begin = time.perf_counter()
-        model = load(stand_in, head="embedding", cache_dir=cache.root, offline=True, progress=progress)
-        milliseconds = 1000 * (time.perf_counter() - begin)
-        say(
-            f"3. Loaded it again, from the cache, in {milliseconds:.0f} ms:\n   "
-            + str(model.load_report).replace("\n", "\n   ")
-        )
-        if not isinstance(model, CropModel):
-            raise TypeError(f"expected a CropModel, got {type(model).__name__}")
-        embeddings = embed(model, pictures, progress=progress)
-        say(f"4. Embedded {len(embeddings.paths)} pictures as {embeddings.vectors.shape[1]} numbers each. Cosine similarity:\n")
-        say(embeddings.table())
-        for _, reason in embeddings.failures:
-            say(f"   not read: {reason}")
-    seconds = time.perf_counter() - start
+    size, clock = size or DemoSize(), _Clock()
+    output = output.expanduser()
+    _require_own(output)
+    with clock.step("loading the detector"):
+        detector, name = _detector(model, device, offline, progress)
+    with clock.step("drawing the city"):
+        city = draw_city(output / PHOTOS, size, progress=progress)
+    cameras, scenes = len(city.gallery.cameras), len(city.gallery)
+    say(f"1. Drew a city: {scenes} photos by {cameras} cameras, {size.people} people to find again. {output / PHOTOS}")
+    with clock.step("indexing the photos"):
+        # anew, for the gallery of an earlier demo may be another detector's
+        indexed = Gallery.index(output / PHOTOS, detector, store=output / GALLERY, rebuild=True, progress=progress)
+    table = _found(output / GALLERY, city.gallery.samples)
+    detection = evaluate_detection(city.gallery, table)
     say(
-        f"\nDone in {seconds:.1f} s. With a network, the real weights are one line away:\n"
-        f"  pretrainps embed PHOTOS --model {name}\n"
-        f'  python -c "import pretrainps; print(pretrainps.load({name!r}).load_report)"'
+        f"2. Indexed them with {name}: {indexed.people} people detected, {detection.recall:.1%} of those drawn, at "
+        f"{indexed.images_per_second:.1f} photos a second."
     )
-    return DemoResult(model.load_report, embeddings, seconds)
-
-
-def draw_people(folder: Path) -> list[Path]:
-    """Draw each of a few people twice, in another pose, size and light; return the files."""
-    folder.mkdir(parents=True)
-    paths = []
-    for name, shirt, trousers, hair in PEOPLE:
-        for view in (1, 2):
-            path = folder / f"{name}-{view}.png"
-            _figure(shirt, trousers, hair, view).save(path)
-            paths.append(path)
-    return paths
-
-
-def _figure(shirt: tuple[int, ...], trousers: tuple[int, ...], hair: tuple[int, ...], view: int) -> Image.Image:
-    ground = (152, 158, 160) if view == 1 else (126, 120, 112)
-    image = Image.new("RGB", (128, 256), ground)
-    draw = ImageDraw.Draw(image)
-    draw.rectangle((0, 200, 128, 256), fill=tuple(int(0.8 * c) for c in ground))
-    shift, stride = (0, 10) if view == 1 else (8, 18)
-    centre = 60 + shift
-    draw.ellipse((centre - 15, 18, centre + 15, 54), fill=(214, 170, 140))
-    draw.pieslice((centre - 17, 12, centre + 17, 48), 180, 360, fill=hair)
-    draw.rounded_rectangle((centre - 25, 54, centre + 25, 138), 10, fill=shirt)
-    draw.line((centre - 22, 64, centre - 30 - stride // 2, 132), fill=shirt, width=13)
-    draw.line((centre + 22, 64, centre + 30 + stride // 2, 130), fill=shirt, width=13)
-    draw.line((centre - 11, 136, centre - 10 - stride, 232), fill=trousers, width=19)
-    draw.line((centre + 11, 136, centre + 10 + stride, 232), fill=trousers, width=19)
-    light = 1.0 if view == 1 else 0.85
-    return image.point(lambda value: int(value * light))
-
-
-def _write_stand_in(spec: ModelSpec, cache: Cache, drawn: list[Path]) -> Path:
-    """Put a file of the authors' structure where the cache keeps the real one."""
-    torch.manual_seed(0)
-    backbone = build_backbone(spec.arch, spec.arch_options)
-    _measure_statistics(backbone, Preprocess(spec.input), drawn)
-    path = cache.original(spec.name) / spec.sources[0].filename
-    layout = layout_of(backbone.family, spec.file.layout)
-    tensors = layout.from_native({key: value.detach() for key, value in backbone.state_dict().items()})
-    path.parent.mkdir(parents=True)
-    wrapped: dict[str, Any] = dict(tensors)
-    for key in reversed(spec.file.wrapper):
-        wrapped = {key: wrapped}
-    torch.save(wrapped, path)
-    stat = path.stat()
-    record = Record(
-        file=path.name,
-        sha256=sha256_of(path),
-        size=stat.st_size,
-        mtime_ns=stat.st_mtime_ns,
-        source="written by the demo",
+    with clock.step("searching for everybody"):
+        asked = Extractor(detector, progress=progress).queries(city)
+        search = evaluate_search(city, table, protocol("frames"), query_embeddings=asked)
+    say(
+        f"3. Searched for each of {search.num_queries} people, from one photo in all others: mAP {search.mAP:.1%}, "
+        f"top-1 {search.top1:.1%}.\n   ({search.protocol})"
     )
-    cache.write_record(spec.name, record)
-    return path
+    with clock.step("report and picture"):
+        results, truth = _show(output, detector, city, size)
+    say(
+        f"4. Wrote {output / REPORT} and {output / PICTURE}: {len(results)} of these searches, right answers green, wrong red. "
+        "Open the report in a browser."
+    )
+    say(f"   Where time went:\n{clock.table()}")
+    return DemoResult(
+        search=search,
+        detection=detection,
+        results=results,
+        truth=truth,
+        report=output / REPORT,
+        picture=output / PICTURE,
+        seconds=clock.seconds,
+    )
 
 
-@torch.no_grad()
-def _measure_statistics(backbone: Backbone, transform: Preprocess, pictures: list[Path]) -> None:
-    """Give the random network batch-norm statistics, without which its features would all but coincide."""
-    for module in backbone.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # cumulative average
-    backbone.train()
-    backbone(torch.stack([transform(path) for path in pictures]))
-    backbone.eval()
+def draw_city(folder: Path, size: DemoSize, *, progress: bool = False) -> SearchSet:
+    """Draw the city's photos into a folder for each camera, and return who is on them.
+
+    A photo that is there already is not written again.
+
+    Args:
+        folder: Where the photos go.
+        size: How many people, and how often.
+        progress: Show a bar.
+
+    Returns:
+        The photos, named by their paths in the folder, and the people to search for, one query each.
+
+    Raises:
+        ArgumentError: there are other pictures in the folder.
+        CacheError: it cannot be written to.
+    """
+    plan = plan_search(DOMAIN, range(size.people), split="test", appearances=size.appearances, seed=SEED)
+    names = {f"camera-{scene.camera + 1}/{plan.name_of(scene)}" for scene in plan.scenes}
+    others = [path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).as_posix() not in names]
+    if others:
+        raise ArgumentError(f"{others[0]} is no photo of this demo. Remove it, or choose a new folder (-o FOLDER).")
+    samples = []
+    for scene, sample in zip(plan.scenes, search_scenes(plan, progress=progress), strict=True):
+        name = f"camera-{scene.camera + 1}/{sample.name}"
+        _write_photo(sample.pixels(), folder / name)
+        samples.append(replace(sample, name=name, image=folder / name))
+    return search_set(plan, samples)
+
+
+def _write_photo(photo: Image.Image, path: Path) -> None:
+    body = io.BytesIO()
+    photo.save(body, format="JPEG", quality=_QUALITY)
+    if not path.is_file() or path.read_bytes() != body.getvalue():
+        with new_file(path) as temporary:
+            temporary.write_bytes(body.getvalue())
+
+
+def _require_own(output: Path) -> None:
+    """Refuse a folder in which something of somebody else's might be written over."""
+    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / PHOTOS).is_dir())):
+        raise ArgumentError(f"{output} holds other things. Choose a new folder for the demo (-o FOLDER).")
+
+
+def _detector(
+    model: str | PersonSearchDetector[Any], device: str, offline: bool | None, progress: bool
+) -> tuple[PersonSearchDetector[Any], str]:
+    """Return the detector and what to call it."""
+    if isinstance(model, PersonSearchDetector):
+        return model, model.kind
+    spec = resolve(model, offline=offline, progress=progress)
+    loaded = load(spec, device=device, offline=offline, progress=progress) if spec.detector is not None else None
+    if not isinstance(loaded, PersonSearchDetector):
+        raise ArgumentError(f"{model} detects nobody. `pretrainps list --task detector` shows the models that do.")
+    return loaded, model
+
+
+def _found(store: Path, samples: Sequence[Sample]) -> DetectionTable:
+    """Return who was detected, photo by photo, as the gallery has it."""
+    gallery = GalleryStore(store)
+    people = joined(gallery.open_all(gallery.manifest()))
+    number_of = {record.name: number for number, record in enumerate(people.images)}
+    found = []
+    for sample in samples:
+        rows = torch.tensor(people.rows_of(number_of[sample.name]), dtype=torch.int64)
+        found.append({"boxes": people.boxes[rows], "scores": people.scores[rows], "embeddings": people.embeddings[rows]})
+    return DetectionTable.from_images(found)
+
+
+def _show(
+    output: Path, detector: PersonSearchDetector[Any], city: SearchSet, size: DemoSize
+) -> tuple[tuple[SearchResult, ...], tuple[tuple[bool, ...], ...]]:
+    """Search for some people as anybody would, and write report and picture; return answers and whether they are right."""
+    gallery = Gallery.open(output / GALLERY)
+    samples = {sample.name: sample for sample in city.gallery.samples}
+    results, truth, pictures = [], [], []
+    for query in city.queries[: size.shown]:
+        photo = query.sample.pixels()
+        box = _as_box(query.box.tolist())
+        result = gallery.search(detector, photo, box, top=size.answers, query_name=query.sample.name, leave_out_own=True)
+        right = tuple(_is_on(samples[hit.person.image], query.id, hit.person) for hit in result.hits)
+        results.append(result)
+        truth.append(right)
+        pictures.append(result_picture(gallery, result, query_image=photo, correct=right))
+    write_report(gallery, results, output / REPORT, title="Searches in a city where nobody is real", truth=truth)
+    with new_file(output / PICTURE) as temporary:
+        _stacked(pictures).save(temporary, format="PNG")
+    return tuple(results), tuple(truth)
+
+
+def _is_on(sample: Sample, identity: int, person: Person) -> bool:
+    """Return whether a detection is where somebody was drawn."""
+    drawn = sample.boxes[sample.ids == identity]
+    return any(person.overlap(Person(person.image, _as_box(box), 1.0)) > _ENOUGH for box in drawn.tolist())
+
+
+def _as_box(row: Sequence[float]) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = row
+    return x1, y1, x2, y2
+
+
+def _stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Return pictures one below the other."""
+    width, height = max(picture.width for picture in pictures), sum(picture.height for picture in pictures)
+    sheet = Image.new("RGB", (width, height), PAPER)
+    top = 0
+    for picture in pictures:
+        sheet.paste(picture, (0, top))
+        top += picture.height
+    return sheet

@@ -12,11 +12,11 @@ import pretrainps
 from pretrainps.backbones import build_backbone
 from pretrainps.cli import main
 from pretrainps.data.layouts import LAYOUTS
-from pretrainps.demo import draw_people
 from pretrainps.evaluation import PROTOCOLS
 from pretrainps.registry import list_models, registry
 from tests.support.detectors import SMALL, lively_detector
 from tests.support.fakehub import FakeHub
+from tests.support.figures import draw_people
 from tests.support.weights import FILES, REPO, authors_file
 
 ROOT = Path(__file__).parent.parent
@@ -74,8 +74,15 @@ def published(hub: FakeHub) -> FakeHub:
     return hub
 
 
+def photos(folder: Path) -> None:
+    """In the place of the reader's own."""
+    first, *_ = draw_people(folder)
+    first.rename(folder / "party.jpg")  # whatever a file is called, its bytes say what it is
+
+
 def test_python_blocks_run(published: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos")
     (code,) = blocks(README, "python")
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)
@@ -103,7 +110,7 @@ def test_shell_commands_run(
     published: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    draw_people(tmp_path / "photos")
+    photos(tmp_path / "photos")
     save_detector(tmp_path / "my-detector")
     texts = [page.read_text() for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
     lines = [line for text in texts for block in blocks(text, "bash") for line in block.splitlines()]

@@ -21,15 +21,12 @@ from pretrainps.errors import ArgumentError
 from pretrainps.training.alignment import AlignmentSettings
 from pretrainps.training.finetuning import FinetuneRecipe
 from pretrainps.training.hybrid_settings import HybridSettings
-from pretrainps.training.identity_losses import IdentitySettings
 from pretrainps.training.pretraining import CropSettings, PretrainRecipe, SceneSettings
 from pretrainps.training.settings import LoopSettings, OptimSettings
 
 _TO_BE_COUNTED = 1
 """Stands for the number of identities until the training split is read."""
 _SMALL = {
-    "min_size": 416,
-    "max_size": 624,
     "rpn_candidates_train": 1000,
     "rpn_candidates": 500,
     "rpn_proposals_train": 200,
@@ -38,10 +35,9 @@ _SMALL = {
     "region_samples": 32,
     "anchor_sizes": (16, 32, 64, 128, 256),
 }
-"""Settings for the synthetic world's scenes of 320x480 on a CPU. They are enlarged, for the maps of its small people to tell
-more."""
+"""Settings for the synthetic world on a CPU."""
 _SMALL_BOX_WEIGHT = 2.0
-"""Of a box loss that the papers weigh by 10: from random weights it is larger, and would drown who is who."""
+"""Of a box loss that the papers weigh by 10: on so small a network it stays larger, and would drown who is who."""
 _SMALL_LOOP = LoopSettings(epochs=3, precision="bfloat16", channels_last=True)
 
 
@@ -120,20 +116,17 @@ def hybrid_synthetic() -> PretrainRecipe:
     config = DetectorConfig(
         num_identities=_TO_BE_COUNTED,
         freeze_stem=False,
-        weight_box_reg=_SMALL_BOX_WEIGHT,
+        min_size=320,
+        max_size=480,
         **_SMALL,  # type: ignore[arg-type]
     )
     return PretrainRecipe(
         backbone="random:resnet_tiny",
-        hybrid=HybridSettings(
-            detector=config,
-            identity=IdentitySettings(loss="cross_entropy", triplet="soft"),
-            alignment=AlignmentSettings(ramp_steps=2600),
-        ),
-        scenes=SceneSettings(batch_size=3),
-        crops=CropSettings(people=18, shots=4, height=128, width=64, shift=5),
-        optim=OptimSettings(kind="adamw", lr=2e-3, weight_decay=0.05, decay="matrices", schedule="cosine", warmup_steps=50),
-        loop=replace(_SMALL_LOOP, epochs=100, max_steps=2600),
+        hybrid=HybridSettings(detector=config, alignment=AlignmentSettings(ramp_steps=3000)),
+        scenes=SceneSettings(batch_size=4),
+        crops=CropSettings(people=15, shots=4, height=128, width=64, shift=5),
+        optim=OptimSettings(kind="adamw", lr=1e-3, weight_decay=0.05, decay="matrices", schedule="cosine", warmup_steps=50),
+        loop=replace(_SMALL_LOOP, epochs=100, max_steps=3000),
     )
 
 
@@ -173,6 +166,8 @@ def _small(kind: str) -> FinetuneRecipe:
         num_identities=_TO_BE_COUNTED,
         queue_size=64,
         freeze_stem=False,
+        min_size=416,  # the scenes have 320: enlarged, the maps of small people tell more
+        max_size=624,
         **{first_box: _SMALL_BOX_WEIGHT},  # type: ignore[arg-type]
         **_SMALL,  # type: ignore[arg-type]
     )
