@@ -59,7 +59,7 @@ def _compared(
     try:
         own = {key: torch.empty(shape, device="meta") for key, shape in shapes.items() if key not in foreign}
         native = {key: tuple(value.shape) for key, value in layout.to_native(own).items()}
-    except LayoutError:  # two keys become one: not this layout
+    except (RuntimeError, LayoutError):  # a tensor of another shape, or two keys that become one: not this layout
         return None
     table, queue = native.get("oim_loss.lookup_table", ()), native.get("oim_loss.queue", ())
     if len(table) != 2 or len(queue) != 2:
@@ -70,7 +70,7 @@ def _compared(
     try:
         with torch.device("meta"):
             model = assemble(kind, backbone, config, ASSUMED_INPUT)
-    except ArgumentError:  # a table without rows
+    except (ArgumentError, RuntimeError):  # a table without rows, or longer than any tensor
         return None
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     absent = [key for key in wanted if key not in native]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretrainps.checkpoint.read import read_object
+from pretrainps.checkpoint.read import has_shape, read_object
 from pretrainps.checkpoint.write import read_metadata
 from pretrainps.detector_recognition import recognise_detector
 from pretrainps.errors import CheckpointFormatError, PretrainPSError
@@ -26,6 +28,8 @@ _DTYPE_NAMES = {
     "I64": "int64",
     "I32": "int32",
 }
+_MOST_ELEMENTS = 1 << 59
+"""That torch can count the bytes of, each a number of eight."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,12 +182,14 @@ def _find_tensors(found: Any) -> list[tuple[tuple[str, ...], dict[str, Tensor]]]
     That is the one with the most tensors; of equally large ones an averaged copy, which is what its authors evaluate.
     """
     places: list[tuple[tuple[str, ...], dict[str, Tensor]]] = []
-    queue: list[tuple[tuple[str, ...], Any]] = [((), found)]
+    queue: deque[tuple[tuple[str, ...], Any]] = deque([((), found)])
+    seen: set[int] = set()
     while queue:
-        where, here = queue.pop(0)
-        if not isinstance(here, Mapping):
+        where, here = queue.popleft()
+        if not isinstance(here, Mapping) or id(here) in seen:  # a pickle may put one dictionary into itself, ever so often
             continue
-        tensors = {key: value for key, value in here.items() if isinstance(key, str) and isinstance(value, Tensor)}
+        seen.add(id(here))
+        tensors = {key: value for key, value in here.items() if isinstance(key, str) and has_shape(value)}
         if tensors:
             places.append((where, tensors))
         if len(where) < 3:
@@ -195,6 +201,9 @@ def _find_tensors(found: Any) -> list[tuple[tuple[str, ...], dict[str, Tensor]]]
 def _header_tensors(path: Path) -> tuple[dict[str, Shape], dict[str, int]]:
     entries = {key: value for key, value in safetensors_header(path).items() if key != "__metadata__"}
     shapes = {key: tuple(entry["shape"]) for key, entry in entries.items()}
+    for key, shape in shapes.items():
+        if math.prod(max(1, length) for length in shape) > _MOST_ELEMENTS:  # among them a 0, or the file were not long enough
+            raise CheckpointFormatError(f"{path}: {key!r} has a shape that no tensor can have: {str(list(shape))[:80]}.")
     return shapes, _counted(_DTYPE_NAMES.get(entry["dtype"], entry["dtype"]) for entry in entries.values())
 
 

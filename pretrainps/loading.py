@@ -17,7 +17,7 @@ from pretrainps.errors import ArgumentError, CacheError
 from pretrainps.heads import CropModel
 from pretrainps.names import resolve
 from pretrainps.preprocessing import Preprocess, Size
-from pretrainps.registry.specs import HeadSpec, ModelSpec
+from pretrainps.registry.specs import DetectorSpec, HeadSpec, ModelSpec
 from pretrainps.store import Cache, Fetched, fetch
 
 Head = Literal["embedding", "classifier"]
@@ -89,7 +89,7 @@ def load(
     spec = replace(spec, file=replace(spec.file, ignored=(*spec.file.ignored, *ignore, *backbone.tail)))
     model: Model = backbone
     if spec.detector is not None:
-        model = assemble(spec.detector.kind, backbone, spec.detector.config, spec.input)
+        model = _assembled(spec, spec.detector, backbone)
     elif spec.head is not None:
         model = CropModel(backbone, _saved_head(spec, spec.head, wanted_head))
     family = model.family if isinstance(model, PersonSearchDetector) else backbone.family
@@ -125,6 +125,17 @@ def _device(device: torch.device | str) -> torch.device:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ArgumentError(f"device {str(device)!r} cannot be used here ({reason}). Use 'cpu'.") from error
     return target
+
+
+def _assembled(spec: ModelSpec, detector: DetectorSpec, backbone: Backbone) -> PersonSearchDetector[Any]:
+    """Build a detector of the sizes that its configuration names, or say that nobody can."""
+    try:
+        return assemble(detector.kind, backbone, detector.config, spec.input)
+    except (RuntimeError, TypeError, ArithmeticError, MemoryError) as error:  # torch's and Python's words for "too large"
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ArgumentError(
+            f"{spec.name}: a detector with the sizes of its configuration cannot be built ({reason}). Save the model again."
+        ) from error
 
 
 def _saved_head(spec: ModelSpec, saved: HeadSpec, wanted: HeadSpec | None) -> HeadSpec:

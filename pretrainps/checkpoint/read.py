@@ -7,10 +7,12 @@ and plain containers and refuses every other import. What it refuses is named in
 from __future__ import annotations
 
 import argparse
+import errno
 import pickle
 import re
 import struct
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,6 +32,8 @@ _HARMLESS = re.compile(
     r"|torch\.(\w*Storage|Size|Tensor|device|dtype|_utils\._rebuild\w+|_tensor\._rebuild\w+|nn\.parameter\.Parameter)"
     r"|argparse\.Namespace|_codecs\.encode"
 )
+_ROOMY = frozenset({"builtins.bytearray", "__builtin__.bytearray"})
+"""What torch's restricted unpickler calls although a file of a few bytes can have it fill the memory."""
 _REFUSED = {
     FileKind.HTML: "it is a web page, not a weight file: the download met a login, quota or error page. Fetch it again.",
     FileKind.EMPTY: "it is empty. Fetch it again.",
@@ -48,7 +52,8 @@ _DAMAGED = (
     TypeError,
     AttributeError,
     AssertionError,
-    OverflowError,
+    ArithmeticError,
+    MemoryError,
     struct.error,
 )
 """What torch's restricted unpickler ends in when the stream is damaged or asks for more than it allows."""
@@ -76,10 +81,33 @@ def read_object(path: Path, *, mapped: bool = True) -> Any:
         except SafetensorError as error:
             raise CheckpointFormatError(f"{path}: damaged safetensors file ({error}). Fetch it again.") from error
         return tensors if mapped else {key: value.clone() for key, value in tensors.items()}
+    if kind is FileKind.TORCH_ZIP:
+        _require_stored(path)
     return _read_pickle(path, mapped=mapped and kind is FileKind.TORCH_ZIP)
 
 
+def _require_stored(path: Path) -> None:
+    """Refuse an archive whose members are compressed: torch maps them as they lie, and would take that for numbers."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = [info.filename for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise CheckpointFormatError(f"{path}: truncated or damaged ({type(error).__name__}). Fetch it again.") from error
+    if packed:
+        raise CheckpointFormatError(
+            f"{path}: {packed[0]} in it is compressed, which torch.save never does. Somebody packed it again: unpack it, and "
+            "pack it without compression (zip -0 -r), or ask for the file as it was saved."
+        )
+
+
 def _read_pickle(path: Path, *, mapped: bool) -> Any:
+    if _ROOMY & pickled_globals(path):
+        raise CheckpointFormatError(
+            f"{path}: refused. It makes a bytearray, of any size that it likes and of no use for tensors. Ask its author for a "
+            "safetensors file or a plain state dict."
+        )
     for encoding in ("utf-8", "latin1"):  # Python 2 pickles may hold byte strings that are not UTF-8
         try:
             # a Namespace of command-line options (SOLIDER, DINO) is a plain record; its class does nothing on loading
@@ -96,6 +124,10 @@ def _read_pickle(path: Path, *, mapped: bool) -> Any:
             continue
         except _DAMAGED as error:
             _explain(path, error)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            _explain(path, error)  # it was to be read where no file has anything, before its start
     raise CheckpointFormatError(f"{path}: its text is in no known encoding.")
 
 
@@ -144,8 +176,13 @@ def read_tensors(path: Path, wrapper: tuple[str, ...] = (), *, mapped: bool = Tr
     return {key: value.detach() for key, value in found.items()}
 
 
+def has_shape(value: Any) -> bool:
+    """Whether a value is a tensor with one size a dimension; nested tensors have several, and raise when asked for them."""
+    return isinstance(value, Tensor) and not value.is_nested
+
+
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized
+    return has_shape(value) and value.layout is torch.strided and not value.is_quantized and not value.is_meta
 
 
 def _describe(found: Any) -> str:

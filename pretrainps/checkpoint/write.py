@@ -42,7 +42,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     notes = safetensors_header(path).get("__metadata__") or {}
     try:
         found = json.loads(notes.get(METADATA_KEY, "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrainps.data.annotated import annotated
-from pretrainps.data.json_files import Record, as_object, get_list, get_text, get_whole, get_xywh, read_json
+from pretrainps.data.json_files import Record, as_object, get_length, get_list, get_text, get_whole, get_xywh, read_json
 from pretrainps.data.records import Ids, Sample, from_xywh
 from pretrainps.errors import DatasetError
 
@@ -116,7 +116,7 @@ def _image(record: Record, where: str, with_visible: bool) -> CocoImage:
     file_name = get_text(record, "file_name", where=where)
     size = None
     if "height" in record or "width" in record:
-        size = (get_whole(record, "height", where=where), get_whole(record, "width", where=where))
+        size = (get_length(record, "height", where=where), get_length(record, "width", where=where))
     return CocoImage(
         where=where,
         name=get_text(record, "name", where=where) if "name" in record else file_name,

@@ -7,14 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pretrainps.data.records import FAR
 from pretrainps.data.text_files import read_lines, read_text
 from pretrainps.errors import DatasetError
 
 Record = Mapping[str, Any]
 """A JSON object."""
-
-_FAR = 1e9
-"""No coordinate of a picture is that far out: keeps out infinity as well as numbers that no float holds."""
 
 
 def read_json(path: Path) -> Record:
@@ -60,7 +58,7 @@ def get_text(record: Record, field: str, *, where: str) -> str:
 
 
 def get_whole(record: Record, field: str, *, where: str, default: int | None = None) -> int:
-    """Return a field that is a whole number (JSON's true and false are none).
+    """Return a field that is a whole number (JSON's true and false are none) such as 64 bits hold.
 
     Args:
         record: The object.
@@ -72,8 +70,20 @@ def get_whole(record: Record, field: str, *, where: str, default: int | None = N
         DatasetError: it is missing or something else.
     """
     value = record.get(field, default)
-    if type(value) is not int:
+    if type(value) is not int or not -(1 << 63) <= value < 1 << 63:
         raise _wrong(record, field, "a whole number", where)
+    return value
+
+
+def get_length(record: Record, field: str, *, where: str) -> int:
+    """Return a field that is the length of a picture's side, in whole pixels.
+
+    Raises:
+        DatasetError: it is missing or something else.
+    """
+    value = get_whole(record, field, where=where)
+    if not 1 <= value < FAR:
+        raise _wrong(record, field, "a number of pixels, at least 1", where)
     return value
 
 
@@ -127,7 +137,7 @@ def get_xywh(record: Record, field: str, *, where: str) -> list[float]:
 
 def is_coordinate(value: Any) -> bool:
     """Whether something read from JSON is a finite number that a picture could have."""
-    return type(value) in (int, float) and -_FAR < value < _FAR  # false for NaN too, which JSON does not know but json reads
+    return type(value) in (int, float) and -FAR < value < FAR  # false for NaN too, which JSON does not know but json reads
 
 
 def _wrong(record: Record, field: str, wanted: str, where: str) -> DatasetError:

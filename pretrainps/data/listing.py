@@ -28,7 +28,9 @@ class Listing:
         if folder not in self._folders:
             try:
                 self._folders[folder] = frozenset(os.listdir(folder))
-            except (FileNotFoundError, NotADirectoryError):
+            except PermissionError as error:
+                raise DatasetError(f"{folder} may not be read ({error.strerror}). Change its permissions.") from error
+            except (OSError, ValueError):  # not there, no folder, or a name that no folder can have
                 self._folders[folder] = frozenset()
         return path.name in self._folders[folder]
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pretrainps.data.matlab_elements import check_elements
 from pretrainps.errors import DatasetError, MissingPackageError
 
 
@@ -36,6 +37,7 @@ def load_matlab(path: Path, *variables: str) -> NDArray[Any]:
         raise DatasetError(f"{path} is missing.")
     try:
         with warnings.catch_warnings():
+            check_elements(path.read_bytes(), variables)
             warnings.simplefilter("ignore")  # what cannot be read comes as text in place of an array, caught below
             found = scipy_io.loadmat(path, variable_names=list(variables), appendmat=False)
             others = [] if found.keys() & set(variables) else [row[0] for row in scipy_io.whosmat(path, appendmat=False)]
@@ -75,7 +77,7 @@ def within(place: object) -> Iterator[None]:
 
 def cells(value: Any) -> list[Any]:
     """Return the elements of an array of any shape: of a cell its contents, of a struct array tuples of its fields."""
-    return np.asarray(value).reshape(-1).tolist()  # of an array of arrays, a list of arrays
+    return _as_array(value).reshape(-1).tolist()  # of an array of arrays, a list of arrays
 
 
 def records(value: Any, fields: int) -> list[tuple[Any, ...]]:
@@ -90,7 +92,7 @@ def records(value: Any, fields: int) -> list[tuple[Any, ...]]:
     Raises:
         DatasetError: it is neither, or there are fewer fields.
     """
-    array = np.asarray(value)
+    array = _as_array(value)
     if array.size == 0:
         return []
     if len(array.dtype.names or ()) >= fields:
@@ -108,7 +110,7 @@ def record(value: Any, fields: int) -> tuple[Any, ...]:
     """
     found = records(value, fields)
     if len(found) != 1:
-        raise DatasetError(f"one struct of {fields} fields is wanted, not {_what(np.asarray(value))}.")
+        raise DatasetError(f"one struct of {fields} fields is wanted, not {_what(_as_array(value))}.")
     return found[0]
 
 
@@ -123,7 +125,7 @@ def text(value: Any) -> str:
     if isinstance(value, np.ndarray) and value.size == 0:
         return ""
     if not isinstance(value, str):
-        raise DatasetError(f"text is wanted, not {_what(np.asarray(value))}.")
+        raise DatasetError(f"text is wanted, not {_what(_as_array(value))}.")
     return value.strip()
 
 
@@ -139,9 +141,9 @@ def numbers(value: Any, columns: int | None = None) -> NDArray[np.float64]:
     Raises:
         DatasetError: it holds something else, or rows of another length.
     """
-    array = np.asarray(value)
+    array = _as_array(value)
     while array.dtype == object and array.size == 1:
-        array = np.asarray(array.item())
+        array = _as_array(array.item())
     if array.size == 0:
         return np.zeros(0 if columns is None else (0, columns))
     if array.dtype.kind not in "buif":
@@ -153,6 +155,11 @@ def numbers(value: Any, columns: int | None = None) -> NDArray[np.float64]:
     if array.ndim != 2 or array.shape[1] != columns:
         raise DatasetError(f"rows of {columns} numbers are wanted, not {_what(array)}.")
     return array.astype(np.float64)
+
+
+def _as_array(value: Any) -> NDArray[Any]:
+    """Return a value as an array; a tuple, which `cells` and `records` make of a struct, as a cell of one row."""
+    return cell_array(value) if isinstance(value, tuple) else np.asarray(value)
 
 
 def _what(array: NDArray[Any]) -> str:

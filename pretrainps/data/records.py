@@ -14,12 +14,19 @@ from PIL import Image
 from pretrainps.errors import DatasetError, ImageError
 from pretrainps.images import image_size, read_image
 
+FAR = 1e9
+"""No coordinate of a picture is that far out: keeps out infinity as well as numbers that no float holds."""
 UNLABELLED = -1
 """The id of a person whose identity nobody wrote down."""
 
 Task = Literal["search", "detection", "reid"]
 Boxes = NDArray[np.float32]
 Ids = NDArray[np.int64]
+
+
+def are_coordinates(values: NDArray[np.float64]) -> bool:
+    """Whether all of some numbers are finite, and such that a picture could have them."""
+    return bool((np.abs(values) < FAR).all())  # false for NaN too
 
 
 def as_boxes(rows: ArrayLike) -> Boxes:

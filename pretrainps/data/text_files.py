@@ -18,6 +18,8 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, IsADirectoryError) as error:
         raise DatasetError(f"{path} is missing, or is no file.") from error
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise DatasetError(
             f"{path} is no text in UTF-8 (byte {error.start}). Is it an archive, or damaged? Fetch it again."

@@ -162,7 +162,10 @@ def _detections(index: int, result: Mapping[str, Any]) -> tuple[Floats, Floats, 
     missing = [key for key in ("boxes", "scores") if key not in result]
     if missing:
         raise ArgumentError(f"image {index}: no {' and no '.join(missing)}. Detectors return boxes, scores and embeddings.")
-    boxes, scores = _array(result["boxes"]).reshape(-1, 4), _array(result["scores"])
+    boxes, scores = _array(result["boxes"]), _array(result["scores"])
+    if boxes.size % 4 or (boxes.ndim == 2 and len(boxes) and boxes.shape[1] != 4):
+        raise ArgumentError(f"image {index}: boxes of shape {boxes.shape}; expected (N, 4).")
+    boxes = boxes.reshape(-1, 4)
     embeddings = _array(result["embeddings"]) if "embeddings" in result else np.zeros((len(boxes), 0), np.float32)
     if len(boxes) == 0 and embeddings.size == 0:
         embeddings = embeddings.reshape(0, embeddings.shape[1] if embeddings.ndim == 2 else 0)

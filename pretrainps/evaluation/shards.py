@@ -80,7 +80,8 @@ class Shards:
             counts = arrays.pop("counts")
         except (OSError, SafetensorError, KeyError):
             return None
-        if len(counts) != len(images):
+        rows = {len(part) for part in arrays.values()} if all(part.ndim for part in arrays.values()) else set()
+        if counts.shape != (len(images),) or counts.dtype != np.int64 or rows != {int(counts.sum())} or counts.min() < 0:
             return None
         borders = np.cumsum(counts)[:-1]
         parts = {name: np.split(rows, borders) for name, rows in arrays.items()}

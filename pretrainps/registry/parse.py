@@ -58,7 +58,7 @@ def read_registry(path: Path) -> dict[str, ModelSpec]:
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # no text, no TOML, or numbers and brackets without end
         raise RegistryError(f"registry file {path}: cannot be read ({error}). Correct or remove it.") from error
     stray = sorted(set(document) - {"models"})
     if stray or not isinstance(document.get("models", {}), dict):
@@ -182,4 +182,9 @@ def _coerce(value: Any, annotation: str, label: str) -> Any:
     }
     if base in expected and (isinstance(value, bool) or not isinstance(value, expected[base])):
         raise RegistryError(f"{label}: expected {base}, found {value!r}.")
-    return float(value) if base == "float" else value
+    if base != "float":
+        return value
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise RegistryError(f"{label}: {str(value)[:20]}... is no number that a computer can hold.") from error

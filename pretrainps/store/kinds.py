@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import json
+import lzma
 import math
 import pickle
 import pickletools
@@ -19,6 +20,10 @@ from typing import IO, Any
 
 from pretrainps.errors import CheckpointFormatError
 from pretrainps.store.source import looks_like_html
+
+
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, EOFError, ValueError, OSError)
+"""What reading an archive ends in when it is damaged, or of a kind that Python does not know."""
 
 
 class FileKind(enum.Enum):
@@ -117,10 +122,9 @@ def pickled_globals(path: Path) -> set[str]:
         OSError: the file cannot be read.
     """
     found: set[str] = set()
-    if zipfile.is_zipfile(path):
+    if _is_zip(path):
         # a damaged archive: what was found until there is what can be said
-        damage = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError)
-        with contextlib.suppress(*damage), zipfile.ZipFile(path) as archive:
+        with contextlib.suppress(*_DAMAGED, RuntimeError, MemoryError), zipfile.ZipFile(path) as archive:
             for name in (name for name in archive.namelist() if name.endswith(".pkl")):
                 with archive.open(name) as stream:
                     found.update(_globals_of_stream(stream))
@@ -150,7 +154,7 @@ def _globals_of_stream(stream: IO[bytes]) -> Iterator[str]:
                 memo[argument] = strings[-1] if strings else ""
             elif opcode.name in ("GET", "BINGET", "LONG_BINGET") and isinstance(argument, int):
                 strings.append(memo.get(argument, ""))
-    except (ValueError, EOFError, UnicodeDecodeError, IndexError, OverflowError, struct.error):
+    except (ValueError, EOFError, UnicodeDecodeError, IndexError, OverflowError, MemoryError, struct.error):
         return  # a damaged pickle: what was found until here is what can be said
 
 
@@ -158,7 +162,7 @@ def _zip_kind(path: Path) -> FileKind:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except _DAMAGED:
         return FileKind.TORCH_ZIP  # truncated: its index, which lies at the end, is missing; reading it will say so
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner and any(name.startswith("code/") for name in inner):
@@ -171,12 +175,19 @@ def _first_pickle_is_magic(path: Path) -> bool:
         head = stream.read(32)
     try:
         return any(argument == _LEGACY_MAGIC for _, argument, _ in pickletools.genops(head))
-    except (ValueError, EOFError, IndexError, struct.error):
+    except (ValueError, EOFError, IndexError, OverflowError, MemoryError, struct.error):
         return False
+
+
+def _is_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except _DAMAGED:
+        return True  # it says of itself that it is one
 
 
 def _is_tar(path: Path) -> bool:
     try:
         return tarfile.is_tarfile(path)
-    except OSError:
+    except (*_DAMAGED, tarfile.TarError):
         return False

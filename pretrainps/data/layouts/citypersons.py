@@ -17,7 +17,7 @@ from pretrainps.data.annotated import annotated, note_left_out
 from pretrainps.data.layout import Counts, Layout
 from pretrainps.data.listing import Listing
 from pretrainps.data.matlab import cells, load_matlab, numbers, record, text, within
-from pretrainps.data.records import Split, from_xywh
+from pretrainps.data.records import Split, are_coordinates, from_xywh
 from pretrainps.errors import DatasetError
 
 PEDESTRIAN = 1
@@ -41,6 +41,8 @@ def _read_split(root: Path, split: str) -> Split:
             city, name, rows = record(cell, 3)
             image = folder / text(city) / text(name)
             people = numbers(rows, COLUMNS)
+            if not are_coordinates(people):
+                raise DatasetError(f"{image.name} has a number that is not finite, or that no picture has.")
             unknown = set(people[:, 0]) - set(range(CLASSES))
             if unknown:
                 raise DatasetError(f"{image.name} has a box of class {unknown.pop():g}. Classes are 0 to {CLASSES - 1}.")

@@ -17,7 +17,18 @@ import numpy as np
 from pretrainps.data.annotated import note_left_out
 from pretrainps.data.listing import Listing
 from pretrainps.data.matlab import cells, load_matlab, numbers, record, records, text, within
-from pretrainps.data.records import UNLABELLED, Boxes, GalleryList, Query, Sample, SearchSet, Split, from_xywh, number
+from pretrainps.data.records import (
+    UNLABELLED,
+    Boxes,
+    GalleryList,
+    Query,
+    Sample,
+    SearchSet,
+    Split,
+    are_coordinates,
+    from_xywh,
+    number,
+)
 from pretrainps.errors import DatasetError
 
 XYWH = tuple[int, int, int, int]
@@ -266,7 +277,7 @@ def _xywh(value: Any) -> XYWH | None:
     if isinstance(value, np.ndarray) and value.size == 0:
         return None
     box = numbers(value)
-    if len(box) != 4 or not np.isfinite(box).all():
+    if len(box) != 4 or not are_coordinates(box):
         raise DatasetError(f"a box must be 4 numbers, not {box.tolist()}.")
     left, top, width, height = box.tolist()
     return int(left), int(top), int(width), int(height)

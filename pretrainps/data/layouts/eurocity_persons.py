@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pretrainps.data.annotated import annotated, note_left_out
-from pretrainps.data.json_files import Record, as_object, get_list, get_number, get_whole, read_json
+from pretrainps.data.json_files import Record, as_object, get_length, get_list, get_number, read_json
 from pretrainps.data.layout import Counts, Layout
 from pretrainps.data.listing import Listing, unpacked
 from pretrainps.data.records import Sample, Split, as_boxes
@@ -58,11 +58,12 @@ def _annotated(path: Path, image: Path, root: Path) -> tuple[Sample, int]:
     frame = _frame(read_json(path), str(path))
     boxes, is_person = [], []
     for place, child in _descendants(frame, str(path)):
-        if child.get("identity") not in BACKGROUND:
+        identity = str(child.get("identity"))
+        if identity not in BACKGROUND:
             boxes.append([get_number(child, corner, where=place) for corner in ("x0", "y0", "x1", "y1")])
             tags = get_list(child, "tags", where=place, default=[])
-            is_person.append(child.get("identity") == "pedestrian" and IGNORED_TAGS.isdisjoint(tags))
-    size = (get_whole(frame, "imageheight", where=str(path)), get_whole(frame, "imagewidth", where=str(path)))
+            is_person.append(identity == "pedestrian" and IGNORED_TAGS.isdisjoint(map(str, tags)))
+    size = (get_length(frame, "imageheight", where=str(path)), get_length(frame, "imagewidth", where=str(path)))
     name = image.relative_to(root).as_posix()
     return annotated(name=name, image=image, boxes=as_boxes(boxes), is_person=is_person, size=size)
 

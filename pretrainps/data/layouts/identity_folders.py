@@ -18,7 +18,7 @@ from pretrainps.images import SUFFIXES
 
 PARTS = ("train", "query", "gallery")
 
-_CAMERA = re.compile(r"(?:^|_)c(\d+)(?=s\d|_|$)")
+_CAMERA = re.compile(r"(?:^|_)c(\d{1,9})(?=s\d|_|$)")
 
 
 def _recognise(root: Path) -> bool:

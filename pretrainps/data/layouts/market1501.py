@@ -24,7 +24,7 @@ from pretrainps.images import SUFFIXES
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 """Where each split lies in a set of the Market family."""
 
-_NAME = re.compile(r"(-?\d+)_c(\d+)")
+_NAME = re.compile(r"(-?\d+)_c(\d{1,9})(?!\d)")
 
 
 class Crop(NamedTuple):

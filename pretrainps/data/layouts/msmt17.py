@@ -10,6 +10,7 @@ images show the same people, and share one numbering; so do queries and gallery.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,8 @@ LISTS = {
     "gallery": ("gallery",),
 }
 """The lists that make up a split."""
+
+_NUMBER = re.compile(r"\d{1,9}")
 
 
 class _Entry(NamedTuple):
@@ -67,7 +70,7 @@ def _read_list(path: Path, folder: Path, half: str) -> list[_Entry]:
     for where, line in read_lines(path):
         name, _, label = line.rpartition(" ")
         fields = name.split("_")
-        if len(fields) < 4 or not fields[2].isdecimal() or not label.isdecimal():
+        if len(fields) < 4 or not (_NUMBER.fullmatch(fields[2]) and _NUMBER.fullmatch(label)):
             raise DatasetError(
                 f"{where}: expected an image, with its camera as the third part of its name, and the number of a person, as in "
                 f"'0000/0000_000_01_0303morning_0008_0.jpg 0', not {line[:80]!r}."

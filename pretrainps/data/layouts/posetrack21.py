@@ -8,6 +8,7 @@ means nobody in particular, occurs in replicas only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -147,7 +148,7 @@ def _read(path: Path) -> tuple[dict[int, _Frame], list[_Person]]:
 def _video(record: Record, where: str) -> int:
     """Return the number of a frame's video, which some files have as text with leading zeros."""
     value = record.get("vid_id")
-    if isinstance(value, str) and value.isdecimal():
+    if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value):
         return int(value)
     return get_whole(record, "vid_id", where=where)
 

@@ -21,14 +21,14 @@ from pretrainps.data.annotated import note_left_out
 from pretrainps.data.layout import Counts, Layout
 from pretrainps.data.listing import Listing
 from pretrainps.data.matlab import cells, load_matlab, numbers, text, within
-from pretrainps.data.records import UNLABELLED, Boxes, Query, Sample, SearchSet, Split, as_boxes
+from pretrainps.data.records import UNLABELLED, Boxes, Query, Sample, SearchSet, Split, are_coordinates, as_boxes
 from pretrainps.data.text_files import read_lines
 from pretrainps.errors import DatasetError
 
 _VARIABLES = ("box_new", "anno_file", "anno_previous")
 """What the boxes are called in an annotation file, the corrected ones first."""
 _LISTS = {"train": ("frame_train.mat", "img_index_train"), "test": ("frame_test.mat", "img_index_test")}
-_CAMERA = re.compile(r"c(\d+)s\d")
+_CAMERA = re.compile(r"c(\d{1,9})s\d")
 
 _Rows = NDArray[np.float64]
 
@@ -99,7 +99,7 @@ def _read_people(root: Path, names: list[str], *, of: Path) -> tuple[list[_Rows]
 
 def _check(rows: _Rows) -> None:
     for number, row in enumerate(rows, start=1):
-        if not np.isfinite(row).all():
+        if not are_coordinates(row):
             raise DatasetError(f"row {number} is {row.tolist()}, which is no person and no box.")
         if row[0] != int(row[0]):
             raise DatasetError(f"row {number} has the id {row[0]}, which is no whole number.")
@@ -123,8 +123,8 @@ def _read_queries(path: Path) -> list[tuple[int, str, Boxes]]:
         try:
             person, left, top, width, height, name = line.split()
             box = np.array([float(left), float(top), float(left) + float(width), float(top) + float(height)])
-            if not np.isfinite(box).all():
-                raise ValueError("a coordinate is not finite")
+            if not are_coordinates(box):
+                raise ValueError("a coordinate is not finite, or too far out")
             found.append((int(person), _file_name(name), np.trunc(box).clip(min=0).astype(np.float32)))
         except ValueError as error:
             raise DatasetError(f"{where}: {line!r} is not person, left, top, width, height, frame ({error}).") from error

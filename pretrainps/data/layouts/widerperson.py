@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from pretrainps.data.annotated import annotated, note_left_out
+from pretrainps.data.json_files import is_coordinate
 from pretrainps.data.layout import Counts, Layout
 from pretrainps.data.listing import Listing
 from pretrainps.data.records import Split, as_boxes
@@ -67,7 +68,7 @@ def _whole_numbers(where: str, line: str, count: int) -> list[int]:
         row = [int(number) for number in line.split()]
     except ValueError:
         row = []
-    if len(row) != count:
+    if len(row) != count or not all(map(is_coordinate, row)):
         wanted = "the number of boxes" if count == 1 else "class x1 y1 x2 y2"
         raise DatasetError(f"{where}: expected {wanted} in whole numbers, not {line[:60]!r}.")
     return row
