@@ -21,7 +21,6 @@ from typing import IO, Any
 from pretrainps.errors import CheckpointFormatError
 from pretrainps.store.source import looks_like_html
 
-
 _DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, EOFError, ValueError, OSError)
 """What reading an archive ends in when it is damaged, or of a kind that Python does not know."""
 
