@@ -250,6 +250,16 @@ def test_made_up_headers(tmp_path: Path, place: int, new: Any, more: int, newer:
     judge(path)
 
 
+def long_name() -> bytes:
+    """A tar archive of before POSIX whose first name is said to be 32 TB long."""
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2**45
+    head = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    head[257:265], head[148:156] = bytes(8), b" " * 8  # the word "ustar", and the checksum, which counts as blanks
+    head[148:156] = b"%06o\0 " % sum(head[:512])
+    return bytes(head) + bytes(512)
+
+
 def version_64(raw: bytes) -> bytes:
     """An archive that says it needs a later version of the format than there is."""
     place = raw.index(b"PK\x01\x02") + 6
@@ -281,6 +291,7 @@ CRAFTED: dict[str, tuple[Callable[[], bytes], str]] = {
     "a damaged bz2 member": (lambda: broken_inside(FILES["zip, bz2"]), "compressed"),
     "a damaged lzma member": (lambda: broken_inside(FILES["zip, lzma"]), "compressed"),
     "half a gzip file": (lambda: FILES["tar, gz"][:30], "neither safetensors nor"),
+    "a tar archive of a long name": (long_name, "it is a tar archive"),
     "text of a terabyte": (lambda: b"\x80\x04\x8d" + struct.pack("<Q", 2**40) + b".", "damaged"),
     "bytes of a terabyte": (lambda: FILES["legacy"][:40] + b"\x8e" + struct.pack("<Q", 2**40), "encoding"),
     "a bytearray of any size": (

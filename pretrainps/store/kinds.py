@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import enum
+import gzip
+import io
 import json
 import lzma
 import math
@@ -124,9 +127,11 @@ def pickled_globals(path: Path) -> set[str]:
     if _is_zip(path):
         # a damaged archive: what was found until there is what can be said
         with contextlib.suppress(*_DAMAGED, RuntimeError, MemoryError), zipfile.ZipFile(path) as archive:
-            for name in (name for name in archive.namelist() if name.endswith(".pkl")):
-                with archive.open(name) as stream:
-                    found.update(_globals_of_stream(stream))
+            for info in archive.infolist():
+                # torch compresses no pickle; who does can make gigabytes of a few bytes, and torch is not given such files
+                if info.filename.endswith(".pkl") and info.compress_type == zipfile.ZIP_STORED:
+                    with archive.open(info) as stream:
+                        found.update(_globals_of_stream(stream))
     else:
         with path.open("rb") as stream:
             # a legacy file is several pickles in a row: magic number, version, system, object, storage keys
@@ -186,7 +191,9 @@ def _is_zip(path: Path) -> bool:
 
 
 def _is_tar(path: Path) -> bool:
-    try:
-        return tarfile.is_tarfile(path)
-    except (*_DAMAGED, tarfile.TarError):
-        return False
+    """Whether the first block, perhaps after unpacking, is a member's head; `is_tarfile` goes on to whatever that claims."""
+    for opened in (io.FileIO, gzip.open, bz2.open, lzma.open):
+        with contextlib.suppress(tarfile.TarError, *_DAMAGED), opened(path) as stream:
+            tarfile.TarInfo.frombuf(stream.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+            return True
+    return False
