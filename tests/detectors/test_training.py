@@ -21,23 +21,10 @@ from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.detectors import PersonSearchDetector, assemble
 from pretrainps.detectors.nae_plus import person_pixels
 from pretrainps.registry.specs import ASSUMED_INPUT
-from tests.support.detectors import KINDS
+from tests.support.detectors import KINDS, TINY
 from tests.support.ranks import run_on_two_ranks
 
 Detector = PersonSearchDetector[Any]
-TINY: dict[str, Any] = {
-    "num_identities": 4,
-    "queue_size": 4,
-    "min_size": 64,
-    "max_size": 64,
-    "anchor_sizes": (16, 32),
-    "anchor_ratios": (1.0, 2.0),
-    "rpn_candidates_train": 64,
-    "rpn_proposals_train": 12,
-    "rpn_samples": 32,
-    "region_samples": 8,
-    "region_size": 4,
-}
 LOSSES = {
     "oim": ("rpn_cls", "rpn_reg", "box_cls", "box_reg", "box_reid"),
     "nae": ("rpn_cls", "rpn_reg", "box_cls", "box_reg", "box_reid"),

@@ -28,6 +28,20 @@ SMALL: dict[str, Any] = {
     "region_samples": 16,
 }
 """Settings under which a training step takes a fraction of a second."""
+TINY: dict[str, Any] = {
+    "num_identities": 4,
+    "queue_size": 4,
+    "min_size": 64,
+    "max_size": 64,
+    "anchor_sizes": (16, 32),
+    "anchor_ratios": (1.0, 2.0),
+    "rpn_candidates_train": 64,
+    "rpn_proposals_train": 12,
+    "rpn_samples": 32,
+    "region_samples": 8,
+    "region_size": 4,
+}
+"""And under which dozens of them do."""
 
 
 def small_detector(kind: str, arch: str = "resnet18", seed: int = 0, **changes: Any) -> PersonSearchDetector[Any]:

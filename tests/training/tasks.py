@@ -20,20 +20,8 @@ from pretrainps.detectors import assemble
 from pretrainps.registry.specs import ASSUMED_INPUT
 from pretrainps.training import Batch, LoaderStream, LoopSettings, OptimSettings, RunResult, Stream, train
 from pretrainps.training.log import read_log
+from tests.support.detectors import TINY
 
-TINY: dict[str, Any] = {
-    "num_identities": 4,
-    "queue_size": 4,
-    "min_size": 64,
-    "max_size": 64,
-    "anchor_sizes": (16, 32),
-    "anchor_ratios": (1.0, 2.0),
-    "rpn_candidates_train": 64,
-    "rpn_proposals_train": 12,
-    "rpn_samples": 32,
-    "region_samples": 8,
-    "region_size": 4,
-}
 OPTIM = OptimSettings(lr=0.01, warmup_steps=3)
 TIMES = ("seconds", "waiting", "images_per_second")
 """What a log says that no two runs share."""
