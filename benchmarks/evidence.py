@@ -23,6 +23,7 @@ import argparse
 import csv
 import fcntl
 import os
+import pickle
 import shutil
 import statistics
 import time
@@ -36,11 +37,12 @@ import torch
 
 from pretrainps.backbones import build_backbone
 from pretrainps.building import build_detector
-from pretrainps.data.records import SearchSet, Split
+from pretrainps.data.records import Query, SearchSet, Split
 from pretrainps.data.synthetic import detection_split, find_domain, plan_search, reid_split, search_scenes, search_set
 from pretrainps.training import train
 from pretrainps.training.alignment import AlignmentSettings
 from pretrainps.training.finetuning import FinetuneRecipe, Finetuning
+from pretrainps.training.identity_losses import IdentitySettings
 from pretrainps.training.pretraining import CropSettings, Pretraining, PretrainRecipe, SceneSettings
 from pretrainps.training.recipes import counted, hybrid_synthetic, nae_synthetic, seqnet_synthetic
 from pretrainps.training.starting import save_backbone, start_detector
@@ -48,7 +50,10 @@ from pretrainps.training.starting import save_backbone, start_detector
 ARCH = "resnet_tiny"
 SIZE = (224, 336)
 """Of a scene, in pixels: seven tenths of the synthetic world's usual one."""
-SMALL: dict[str, Any] = {"min_size": SIZE[0], "max_size": SIZE[1], "region_samples": 16, "rpn_candidates_train": 500}
+SMALL: dict[str, Any] = {
+    **{"min_size": SIZE[0], "max_size": SIZE[1], "region_samples": 16, "rpn_candidates_train": 500},
+    "pooling": "average",
+}
 FAST: dict[str, Any] = {"precision": "bfloat16", "channels_last": True, "checkpoint_minutes": 600.0}
 DETECTION = ("det_street", "det_crowd", "det_yard")
 REID = ("reid_market", "reid_hall", "reid_city")
@@ -67,17 +72,17 @@ COLUMNS = (
 class Budget:
     """How much of everything."""
 
-    scenes: int = 300
+    scenes: int = 400
     """In each detection set."""
-    people: int = 300
+    people: int = 400
     """In each re-ID set, with 6 crops each."""
     target_people: int = 150
-    """With a name in the target's training scenes, 6 appearances each;"""
-    test_people: int = 50
-    """and in its test."""
-    pretraining_steps: int = 600
+    """With a name in the target's training scenes, about 6 appearances each;"""
+    test_people: int = 60
+    """and in its test, where every appearance is searched for."""
+    pretraining_steps: int = 1800
     """Of a joint pre-training."""
-    finetuning_steps: int = 100
+    finetuning_steps: int = 200
 
 
 SMOKE = Budget(scenes=4, people=4, target_people=20, test_people=4, pretraining_steps=2, finetuning_steps=2)
@@ -104,7 +109,19 @@ class World:
         scenes = {split: tuple(search_scenes(plan)) for split, plan in plans.items()}
         people = plans["train"].identities
         target = Split(dataset=TARGET, name="train", task="search", samples=scenes["train"], identities=people)
-        return cls(detection, reid, target, search_set(plans["test"], scenes["test"]))
+        return cls(detection, reid, target, _everybody_asked_for(search_set(plans["test"], scenes["test"])))
+
+    @classmethod
+    def kept(cls, budget: Budget, seed: int, folder: Path) -> World:
+        """Draw everything, or read what was drawn before."""
+        path = folder / f"world-{seed}.pickle"  # of this benchmark's own making
+        with _alone(path.with_suffix(".lock")):
+            if not path.exists():
+                unfinished = path.with_suffix(".unfinished")
+                unfinished.write_bytes(pickle.dumps(cls.draw(budget, seed)))
+                unfinished.rename(path)
+        world: World = pickle.loads(path.read_bytes())
+        return world
 
     def part(self, share: int, seed: int) -> Split:
         """Return some percent of the target's training scenes, drawn at random; people who are in none have no number."""
@@ -118,6 +135,17 @@ class World:
             sample.ids[:] = [number[int(each)] for each in sample.ids]
         names = tuple(self.target.identities[each] for each in left)
         return replace(self.target, samples=tuple(renumbered), identities=names)
+
+
+def _everybody_asked_for(test: SearchSet) -> SearchSet:
+    """Make every appearance of a person with a name a query: more of them measure more finely what one a person would."""
+    queries = [
+        Query(sample=sample, box=box, id=int(identity))
+        for sample in test.gallery.samples
+        for box, identity in zip(sample.boxes, sample.ids, strict=True)
+        if identity >= 0
+    ]
+    return replace(test, queries=queries)
 
 
 def _small(domain: str) -> Any:
@@ -134,11 +162,13 @@ def pretraining(start: str, budget: Budget, seed: int) -> PretrainRecipe:
         recipe,
         hybrid=replace(
             recipe.hybrid,
-            detector=replace(recipe.hybrid.detector, **SMALL),
+            detector=replace(recipe.hybrid.detector, oim_scalar=16.0, weight_box_reg=2.0, **SMALL),
+            identity=IdentitySettings(loss="cross_entropy", triplet="soft"),
             alignment=AlignmentSettings(kind=kind, ramp_steps=steps),
         ),
+        optim=replace(recipe.optim, lr=2e-3),
         scenes=SceneSettings(batch_size=3),
-        crops=CropSettings(people=15, shots=4, height=96, width=48, shift=4),
+        crops=CropSettings(people=15, shots=4, height=96, width=48, shift=4, erase=0.0),
         loop=replace(recipe.loop, epochs=1, max_steps=steps, seed=seed, evaluate_every=None, **FAST),
         steps_per_epoch=steps,
         workers=0,
@@ -230,7 +260,7 @@ def run(budget: Budget, seeds: Sequence[int], starts: Sequence[str], shares: Seq
     about = f"benchmarks/evidence.py; {budget}; {ARCH}, scenes {SIZE[0]}x{SIZE[1]}; CPU, torch {torch.__version__}"
     work.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
-        world = World.draw(budget, seed)
+        world = World.kept(budget, seed, work)
         for start in starts:
             folder, steps, seconds = pretrained(start, world, budget, seed, work)
             for detector in DETECTORS:

@@ -69,6 +69,27 @@ class RegionStage(nn.Module):
         regions = regions.to(features.dtype)
         return RegionMaps(regions if with_c4 else None, self._last_stage(regions))
 
+    def whole(self, features: Tensor, size: Size) -> RegionMaps:
+        """Return the maps of one region an image: all of it. Several times faster than `forward`, and the same to rounding.
+
+        RoIAlign is linear, along rows and columns one after the other, and for the same region of all images its weights are
+        the same: two matrix products. What the weights are, RoIAlign itself tells.
+
+        Args:
+            features: (N, C4, H / 16, W / 16).
+            size: Height and width of all images.
+        """
+        wide = widened(features)
+        rows, columns = (self._weights(*each, wide) for each in zip(features.shape[-2:], size, strict=True))
+        regions = (rows @ wide @ columns.T).to(features.dtype)
+        return RegionMaps(regions, self._last_stage(regions))
+
+    def _weights(self, places: int, length: int, like: Tensor) -> Tensor:
+        """Return how RoIAlign weighs the places along a side of so many pixels, (size, places): its answer to unit vectors."""
+        units = torch.eye(places, dtype=like.dtype, device=like.device)[None, :, :, None].expand(-1, -1, -1, 2)
+        box = units.new_tensor([[0.0, 0.0, 1.0 / self.scale, length]])
+        return roi_align(units, [box], self.size, self.scale, self.sampling)[0, :, :, 0].T
+
     def _last_stage(self, regions: Tensor) -> Tensor:
         """Run the last stage, which not every backbone can on no region at all."""
         if regions.shape[0]:

@@ -249,9 +249,7 @@ class HybridModel(nn.Module):
         features = self.backbone.trunk(pixels)
         if self.settings.crop_features == "map":
             return features, RegionMaps(features, self.box_stage.stage.last_stage(features))
-        height, width = crops.shape[-2:]
-        whole = torch.tensor([[0.0, 0.0, width, height]], device=features.device)
-        return features, self.box_stage(features, [whole] * len(crops), with_c4=True)
+        return features, self.box_stage.whole(features, (crops.shape[-2], crops.shape[-1]))
 
     def _weighted(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         fixed = self.settings.fixed_weights()

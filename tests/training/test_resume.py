@@ -2,60 +2,62 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
+import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
+from pretrainps.training import Batch
 from pretrainps.training.log import read_log
 from pretrainps.training.randomness import random_states, set_random_states
 from tests.training.tasks import DetectorTask, LineTask, course, fit
 
 
-def killed(folder: Path, wait: Callable[[], bool], moments: random.Random, **settings: Any) -> None:
-    """Train a detector in a process of its own, and kill it a random moment after something came true."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads; the child is alone with torch's
-        child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            fit(folder, DetectorTask(), resume=(folder / "config.json").exists(), **settings)
-        os._exit(0)
-    ended = 0
-    while not (ended or wait()):
-        time.sleep(0.01)
-        ended, _ = os.waitpid(child, os.WNOHANG)
-    assert not ended, "it ended before it was killed"
-    time.sleep(moments.uniform(0.0, 0.1))
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status), "it ended before it was killed"
+class Doomed(DetectorTask):
+    """Has its own process killed a moment after a step began; the process counts its steps from 0."""
+
+    def __init__(self, last: int, seconds: float) -> None:
+        super().__init__()
+        self.last, self.seconds, self.steps = last, seconds, 0
+
+    def names(self, batch: Batch) -> list[str]:
+        if self.steps == self.last:
+            threading.Timer(self.seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        self.steps += 1
+        return super().names(batch)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def doomed(folder: Path, last: int, seconds: float, settings: dict[str, Any]) -> None:
+    """Train until killed; what a process of its own does."""
+    fit(folder, Doomed(last, seconds), resume=(folder / "config.json").exists(), **settings)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills")
 def test_killed_three_times_it_repeats_the_uninterrupted_run(tmp_path: Path) -> None:
     """A detector, with augmentation, samplers, look-up table, queue, batch norm, momentum and a mean of the weights."""
     settings: dict[str, Any] = {"epochs": 5, "checkpoint_steps": 3, "log_every": 2, "ema_decay": 0.9, "keep": 2}
     folder, moments = tmp_path / "killed", random.Random(0)
-    log = folder / "log.jsonl"
-    for lines in (0, 2, 4):  # the first is killed before, or about when, anything is saved
-        killed(folder, lambda: log.exists() and log.read_text().count("train") >= lines, moments, **settings)  # noqa: B023
+    processes = multiprocessing.get_context("forkserver")  # this one has threads, which a fork would leave in mid-air
+    for last in (0, 4, 4):  # the first is killed before, or about when, anything is saved
+        child = processes.Process(target=doomed, args=(folder, last, moments.uniform(0.0, 0.1), settings))
+        child.start()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
     fit(folder, DetectorTask(), resume=True, **settings)
     fit(tmp_path / "whole", DetectorTask(), **settings)
     found, whole = course(folder), course(tmp_path / "whole")
     assert [line["step"] for line in found] == list(range(2, 21, 2)), "no step twice"
     assert found == whole
-    starts = [line for line in read_log(log) if line["kind"] == "start"]
+    starts = [line for line in read_log(folder / "log.jsonl") if line["kind"] == "start"]
     assert starts[-1]["resumed"] and starts[-1]["step"] > 0
     assert same_weights(folder, tmp_path / "whole")
 
