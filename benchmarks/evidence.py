@@ -254,7 +254,16 @@ def append(path: Path, row: dict[str, Any], about: str) -> None:
         writer.writerow(row)
 
 
-def run(budget: Budget, seeds: Sequence[int], starts: Sequence[str], shares: Sequence[int], out: Path, work: Path) -> None:
+def run(
+    budget: Budget,
+    seeds: Sequence[int],
+    starts: Sequence[str],
+    detectors: Sequence[str],
+    shares: Sequence[int],
+    *,
+    out: Path,
+    work: Path,
+) -> None:
     """Make the rows that are missing."""
     keys = ("seed", "detector", "start", "share")
     about = f"benchmarks/evidence.py; {budget}; {ARCH}, scenes {SIZE[0]}x{SIZE[1]}; CPU, torch {torch.__version__}"
@@ -263,7 +272,7 @@ def run(budget: Budget, seeds: Sequence[int], starts: Sequence[str], shares: Seq
         world = World.kept(budget, seed, work)
         for start in starts:
             folder, steps, seconds = pretrained(start, world, budget, seed, work)
-            for detector in DETECTORS:
+            for detector in detectors:
                 for share in shares:
                     key = (str(seed), detector, start, str(share))
                     if key in {tuple(row[name] for name in keys) for row in read(out)}:
@@ -317,6 +326,7 @@ def main() -> None:
     parser.add_argument("what", choices=("run", "summary"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS)
+    parser.add_argument("--detectors", nargs="+", choices=DETECTORS, default=tuple(DETECTORS))
     parser.add_argument("--shares", type=int, nargs="+", choices=SHARES, default=SHARES)
     parser.add_argument("--out", type=Path, default=Path("results/evidence.csv"))
     parser.add_argument("--work", type=Path, default=Path("runs/evidence"), help="where pre-trained backbones are kept")
@@ -325,7 +335,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.what == "run":
-        run(SMOKE if args.smoke else Budget(), args.seeds, args.starts, args.shares, args.out, args.work)
+        budget = SMOKE if args.smoke else Budget()
+        run(budget, args.seeds, args.starts, args.detectors, args.shares, out=args.out, work=args.work)
     print(*summary(read(args.out)), sep="\n")
 
 

@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 
+from pretrainps.cli.loading import add_loading_options, load_detector
 from pretrainps.cli.output import note, say
 from pretrainps.errors import ArgumentError
 
@@ -27,9 +28,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860)")
     parser.add_argument("--browser", action="store_true", help="open the page")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
-    parser.add_argument("--offline", action="store_true", default=None, help="never use the network")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar, no load report")
+    add_loading_options(parser)
     parser.set_defaults(run=_app, goes_on=False)
 
 
@@ -37,15 +36,9 @@ def _app(args: argparse.Namespace) -> int:
     if args.port is not None and not 1 <= args.port <= 65535:
         raise ArgumentError(f"--port {args.port}: ports are 1 to 65535.")
     # imported after the checks, for torch takes seconds
-    from pretrainps.detectors import PersonSearchDetector
     from pretrainps.gallery.app import run_app
-    from pretrainps.loading import load
 
-    model = load(args.model, device=args.device, offline=args.offline, progress=not args.quiet)
-    if not isinstance(model, PersonSearchDetector):
-        raise ArgumentError(f"{args.model} detects nobody. Give a detector: pretrainps list --task detector")
-    if not args.quiet:
-        note(str(model.load_report))
+    model = load_detector(args.model, args, remedy="Give a detector: pretrainps list --task detector")
     if args.host not in ("127.0.0.1", "localhost", "::1"):
         note(f"note: whoever reaches {args.host} can use this page and sees what its model can do")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a kill must not leave anybody's photos behind

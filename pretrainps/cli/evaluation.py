@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pretrainps.cli.loading import add_loading_options
 from pretrainps.cli.output import note, picture_file, save_picture, say, say_json
 from pretrainps.errors import ArgumentError
 
@@ -63,14 +64,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--batch-size", type=int, default=1, help="images a forward pass (default: %(default)s)")
     parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="float32", help="of a detector")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
     parser.add_argument("--skip-damaged", action="store_true", help="take an unreadable gallery image for an empty one")
     parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw the worst queries and what was answered")
     parser.add_argument("--features", type=Path, help="where features are kept (default: in the cache folder)")
     parser.add_argument("--keep-nothing", action="store_true", help="do not keep features")
     parser.add_argument("--force", action="store_true", help="use a data set that its owners have withdrawn")
-    parser.add_argument("--offline", action="store_true", default=None, help="never use the network")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars, no load report")
+    add_loading_options(parser, quiet="no progress bars, no load report")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     parser.set_defaults(run=_evaluate)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pretrainps.cli.loading import add_loading_options, load_detector
 from pretrainps.cli.output import note, say, say_json
 from pretrainps.errors import ArgumentError
 
@@ -30,9 +31,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--wait", action="store_true", help="wait for another run that writes to the gallery")
     parser.add_argument("--batch-size", type=int, help="images of one size a forward pass (default: 1 on a CPU, else 8)")
     parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="float32", help="of the detector")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
-    parser.add_argument("--offline", action="store_true", default=None, help="never use the network")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar, no load report")
+    add_loading_options(parser)
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     parser.set_defaults(run=_index)
 
@@ -41,15 +40,9 @@ def _index(args: argparse.Namespace) -> int:
     if not args.source.expanduser().exists():
         raise ArgumentError(f"{args.source} does not exist. Give a folder of images, or a video.")
     # imported after the check, for torch takes seconds
-    from pretrainps.detectors import PersonSearchDetector
     from pretrainps.gallery import Gallery
-    from pretrainps.loading import load
 
-    model = load(args.model, device=args.device, offline=args.offline, progress=not args.quiet)
-    if not isinstance(model, PersonSearchDetector):
-        raise ArgumentError(f"{args.model} detects nobody. Give a detector: pretrainps list --task detector")
-    if not args.quiet:
-        note(str(model.load_report))
+    model = load_detector(args.model, args, remedy="Give a detector: pretrainps list --task detector")
     report = Gallery.index(
         args.source,
         model,

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pretrainps.cli.loading import add_loading_options
 from pretrainps.cli.output import note, say, say_json
 from pretrainps.errors import ArgumentError
 
@@ -28,9 +29,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "-o", "--output", type=Path, help="also write the vectors: FILE.safetensors (with the file names) or FILE.npy"
     )
     parser.add_argument("--batch-size", type=int, default=32, help="images a forward pass (default: %(default)s)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
-    parser.add_argument("--offline", action="store_true", default=None, help="never use the network")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar, no load report")
+    add_loading_options(parser)
     parser.add_argument("--json", action="store_true", help="machine-readable output, with the vectors")
     parser.set_defaults(run=_embed)
 
@@ -49,9 +48,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--model", default="seqnet-tiny-synthetic", help="any detector, named as for info (default: %(default)s)"
     )
     parser.add_argument("--people", type=int, default=24, help="whom to search for (default: %(default)s)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
-    parser.add_argument("--offline", action="store_true", default=None, help="never use the network for another model")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    add_loading_options(parser, quiet="no progress bars")
     parser.set_defaults(run=_demo)
 
 

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pretrainps.cli.loading import add_loading_options, load_detector
 from pretrainps.cli.output import note, picture_file, save_picture, say, say_json, table
 from pretrainps.errors import ArgumentError
 
@@ -45,9 +46,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--report", type=Path, metavar="OUT.html", help="write a page that works offline and on a phone")
     parser.add_argument("--images", type=Path, metavar="PLACE", help="where the gallery's images lie now, if they were moved")
     parser.add_argument("--model", help="the detector that the gallery was made with (default: by the name it had then)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
-    parser.add_argument("--offline", action="store_true", default=None, help="never use the network")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar, no load report")
+    add_loading_options(parser)
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     parser.set_defaults(run=_search)
 
@@ -88,16 +87,8 @@ def _search(args: argparse.Namespace) -> int:
 
 
 def _model(args: argparse.Namespace, gallery: Gallery) -> PersonSearchDetector[Any]:
-    from pretrainps.detectors import PersonSearchDetector
-    from pretrainps.loading import load
-
-    name = args.model or gallery.model_name
-    model = load(name, device=args.device, offline=args.offline, progress=not args.quiet)
-    if not isinstance(model, PersonSearchDetector):
-        raise ArgumentError(f"{name} detects nobody. Say by --model which detector the gallery was made with.")
-    if args.model and not args.quiet:
-        note(str(model.load_report))
-    return model
+    remedy = "Say by --model which detector the gallery was made with."
+    return load_detector(args.model or gallery.model_name, args, remedy=remedy, report=args.model is not None)
 
 
 def _person(args: argparse.Namespace, model: PersonSearchDetector[Any], photo: Image) -> Person:

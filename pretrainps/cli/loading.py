@@ -1,0 +1,48 @@
+"""What the commands that run a model share: where it runs, and the detector that is named."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from pretrainps.cli.output import note
+from pretrainps.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from pretrainps.detectors import PersonSearchDetector
+
+
+def add_loading_options(parser: argparse.ArgumentParser, *, quiet: str = "no progress bar, no load report") -> None:
+    """Add --device, --offline and --quiet.
+
+    Args:
+        parser: Of a command.
+        quiet: What --quiet leaves out.
+    """
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
+    parser.add_argument("--offline", action="store_true", default=None, help="never use the network")
+    parser.add_argument("--quiet", action="store_true", help=quiet)
+
+
+def load_detector(name: str, args: argparse.Namespace, *, remedy: str, report: bool = True) -> PersonSearchDetector[Any]:
+    """Load a detector to where the options say.
+
+    Args:
+        name: As `pretrainps.load` takes it.
+        args: The options of `add_loading_options`.
+        remedy: What to do about a model that is no detector.
+        report: Tell what was loaded, unless --quiet.
+
+    Raises:
+        ArgumentError: it is another kind of model.
+        PretrainPSError: whatever loading can end in.
+    """
+    from pretrainps.detectors import PersonSearchDetector
+    from pretrainps.loading import load
+
+    model = load(name, device=args.device, offline=args.offline, progress=not args.quiet)
+    if not isinstance(model, PersonSearchDetector):
+        raise ArgumentError(f"{name} detects nobody. {remedy}")
+    if report and not args.quiet:
+        note(str(model.load_report))
+    return model
