@@ -1,6 +1,6 @@
-"""Where pictures are taken: eight data sets that never were.
+"""Where pictures are taken: nine data sets that never were.
 
-Three have boxes only, three have re-ID crops only, two are for person search and share neither a camera nor a person with
+Three have boxes only, three have re-ID crops only, three are for person search and share neither a camera nor a person with
 the others. They differ as real ones do: in how people dress, how crowded it is, how cameras are hung and how they see.
 """
 
@@ -153,6 +153,17 @@ _ALL = (
         people=(4, 9),
         smallest=0.106,
         cast=0.8,
+        blur=(0.1, 0.9),
+        jpeg=(45, 90),
+    ),
+    Domain(
+        name="search_station",  # harder than the campus: its cameras see colours more differently
+        task="search",
+        style=MIXED,
+        cameras=6,
+        people=(4, 9),
+        smallest=0.106,
+        cast=1.3,
         blur=(0.1, 0.9),
         jpeg=(45, 90),
     ),
