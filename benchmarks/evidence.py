@@ -1,7 +1,7 @@
 """Is hybrid pre-training a better start? Detectors fine-tuned from different starts on the synthetic world, with equal budgets.
 
     python benchmarks/evidence.py run --seeds 0 1 2        # goes on where it was stopped; hours on two cores
-    python benchmarks/evidence.py summary                  # what results/evidence.csv says
+    python benchmarks/evidence.py summary --picture results/evidence.png     # what results/evidence.csv says
 
 Each seed is another world: other scenes and people, other random weights, another order. In it, every start has the same
 network (`resnet_tiny`) and is fine-tuned alike, on the same 10, 30 or 100 % of the target's training scenes. The target,
@@ -20,20 +20,17 @@ many. Two processes may work on different seeds at once; each row is written whe
 from __future__ import annotations
 
 import argparse
-import csv
-import fcntl
 import os
 import pickle
 import shutil
-import statistics
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from evidence_table import COLUMNS, DETECTORS, STARTS, alone, append, picture, read, summary
 
 from pretrainps.backbones import build_backbone
 from pretrainps.building import build_detector
@@ -61,14 +58,8 @@ FAST: dict[str, Any] = {"precision": "bfloat16", "channels_last": True, "checkpo
 DETECTION = ("det_street", "det_crowd", "det_yard")
 REID = ("reid_market", "reid_hall", "reid_city")
 TARGET = "search_campus"
-STARTS = ("random", "detection", "reid", "joint", "joint+adversarial", "joint+mmd", "joint+domain_norm")
-DETECTORS = ("nae", "seqnet")
 SHARES = (10, 30, 100)
 """Of the target's training scenes, in percent."""
-COLUMNS = (
-    *("seed", "detector", "start", "share", "scenes", "mAP", "top1", "detection_ap", "detection_recall"),
-    *("pretraining_steps", "pretraining_seconds", "finetuning_steps"),
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +82,7 @@ class Budget:
     """NAE's classifier is the length of a vector, which starts from nothing whatever was pre-trained."""
 
 
-SMOKE = Budget(scenes=4, people=4, target_people=20, test_people=4, pretraining_steps=2, seqnet_steps=2, nae_steps=2)
+SMOKE = Budget(scenes=4, people=6, target_people=20, test_people=4, pretraining_steps=2, seqnet_steps=2, nae_steps=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +112,7 @@ class World:
     def kept(cls, budget: Budget, seed: int, folder: Path) -> World:
         """Draw everything, or read what was drawn before."""
         path = folder / f"world-{seed}.pickle"  # of this benchmark's own making
-        with _alone(path.with_suffix(".lock")):
+        with alone(path.with_suffix(".lock")):
             if not path.exists():
                 unfinished = path.with_suffix(".unfinished")
                 unfinished.write_bytes(pickle.dumps(cls.draw(budget, seed)))
@@ -238,32 +229,6 @@ def finetuned(
     return result.metrics
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a table; none if there is no file yet."""
-    if not path.exists():
-        return []
-    with path.open() as file:
-        return list(csv.DictReader(line for line in file if not line.startswith("#")))
-
-
-def append(path: Path, row: dict[str, Any], about: str) -> None:
-    """Add a row, with the header before the first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(path), path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if file.tell() == 0:
-            file.write(f"# {about}\n")
-            writer.writeheader()
-        writer.writerow(row)
-
-
 def run(
     budget: Budget,
     seeds: Sequence[int],
@@ -300,37 +265,6 @@ def run(
                     print(*(f"{name} {value}" for name, value in row.items()), sep=", ", flush=True)
 
 
-def summary(rows: Sequence[dict[str, str]]) -> Iterable[str]:
-    """Yield the lines of two tables: each start's measures, and what hybrid pre-training gains over the others."""
-    found: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
-    for row in rows:
-        measures = {name: 100 * float(row[name]) for name in ("mAP", "top1", "detection_ap")}
-        found.setdefault((row["detector"], row["share"], row["start"]), {})[row["seed"]] = measures
-    yield "mean of the seeds, with their standard deviation, in percent"
-    yield "| detector | scenes | start | seeds | mAP | top-1 | detection AP |"
-    yield "|---|---|---|---|---|---|---|"
-    for (detector, share, start), seeds in found.items():
-        cells = [_spread([each[name] for each in seeds.values()]) for name in ("mAP", "top1", "detection_ap")]
-        yield f"| {detector} | {share} % | {start} | {len(seeds)} | " + " | ".join(cells) + " |"
-    yield ""
-    yield "mAP of joint+adversarial against other starts, seed by seed: points gained, and relative gain of the means"
-    yield "| detector | scenes | against | points | relative |"
-    yield "|---|---|---|---|---|"
-    for (detector, share, start), seeds in found.items():
-        ours = found.get((detector, share, "joint+adversarial"), {})
-        both = sorted(set(seeds) & set(ours))
-        if start == "joint+adversarial" or not both:
-            continue
-        gains = [ours[seed]["mAP"] - seeds[seed]["mAP"] for seed in both]
-        base = statistics.mean(seeds[seed]["mAP"] for seed in both)
-        relative = f"{100 * statistics.mean(gains) / base:+.0f} %" if base else "from 0"
-        yield f"| {detector} | {share} % | {start} | {_spread(gains, '+.1f')} | {relative} |"
-
-
-def _spread(values: Sequence[float], form: str = ".1f") -> str:
-    return f"{statistics.mean(values):{form}} ± {statistics.stdev(values) if len(values) > 1 else 0:.1f}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "summary"))
@@ -341,6 +275,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/evidence.csv"))
     parser.add_argument("--work", type=Path, default=Path("runs/evidence"), help="where pre-trained backbones are kept")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--picture", type=Path, metavar="OUT.png", help="draw what there is")
     parser.add_argument("--smoke", action="store_true", help="a few steps, to see that it runs")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -348,6 +283,8 @@ def main() -> None:
         budget = SMOKE if args.smoke else Budget()
         run(budget, args.seeds, args.starts, args.detectors, args.shares, out=args.out, work=args.work)
     print(*summary(read(args.out)), sep="\n")
+    if args.picture:
+        picture(read(args.out)).save(args.picture)
 
 
 if __name__ == "__main__":

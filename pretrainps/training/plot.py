@@ -37,6 +37,8 @@ class Panel:
     title: str
     curves: Mapping[str, Curve]
     """Name -> steps and values."""
+    across: str = "step"
+    """What the horizontal axis is."""
     dots: bool = False
     """Whether to mark each value, where there are few."""
 
@@ -139,7 +141,7 @@ def _draw_panel(draw: ImageDraw.ImageDraw, panel: Panel, *, top: int, bottom: in
             draw.line([x, lower * _SCALE, x, (lower + 4) * _SCALE], fill=_INK, width=_SCALE)
             _text(draw, x / _SCALE, lower + 7, f"{step:.0f}", anchor="mt")
     draw.rectangle([left * _SCALE, upper * _SCALE, right * _SCALE, lower * _SCALE], outline=_INK, width=_SCALE)
-    _text(draw, right + 12, lower + 7, "step", anchor="lt")
+    _text(draw, right + 12, lower + 7, panel.across, anchor="lt")
     for number, (name, curve) in enumerate(panel.curves.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         _draw_curve(draw, [place(*point) if math.isfinite(point[1]) else None for point in curve], colour, dots=panel.dots)
