@@ -38,9 +38,10 @@ from pretrainps.data.records import Query, SearchSet, Split
 from pretrainps.data.synthetic import detection_split, find_domain, plan_search, reid_split, search_scenes, search_set
 from pretrainps.training import train
 from pretrainps.training.alignment import AlignmentSettings
+from pretrainps.training.batch_settings import CropSettings, SceneSettings
 from pretrainps.training.finetuning import FinetuneRecipe, Finetuning
 from pretrainps.training.identity_losses import IdentitySettings
-from pretrainps.training.pretraining import CropSettings, Pretraining, PretrainRecipe, SceneSettings
+from pretrainps.training.pretraining import Pretraining, PretrainRecipe
 from pretrainps.training.recipes import counted, hybrid_synthetic, nae_synthetic, seqnet_synthetic
 from pretrainps.training.starting import save_backbone, start_detector
 

@@ -63,12 +63,15 @@ def summary(rows: Sequence[dict[str, str]]) -> Iterable[str]:
         cells = [_spread([each[name] for each in seeds.values()]) for name in ("mAP", "top1", "detection_ap")]
         yield f"| {detector} | {share} % | {start} | {len(seeds)} | " + " | ".join(cells) + " |"
     for ours in ("joint", "joint+adversarial"):
+        gains = list(_gains(found, ours))
+        if not gains:
+            continue
         yield ""
         yield f"mAP of {ours} against the other starts, seed by seed: points gained, and relative gain of the means"
         yield ""
         yield "| detector | scenes | against | seeds | points | relative |"
         yield "|---|---|---|---|---|---|"
-        yield from _gains(found, ours)
+        yield from gains
 
 
 def gathered(rows: Sequence[dict[str, str]]) -> Measures:

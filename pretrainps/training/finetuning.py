@@ -15,7 +15,7 @@ from pretrainps.detectors import DetectorConfig, PersonSearchDetector
 from pretrainps.errors import ArgumentError
 from pretrainps.evaluation import evaluate_detection, evaluate_search, protocol, require_suitable
 from pretrainps.evaluation.extraction import Extractor
-from pretrainps.training.pretraining import SceneSettings
+from pretrainps.training.batch_settings import SceneSettings
 from pretrainps.training.settings import LoopSettings, OptimSettings
 from pretrainps.training.sources import described
 from pretrainps.training.task import Batch, LoaderStream

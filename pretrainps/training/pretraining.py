@@ -15,45 +15,12 @@ from pretrainps.data.datasets import Crops, Damaged, Loader, Scenes, crops_toget
 from pretrainps.data.records import Split
 from pretrainps.data.transforms import crop_transform, scene_transform
 from pretrainps.errors import ArgumentError
+from pretrainps.training.batch_settings import CropSettings, SceneSettings
 from pretrainps.training.hybrid import HybridModel
 from pretrainps.training.hybrid_settings import HybridSettings
 from pretrainps.training.settings import LoopSettings, OptimSettings
 from pretrainps.training.sources import described
 from pretrainps.training.task import Batch
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SceneSettings:
-    """Scenes of a batch, and what is random about them."""
-
-    batch_size: int = 5
-    """Scenes in a batch of one process, of all data sets together."""
-    flip: float = 0.5
-    """Probability of mirroring."""
-    colour: float = 0.0
-    """Strength of random brightness, contrast and saturation."""
-    crop: float = 0.0
-    """Probability of cutting a part out."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CropSettings:
-    """Crops of a batch, and what is random about them."""
-
-    people: int = 16
-    """People in a batch of one process, of all data sets together;"""
-    shots: int = 4
-    """and pictures of each."""
-    height: int = 256
-    width: int = 128
-    flip: float = 0.5
-    """Probability of mirroring."""
-    shift: int = 10
-    """Pixels that a picture is moved by at most."""
-    colour: float = 0.0
-    """Strength of random brightness, contrast and saturation."""
-    erase: float = 0.5
-    """Probability of blanking a rectangle."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,11 +85,11 @@ class Pretraining:
 
     def stream(self, rank: int, world_size: int) -> HybridStream:
         """Return scenes and crops of one process."""
-        scenes, crops = self._scene_batches(rank, world_size), self._crop_batches(rank, world_size)
-        parts = [each for each in (scenes, crops) if each is not None]
-        length = self.recipe.steps_per_epoch or max(len(each) for each in parts)
-        for each in parts:
-            each.length = length
+        steps = self.recipe.steps_per_epoch
+        if steps is None:
+            parts = self._scene_batches(rank, world_size), self._crop_batches(rank, world_size)
+            steps = max(len(each) for each in parts if each is not None)
+        scenes, crops = self._scene_batches(rank, world_size, steps), self._crop_batches(rank, world_size, steps)
         look, person = self.recipe.scenes, self.recipe.crops
         scene_sets: dict[str, Scenes | Crops] = {
             name: Scenes(split, scene_transform(flip=look.flip, colour=look.colour, crop=look.crop))
@@ -159,14 +126,14 @@ class Pretraining:
             "backbone": {"name": origin.name, "sha256": origin.sha256} if origin else "random",
         }
 
-    def _scene_batches(self, rank: int, world_size: int) -> JoinedBatches | None:
+    def _scene_batches(self, rank: int, world_size: int, length: int | None = None) -> JoinedBatches | None:
         if not self.detection:
             return None
         sizes = self._portions(self.detection, self.recipe.scenes.batch_size, "scenes.batch_size")
         parts = [ShuffledBatches(len(split), size) for split, size in zip(self.detection.values(), sizes, strict=True)]
-        return self._joined(parts, self.detection, rank, world_size)
+        return self._joined(parts, self.detection, rank, world_size, length)
 
-    def _crop_batches(self, rank: int, world_size: int) -> JoinedBatches | None:
+    def _crop_batches(self, rank: int, world_size: int, length: int | None = None) -> JoinedBatches | None:
         if not self.reid:
             return None
         sizes = self._portions(self.reid, self.recipe.crops.people, "crops.people")
@@ -175,11 +142,13 @@ class Pretraining:
             IdentityBatches(identities_of(split), people=size, shots=shots)
             for split, size in zip(self.reid.values(), sizes, strict=True)
         ]
-        return self._joined(parts, self.reid, rank, world_size)
+        return self._joined(parts, self.reid, rank, world_size, length)
 
-    def _joined(self, parts: Sequence[Batches], sets: Mapping[str, Split], rank: int, world_size: int) -> JoinedBatches:
-        lengths = [len(split) for split in sets.values()]
-        return JoinedBatches(parts, lengths, seed=self.recipe.loop.seed, rank=rank, world_size=world_size)
+    def _joined(
+        self, parts: Sequence[Batches], sets: Mapping[str, Split], rank: int, world_size: int, length: int | None
+    ) -> JoinedBatches:
+        sizes = [len(split) for split in sets.values()]
+        return JoinedBatches(parts, sizes, length=length, seed=self.recipe.loop.seed, rank=rank, world_size=world_size)
 
     def _portions(self, sets: Mapping[str, Split], whole: int, field_name: str) -> list[int]:
         """Part a batch among data sets by their shares, each with at least one."""

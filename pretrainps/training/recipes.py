@@ -19,9 +19,10 @@ from pretrainps.detectors.build import detector_kind
 from pretrainps.detectors.config import DetectorConfig
 from pretrainps.errors import ArgumentError
 from pretrainps.training.alignment import AlignmentSettings
+from pretrainps.training.batch_settings import CropSettings, SceneSettings
 from pretrainps.training.finetuning import FinetuneRecipe
 from pretrainps.training.hybrid_settings import HybridSettings
-from pretrainps.training.pretraining import CropSettings, PretrainRecipe, SceneSettings
+from pretrainps.training.pretraining import PretrainRecipe
 from pretrainps.training.settings import LoopSettings, OptimSettings
 
 _TO_BE_COUNTED = 1

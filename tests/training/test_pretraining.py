@@ -17,8 +17,9 @@ from pretrainps.data.replicas import market1501, prw
 from pretrainps.data.synthetic import detection_split, reid_split
 from pretrainps.detectors import DetectorConfig
 from pretrainps.errors import ArgumentError, DatasetError
+from pretrainps.training.batch_settings import CropSettings, SceneSettings
 from pretrainps.training.hybrid_settings import HybridSettings
-from pretrainps.training.pretraining import CropSettings, Pretraining, PretrainRecipe, SceneSettings
+from pretrainps.training.pretraining import Pretraining, PretrainRecipe
 from pretrainps.training.sources import described, read_sets
 from tests.support.detectors import SMALL
 
