@@ -298,6 +298,10 @@ CRAFTED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: with_pickle(b"\x80\x02cbuiltins\nbytearray\n\x8a\x08" + b"\x10" * 8 + b"\x85R."),
         "bytearray",
     ),
+    "a name that would be searched for minutes": (
+        lambda: with_pickle(b"\x80\x02ctorch\nSiz" + b"[" * 150_000 + b"\n)R."),
+        "longer than any that Python imports",
+    ),
     "a shape beyond numbers": (
         lambda: safetensors({"conv1.weight": {"dtype": "F32", "shape": [2**47, 2**47, 2**47, 0], "data_offsets": [0, 0]}}),
         "has a shape that no tensor can have",

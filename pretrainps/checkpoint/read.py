@@ -34,6 +34,8 @@ _HARMLESS = re.compile(
 )
 _ROOMY = frozenset({"builtins.bytearray", "__builtin__.bytearray"})
 """What torch's restricted unpickler calls although a file of a few bytes can have it fill the memory."""
+_LONGEST_NAME = 1000
+"""Characters of a module and a class in it."""
 _REFUSED = {
     FileKind.HTML: "it is a web page, not a weight file: the download met a login, quota or error page. Fetch it again.",
     FileKind.EMPTY: "it is empty. Fetch it again.",
@@ -103,23 +105,17 @@ def _require_stored(path: Path) -> None:
 
 
 def _read_pickle(path: Path, *, mapped: bool) -> Any:
-    if _ROOMY & pickled_globals(path):
+    wanted = pickled_globals(path)
+    if any(len(name) > _LONGEST_NAME for name in wanted):  # torch would search it for minutes
+        raise CheckpointFormatError(f"{path}: damaged. Names in it are longer than any that Python imports. Fetch it again.")
+    if _ROOMY & wanted:
         raise CheckpointFormatError(
             f"{path}: refused. It makes a bytearray, of any size that it likes and of no use for tensors. Ask its author for a "
             "safetensors file or a plain state dict."
         )
     for encoding in ("utf-8", "latin1"):  # Python 2 pickles may hold byte strings that are not UTF-8
         try:
-            # a Namespace of command-line options (SOLIDER, DINO) is a plain record; its class does nothing on loading
-            with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return torch.load(
-                    path,
-                    map_location="cpu",
-                    weights_only=True,
-                    mmap=mapped,
-                    encoding=encoding,
-                )
+            return _load(path, encoding, mapped=mapped)
         except UnicodeDecodeError:
             continue
         except _DAMAGED as error:
@@ -129,6 +125,18 @@ def _read_pickle(path: Path, *, mapped: bool) -> Any:
                 raise
             _explain(path, error)  # it was to be read where no file has anything, before its start
     raise CheckpointFormatError(f"{path}: its text is in no known encoding.")
+
+
+def _load(path: Path, encoding: str, *, mapped: bool) -> Any:
+    try:
+        # a Namespace of command-line options (SOLIDER, DINO) is a plain record; its class does nothing on loading
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped, encoding=encoding)
+    except Exception:
+        # torch still holds the sparse tensors of this file, and would blame the next one for what is wrong with them
+        getattr(torch._utils, "_sparse_tensors_to_validate", []).clear()
+        raise
 
 
 def _explain(path: Path, error: Exception) -> NoReturn:

@@ -32,7 +32,7 @@ def test_an_originals_file_is_recognised_loaded_and_written_back(tmp_path: Path,
     path = tmp_path / "epoch_19.pth"
     path.write_bytes(torch_bytes({"model": theirs, "optimizer": {"state": {}}, "epoch": 19}))
     seen = inspect(path)
-    assert seen.recognition is not None and seen.recognition.detector is not None
+    assert seen.recognition is not None and seen.recognition.detector is not None, seen.problem
     assert seen.recognition.detector.kind == kind and not seen.recognition.extra and not seen.recognition.missing
     assert f"gives the {kind} on resnet50 detector" in str(seen)
     model = pretrainps.load(f"file:{path}")

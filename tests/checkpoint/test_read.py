@@ -237,3 +237,15 @@ def test_header_without_torch(tmp_path: Path) -> None:
     write_safetensors(TENSORS, path, {"a": 1})
     header = safetensors_header(path)
     assert header["a.weight"]["shape"] == [2, 3] and header["a.weight"]["dtype"] == "F32"
+
+
+def test_a_damaged_file_does_not_spoil_the_next(tmp_path: Path) -> None:
+    """Torch checks sparse tensors at the end of a load, and where that never comes, at the end of the next."""
+    indices, values = torch.tensor([[0, 5]]), torch.ones(2)
+    sparse = torch.ops.aten._sparse_coo_tensor_unsafe(indices, values, [3])
+    bad, good = tmp_path / "bad.pth", tmp_path / "good.pth"
+    bad.write_bytes(torch_bytes({"sparse": sparse, "then": Malicious(tmp_path / "ran")}))
+    good.write_bytes(torch_bytes(TENSORS))
+    with pytest.raises(CheckpointFormatError, match="refused"):
+        read_tensors(bad)
+    assert same(read_tensors(good))
