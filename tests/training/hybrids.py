@@ -13,21 +13,9 @@ from pretrainps.detectors import DetectorConfig
 from pretrainps.training.alignment import AlignmentSettings
 from pretrainps.training.hybrid import HybridModel, HybridSettings
 from pretrainps.training.subtask_batches import Crops, Scenes
+from tests.support.detectors import TINY as TINY_DETECTOR
 
-TINY: dict[str, Any] = {
-    "num_identities": 1,
-    "min_size": 64,
-    "max_size": 96,
-    "anchor_sizes": (16, 32),
-    "anchor_ratios": (1.0, 2.0),
-    "rpn_candidates_train": 64,
-    "rpn_proposals_train": 12,
-    "rpn_samples": 32,
-    "region_samples": 8,
-    "region_size": 4,
-    "embedding_dim": 16,
-    "freeze_stem": False,
-}
+TINY: dict[str, Any] = {**TINY_DETECTOR, "num_identities": 1, "max_size": 96, "embedding_dim": 16, "freeze_stem": False}
 
 
 @cache
