@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pretrainps.errors import CheckpointFormatError
-from pretrainps.store.kinds import FileKind, kind_of, pickled_globals, safetensors_header
+from pretrainps.store.kinds import ENDLESS_NAME, FileKind, kind_of, pickled_globals, safetensors_header
 
 Tensors = dict[str, Tensor]
 
@@ -106,7 +106,7 @@ def _require_stored(path: Path) -> None:
 
 def _read_pickle(path: Path, *, mapped: bool) -> Any:
     wanted = pickled_globals(path)
-    if any(len(name) > _LONGEST_NAME for name in wanted):  # torch would search it for minutes
+    if ENDLESS_NAME in wanted or any(len(name) > _LONGEST_NAME for name in wanted):  # torch would search it for minutes
         raise CheckpointFormatError(f"{path}: damaged. Names in it are longer than any that Python imports. Fetch it again.")
     if _ROOMY & wanted:
         raise CheckpointFormatError(

@@ -47,6 +47,8 @@ CHECKPOINTS = frozenset({FileKind.SAFETENSORS, FileKind.TORCH_ZIP, FileKind.TORC
 """What may hold tensors."""
 LARGEST_HEADER = 100_000_000
 """The safetensors library's own limit on the JSON header, in bytes."""
+ENDLESS_NAME = "(a name without an end)"
+"""What a pickle imports whose damage took the end of line behind a name."""
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
@@ -120,6 +122,8 @@ def _described_bytes(header: Any) -> int:
 def pickled_globals(path: Path) -> set[str]:
     """Return every `module.name` that unpickling the file would import. Reads opcodes only; runs nothing.
 
+    Of a damaged file, what was found until the damage; `ENDLESS_NAME` among it if a name or number has no end of line.
+
     Raises:
         OSError: the file cannot be read.
     """
@@ -158,7 +162,9 @@ def _globals_of_stream(stream: IO[bytes]) -> Iterator[str]:
                 memo[argument] = strings[-1] if strings else ""
             elif opcode.name in ("GET", "BINGET", "LONG_BINGET") and isinstance(argument, int):
                 strings.append(memo.get(argument, ""))
-    except (ValueError, EOFError, UnicodeDecodeError, IndexError, OverflowError, MemoryError, struct.error):
+    except (ValueError, EOFError, UnicodeDecodeError, IndexError, OverflowError, MemoryError, struct.error) as error:
+        if "no newline found" in str(error):
+            yield ENDLESS_NAME
         return  # a damaged pickle: what was found until here is what can be said
 
 

@@ -105,6 +105,13 @@ def test_imports_cannot_hide_in_the_memo(tmp_path: Path, put: bytes) -> None:
     assert "weights_only=False" not in str(caught.value)
 
 
+def test_a_name_without_an_end_is_refused_at_once(tmp_path: Path) -> None:
+    """torch would read on to the end of the file and search what it read, for minutes, with a regular expression."""
+    (tmp_path / "w.pth").write_bytes(b"\x80\x02ctorch._utils_rebuild_tensor" + b"a" * 150_000)
+    with pytest.raises(CheckpointFormatError, match="longer than any that Python imports"):
+        read_object(tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize(
     "header",
     [
