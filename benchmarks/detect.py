@@ -152,7 +152,7 @@ def trained(count: int = 60) -> str:
     model = pretrainps.load("seqnet-tiny-synthetic")
     assert isinstance(model, PersonSearchDetector)
     ways = [model.optimize_for_inference(dtype=dtype) for dtype in (torch.float32, torch.bfloat16)]
-    plan = plan_search("search_campus", range(40), split="test", seed=UNSEEN)
+    plan = plan_search("search_station", range(40), split="test", seed=UNSEEN)
     people = others = same = 0
     for sample, _ in zip(search_scenes(plan), range(count), strict=False):
         image = pil_to_tensor(sample.pixels()).float() / 255

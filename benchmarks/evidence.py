@@ -177,9 +177,9 @@ def finetuning(detector: str, budget: Budget, seed: int) -> FinetuneRecipe:
     """Return the recipe of a detector."""
     if detector == "nae":
         recipe, steps = nae_synthetic(), budget.nae_steps
-        recipe = replace(recipe, detector=replace(recipe.detector, weight_box_cls=10.0), optim=replace(recipe.optim, lr=1e-3))
     else:
         recipe, steps = seqnet_synthetic(), budget.seqnet_steps
+        recipe = replace(recipe, optim=replace(recipe.optim, lr=5e-4))
     at_the_end: dict[str, Any] = {"epochs": 10_000, "evaluate_every": 10_000}
     return replace(
         recipe,

@@ -42,7 +42,7 @@ from pretrainps.store.files import new_file
 
 MODEL = "seqnet-tiny-synthetic"
 """The detector that comes with the package."""
-DOMAIN, SEED = "search_campus", 0
+DOMAIN, SEED = "search_station", 0
 """Which part of the synthetic world the city is, and which world."""
 _QUALITY = 92
 """Of the photos' JPEG files, as `pretrainps data synthesize` has it."""

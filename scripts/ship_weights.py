@@ -91,6 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--test-people", type=int, default=40, help="to measure with; 0 measures nothing (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=1, help="of the world to measure in (default: %(default)s)")
+    parser.add_argument(
+        "--domains", nargs="+", default=["search_station"], help="its parts to measure in (default: %(default)s)"
+    )
     args = parser.parse_args(argv)
     chosen = [each for each in SHIPMENTS if getattr(args, each.option) is not None]
     if not chosen:
@@ -98,9 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="pretrainps-") as scratch:
         specs = [ship(each, getattr(args, each.option), args.weights) for each in chosen]
         if args.test_people and any(spec.detector for spec in specs):
-            world = Path(scratch) / "world"
-            synthesize("prw", world, size=WorldSize(people=1, test_people=args.test_people, seed=args.seed))
-            specs = [measured(spec, args.weights, world, args) if spec.detector else spec for spec in specs]
+            for domain in args.domains:
+                world = Path(scratch) / domain
+                synthesize("prw", world, domain=domain, size=WorldSize(people=1, test_people=args.test_people, seed=args.seed))
+                specs = [measured(spec, args.weights, world, args) if spec.detector else spec for spec in specs]
     sys.stdout.write("# Trained by this package on its own synthetic world; the files lie in pretrainps/weights.\n")
     sys.stdout.write("# Written by scripts/ship_weights.py.\n")
     for spec in specs:
@@ -178,7 +182,7 @@ def history(spec: ModelSpec, run: Path) -> str:
 
 
 def measured(spec: ModelSpec, weights: Path, world: Path, args: argparse.Namespace) -> ModelSpec:
-    """Return the entry with what the shipped file reaches on a drawn data set."""
+    """Return the entry with what the shipped file reaches on a drawn data set, whose folder is called after its domain."""
     from pretrainps.data.layouts import layout_named
 
     model = load(at(spec, weights))
@@ -192,14 +196,15 @@ def measured(spec: ModelSpec, weights: Path, world: Path, args: argparse.Namespa
         query_embeddings=extractor.queries(search_set),
     )
     commands = (
-        f"pretrainps data synthesize --layout prw --out world --people 1 --test-people {args.test_people} --seed {args.seed}; "
-        f"pretrainps evaluate {spec.name} --data world"
+        f"pretrainps data synthesize --layout prw --domain {world.name} --out world --people 1 "
+        f"--test-people {args.test_people} --seed {args.seed}; pretrainps evaluate {spec.name} --data world"
     )
     return replace(
         spec,
-        results=tuple(
+        results=spec.results
+        + tuple(
             Result(
-                dataset=f"synthetic world {args.seed}, {len(search_set.gallery)} scenes",
+                dataset=f"{world.name} of synthetic world {args.seed}, {len(search_set.gallery)} scenes",
                 metric=metric,
                 value=round(100 * value, 1),
                 model=type(model).__name__,

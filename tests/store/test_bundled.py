@@ -66,8 +66,8 @@ def shipped(
     (package / "__init__.py").write_text("raise RuntimeError('data only')")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
-        arguments = ["--seqnet", str(folder / "run"), "--weights", str(package / "weights"), "--test-people", "0"]
-        assert script().main(arguments) == 0
+        arguments = ["--seqnet", str(folder / "run"), "--weights", str(package / "weights"), "--test-people", "1"]
+        assert script().main([*arguments, "--domains", "search_station", "search_campus"]) == 0
     entry = tomllib.loads(printed.getvalue())["models"][NAME]
     assert entry["sources"] == [{"kind": "bundled", "file": f"weights/{NAME}.safetensors"}]
     entry["sources"][0]["package"] = "my_weights"
@@ -123,6 +123,9 @@ def test_what_is_printed_is_what_lies_there(shipped: tuple[Path, ModelSpec]) -> 
     assert spec.detector is not None and spec.detector.kind == "seqnet" and spec.arch == "resnet_tiny"
     assert {**spec.detector.config} == SMALL
     assert spec.provenance.note.endswith("Then trained as a whole on 38 scenes with 12 people.")
+    places = [(each.dataset.partition(" of")[0], each.metric) for each in spec.results]
+    assert places == [(place, metric) for place in ("search_station", "search_campus") for metric in ("mAP", "top-1")]
+    assert all(f"--domain {place} " in each.source for (place, _), each in zip(places, spec.results, strict=True))
     assert "Saved by" not in spec.provenance.note and spec.input.status == "documented" and spec.licence.id == "apache-2.0"
     assert inspect(path).saved_by_us is None, "the file alone lacks what a saved model has"
 
