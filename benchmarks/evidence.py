@@ -179,7 +179,7 @@ def finetuning(detector: str, budget: Budget, seed: int) -> FinetuneRecipe:
         recipe, steps = nae_synthetic(), budget.nae_steps
     else:
         recipe, steps = seqnet_synthetic(), budget.seqnet_steps
-        recipe = replace(recipe, optim=replace(recipe.optim, lr=5e-4))
+        recipe = replace(recipe, optim=replace(recipe.optim, lr=5e-4))  # the rate that the table's rows were made with
     at_the_end: dict[str, Any] = {"epochs": 10_000, "evaluate_every": 10_000}
     return replace(
         recipe,

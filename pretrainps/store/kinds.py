@@ -48,7 +48,7 @@ CHECKPOINTS = frozenset({FileKind.SAFETENSORS, FileKind.TORCH_ZIP, FileKind.TORC
 LARGEST_HEADER = 100_000_000
 """The safetensors library's own limit on the JSON header, in bytes."""
 ENDLESS_NAME = "(a name without an end)"
-"""What a pickle imports whose damage took the end of line behind a name."""
+"""Stands among the imports of a pickle whose damage took the end of line behind a name: what the name is, nobody can say."""
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
