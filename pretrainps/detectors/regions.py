@@ -34,6 +34,10 @@ class RegionMaps(NamedTuple):
     c5: Tensor
     """(R, C5, size / 2, size / 2)."""
 
+    def at(self, index: Tensor) -> RegionMaps:
+        """Return the maps of some regions, in another order."""
+        return RegionMaps(None if self.c4 is None else self.c4[index], self.c5[index])
+
     def pooled(self, how: str) -> dict[str, Tensor]:
         """Return a vector a region for each map, {name: (R, C)}, by "max" or "average" pooling."""
         maps = {"c4": self.c4, "c5": self.c5}

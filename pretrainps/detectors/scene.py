@@ -55,8 +55,8 @@ class SceneTransform(GeneralizedRCNNTransform):
         self.colour = convention.colour
 
     def normalize(self, image: Tensor) -> Tensor:
-        """(3, H, W) RGB in 0..1 -> the network's colour order, mean and deviation."""
-        return super().normalize(image.flip(0) if self.colour == "bgr" else image)
+        """(3, H, W), or (N, 3, H, W), RGB in 0..1 -> the network's colour order, mean and deviation."""
+        return super().normalize(image.flip(-3) if self.colour == "bgr" else image)
 
     def groups(self, images: Sequence[Tensor]) -> Iterator[Group]:
         """Batch only images that come out equally large.

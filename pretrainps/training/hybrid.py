@@ -9,10 +9,11 @@ first stage of SeqNet and the detecting half of OIM. Crops go through the same t
 embedding head of the detectors, which reads both the last stage's input and its output. So whatever is learned is what a
 detector starts with; see `pretrainps.training.starting`.
 
-A detector's embedding reads a person off a scene's map by RoIAlign, as a square of 14x14 however large he is. A crop's map is
-16x8 and the last stage would see people of another shape there than ever in a detector. So by default (`crop_features="roi"`)
-the whole crop is cut from its own map by the same RoIAlign; 256x128 pixels are also about what people measure in a scene
-resized to 900x1500. `crop_features="map"` gives the map as it is to the last stage, as re-ID networks do.
+A detector's embedding reads a person off a scene's map by RoIAlign, as a square of 14x14 however large he is and whoever stands
+beside him. So by default (`crop_features="scene"`) crops are pasted into the batch's scenes, as large as people are there, and
+read off the scenes' maps by the same RoIAlign (`pretrainps.training.pasting`). With `crop_features="roi"`, in the first steps,
+and where there are no scenes, the whole crop is cut from its own map, which RoIAlign makes a square too. `crop_features="map"`
+gives a crop's map as it is to the last stage, as re-ID networks do.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import resize_boxes
 
 from pretrainps.backbones import Backbone, build_backbone
@@ -41,9 +43,12 @@ from pretrainps.training.alignment import (
 from pretrainps.training.domain_norm import DomainNormAlignment
 from pretrainps.training.hybrid_heads import DetectionHeads, IdentityHeads
 from pretrainps.training.hybrid_settings import HybridSettings as HybridSettings
+from pretrainps.training.pasting import paste
 from pretrainps.training.subtask_batches import CropBatch, Crops, SceneBatch, Scenes, which_set
 from pretrainps.training.uncertainty import UncertaintyWeights
 
+Surroundings = tuple[ImageList, list[Tensor]]
+"""Scenes as the network sees them, and the boxes of the people in each."""
 _FEWEST_CROPS = 2
 """Batch norm measures nothing on one."""
 
@@ -65,6 +70,7 @@ class HybridModel(nn.Module):
         identity: Embedding head and identity losses; `None` without re-ID data.
         alignment: The intra-task alignment.
         weights: The learned weights; `None` if they are fixed.
+        steps: Training steps taken. ().
 
     Args:
         backbone: Any backbone that splits at stride 16; its two halves are copied.
@@ -75,6 +81,8 @@ class HybridModel(nn.Module):
         ArgumentError: the settings name no data set.
         UnsupportedModelError: the backbone has no trunk or no last stage; or no batch norm, for `domain_norm`.
     """
+
+    steps: Tensor
 
     def __init__(self, backbone: Backbone, settings: HybridSettings, convention: InputConvention | None = None) -> None:
         super().__init__()
@@ -99,6 +107,7 @@ class HybridModel(nn.Module):
         self.identity = IdentityHeads(channels, settings) if settings.reid_sets else None
         learned = settings.learned_weights() if settings.weights == "learned" else {}
         self.weights = UncertaintyWeights(learned, settings.fixed_weights()) if learned else None
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         frozen = config.batch_norm == "frozen"
         for half in (self.backbone, last):
             stem = "stem" if config.freeze_stem and "stem" in half.segments else None
@@ -134,12 +143,17 @@ class HybridModel(nn.Module):
         if len(crops.images) < _FEWEST_CROPS:
             crops = crops.emptied()
         losses: dict[str, Tensor] = {}
+        around: Surroundings | None = None
         if self.detection is not None and scenes.images:
-            losses |= self._scene_losses(self.detection, scenes)
+            batch, targets = self._resized(scenes)
+            losses |= self._scene_losses(self.detection, batch, targets, scenes.counts)
+            if settings.crop_features == "scene" and int(self.steps) >= settings.alone_steps:
+                around = batch, [target["boxes"] for target in targets]
         if self.identity is not None:
-            losses |= self._crop_losses(self.identity, crops)
+            losses |= self._crop_losses(self.identity, crops, around)
         weighted = self._weighted(losses)
         if self.training:
+            self.steps += 1
             self.alignment.advance()
         idle = not all((*scenes.counts, *crops.counts)) or isinstance(self.alignment, DomainNormAlignment)
         if idle:  # perhaps: a data set may have scenes, but no region that counts
@@ -172,7 +186,7 @@ class HybridModel(nn.Module):
             raise ArgumentError("embed needs the model in eval mode: call model.eval() first.")
         counts = [len(crops) if name == dataset else 0 for name in sets]
         with self.alignment.rows("reid", counts) if dataset else contextlib.nullcontext():
-            pooled = self._crop_maps(crops)[1].pooled(self.settings.detector.pooling)
+            pooled = self._whole_crops(crops)[1].pooled(self.settings.detector.pooling)
         return self.identity.embedding_head(pooled)  # type: ignore[no-any-return]
 
     @torch.no_grad()
@@ -207,18 +221,24 @@ class HybridModel(nn.Module):
             half.enable_gradient_checkpointing(enabled)
         return self
 
-    def _scene_losses(self, heads: DetectionHeads, scenes: SceneBatch) -> dict[str, Tensor]:
+    def _resized(self, scenes: SceneBatch) -> tuple[ImageList, list[dict[str, Tensor]]]:
+        """Return the scenes as the network sees them, with targets to match."""
         batch, targets = self.transform(scenes.images, scenes.targets)
         for target, image, size in zip(targets, scenes.images, batch.image_sizes, strict=True):
             target["ignore"] = resize_boxes(target["ignore"], list(image.shape[-2:]), list(size))
-        with self.alignment.rows("detection", scenes.counts):
+        return batch, targets
+
+    def _scene_losses(
+        self, heads: DetectionHeads, batch: ImageList, targets: list[dict[str, Tensor]], counts: list[int]
+    ) -> dict[str, Tensor]:
+        with self.alignment.rows("detection", counts):
             features = self.backbone.trunk(batch.tensors)
         proposals, losses = heads.rpn.propose(batch, features, targets)
         samples = heads.sampler(proposals, targets)
         regions = [len(boxes) for boxes in samples.boxes]
-        image_set = which_set(scenes.counts, features.device)
+        image_set = which_set(counts, features.device)
         region_set = image_set.repeat_interleave(torch.tensor(regions, device=features.device))
-        with self.alignment.rows("detection", [sum(part) for part in _parted(regions, scenes.counts)]):
+        with self.alignment.rows("detection", [sum(part) for part in _parted(regions, counts)]):
             maps = self.box_stage(features, samples.boxes, with_c4=False)
         pooled = maps.pooled(heads.pooling)["c5"]
         logits, deltas = heads.box_head(pooled)
@@ -231,22 +251,32 @@ class HybridModel(nn.Module):
         losses.update(self.alignment("detection", aligned))
         return losses
 
-    def _crop_losses(self, heads: IdentityHeads, crops: CropBatch) -> dict[str, Tensor]:
+    def _crop_losses(self, heads: IdentityHeads, crops: CropBatch, around: Surroundings | None) -> dict[str, Tensor]:
         if not len(crops.images):  # the loss is asked all the same: its tables wait for every process
             return heads.loss(crops.images.new_zeros(0, heads.embedding_head.dim), crops.ids, crops.counts)  # type: ignore[no-any-return]
-        with self.alignment.rows("reid", crops.counts):
-            features, maps = self._crop_maps(crops.images)
+        sets = map_sets = which_set(crops.counts, crops.images.device)
+        if around is not None:
+            people, most = self.transform.normalize(crops.images), self.settings.crops_per_scene
+            scenes = paste(people, crops.counts, *around, per_scene=most)
+            with self.alignment.rows("reid", scenes.counts):
+                features = self.backbone.trunk(scenes.images.tensors)
+            with self.alignment.rows("reid", crops.counts):
+                maps = self.box_stage(features, scenes.boxes, with_c4=True)
+            maps = maps.at(scenes.order.argsort())
+            inside = _covered(scenes.boxes, features, self.box_stage.scale)
+            map_sets = which_set(scenes.counts, features.device)
+        else:
+            with self.alignment.rows("reid", crops.counts):
+                features, maps = self._whole_crops(crops.images)
+            inside = torch.ones_like(features[:, 0], dtype=torch.bool)
         pooled = maps.pooled(self.settings.detector.pooling)
         losses: dict[str, Tensor] = heads.loss(heads.embedding_head(pooled), crops.ids, crops.counts)
-        sets = which_set(crops.counts, features.device)
-        inside = torch.ones_like(features[:, 0], dtype=torch.bool)
-        losses.update(self.alignment("reid", TaskFeatures(features, inside, sets, pooled["c5"], sets)))
+        losses.update(self.alignment("reid", TaskFeatures(features, inside, map_sets, pooled["c5"], sets)))
         return losses
 
-    def _crop_maps(self, crops: Tensor) -> tuple[Tensor, RegionMaps]:
-        """Return the trunk's map, and the last stage's input and output."""
-        pixels = torch.stack([self.transform.normalize(crop) for crop in crops])
-        features = self.backbone.trunk(pixels)
+    def _whole_crops(self, crops: Tensor) -> tuple[Tensor, RegionMaps]:
+        """Return the trunk's maps of crops by themselves, and the last stage's input and output."""
+        features = self.backbone.trunk(self.transform.normalize(crops))
         if self.settings.crop_features == "map":
             return features, RegionMaps(features, self.box_stage.stage.last_stage(features))
         return features, self.box_stage.whole(features, (crops.shape[-2], crops.shape[-1]))
@@ -294,3 +324,15 @@ def _inside(sizes: list[Size], features: Tensor, scale: float) -> Tensor:
     rows = torch.arange(height, device=features.device) < ends[:, :1]  # (N, h)
     columns = torch.arange(width, device=features.device) < ends[:, 1:]  # (N, w)
     return rows[:, :, None] & columns[:, None, :]
+
+
+def _covered(boxes: list[Tensor], features: Tensor, scale: float) -> Tensor:
+    """Return where on the maps the middle of a cell lies in one of the boxes. (N, h, w)."""
+    height, width = features.shape[-2:]
+    rows, columns = ((torch.arange(length, device=features.device) + 0.5) / scale for length in (height, width))
+    masks = []
+    for each in boxes:
+        x1, y1, x2, y2 = each.T[:, :, None]  # (P, 1)
+        across, down = (x1 <= columns) & (columns < x2), (y1 <= rows) & (rows < y2)  # (P, w), (P, h)
+        masks.append((down[:, :, None] & across[:, None, :]).any(dim=0))
+    return torch.stack(masks)

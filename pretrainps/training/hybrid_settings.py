@@ -45,8 +45,13 @@ class HybridSettings:
     By default the papers' values, but that the stem is learned too."""
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
-    crop_features: Literal["roi", "map"] = "roi"
+    crop_features: Literal["scene", "roi", "map"] = "scene"
     """How crops come to the last stage; `pretrainps.training.hybrid` says why."""
+    crops_per_scene: int = 12
+    """`scene`: crops that are pasted into one scene at most."""
+    alone_steps: int = 1000
+    """`scene`: steps at the start in which crops come as with `roi`. To know people in scenes is learned sooner, and on a small
+    network only, by one that knows them on crops."""
     ignored_from: float = 0.5
     """Anchors and proposals that a region to ignore covers by this share or more are no background."""
 
@@ -68,11 +73,15 @@ class HybridSettings:
                     f"HybridSettings.reid_sets: {name!r} has {people} identities, but only who differs from somebody can be "
                     "recognised: at least 2 are needed. Check the root that it was read from, or leave the data set out."
                 )
-        for field_name, choices in (("crop_features", ("roi", "map")), ("weights", ("fixed", "learned"))):
+        for field_name, choices in (("crop_features", ("scene", "roi", "map")), ("weights", ("fixed", "learned"))):
             if getattr(self, field_name) not in choices:
                 raise ArgumentError(
                     f"HybridSettings.{field_name} must be one of {', '.join(choices)}, not {getattr(self, field_name)!r}."
                 )
+        if self.crops_per_scene < 1:
+            raise ArgumentError(f"HybridSettings.crops_per_scene must be at least 1, not {self.crops_per_scene}.")
+        if self.alone_steps < 0:
+            raise ArgumentError(f"HybridSettings.alone_steps must be at least 0, not {self.alone_steps}.")
         if not 0.0 < self.ignored_from <= 1.0:
             raise ArgumentError(f"HybridSettings.ignored_from must be above 0 and at most 1, not {self.ignored_from}.")
         for field_name in ("weight_detection", "weight_identity", "weight_triplet"):

@@ -192,6 +192,7 @@ def test_two_scenes_and_eight_crops_are_soon_known_by_heart(loss: Any, triplet: 
     places, markets = ("det_street", "det_yard"), ("reid_market", "reid_hall")
     model = hybrid(
         kind,
+        crop_features="roi",  # scenes are drawn anew every time
         detection_sets=places,
         reid_sets=dict.fromkeys(markets, 2),
         detector={"min_size": 96, "max_size": 128, "anchor_sizes": (8, 16, 32, 64), "weight_box_reg": 1.0},

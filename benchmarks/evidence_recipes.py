@@ -1,0 +1,148 @@
+"""How `evidence.py` trains: everything that is the same for all starts, at the size of a CPU and at that of a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pretrainps.training.alignment import AlignmentSettings
+from pretrainps.training.batch_settings import CropSettings, SceneSettings
+from pretrainps.training.finetuning import FinetuneRecipe
+from pretrainps.training.identity_losses import IdentitySettings
+from pretrainps.training.pretraining import PretrainRecipe
+from pretrainps.training.recipes import hybrid_synthetic, nae_synthetic, seqnet_synthetic
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scale:
+    """How large everything is."""
+
+    arch: str
+    """The backbone's architecture."""
+    drawn: tuple[int, int]
+    """Height and width of the scenes, in pixels;"""
+    seen: tuple[int, int]
+    """and of what they are resized to."""
+    crop: tuple[int, int]
+    """Height and width of the crops."""
+    scenes: int
+    """In each detection set."""
+    people: int
+    """In each re-ID set,"""
+    shots: int = 2
+    """with so many crops by each of three cameras."""
+    target_people: int
+    """With a name in the target's training scenes, about 6 appearances each;"""
+    test_people: int
+    """and in its test, where every appearance is searched for."""
+    scene_batch: int
+    """Scenes in a step of pre-training;"""
+    crop_batch: int
+    """and people, with 4 crops each."""
+    pretraining_steps: int
+    """Of a pre-training on one sub-task;"""
+    joint_steps: int
+    """and of one on both, which costs about the same,"""
+    alone_steps: int
+    """with crops by themselves in the first ones."""
+    pretraining_lr: float
+    finetuning_steps: Mapping[str, int]
+    """By detector."""
+    finetuning_lr: Mapping[str, float]
+    detector: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of RPN and regions that differ from those of `nae_synthetic` and `seqnet_synthetic`."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of every detector, the pre-training's too."""
+        return {"min_size": self.seen[0], "max_size": self.seen[1], "pooling": "average", **self.detector}
+
+
+CPU = Scale(
+    arch="resnet_tiny",
+    drawn=(224, 336),  # seven tenths of the synthetic world's usual size
+    seen=(224, 336),
+    crop=(96, 48),
+    scenes=400,
+    people=400,
+    target_people=150,
+    test_people=60,
+    scene_batch=3,
+    crop_batch=15,
+    pretraining_steps=3600,
+    joint_steps=1500,
+    alone_steps=400,
+    pretraining_lr=2e-3,
+    finetuning_steps={"seqnet": 200, "nae": 400},  # the length of NAE's vector starts from nothing, whatever was pre-trained
+    finetuning_lr={"seqnet": 5e-4, "nae": 1e-3},
+    detector={"region_samples": 16, "rpn_candidates_train": 500},
+)
+GPU = Scale(
+    arch="resnet18",
+    drawn=(320, 480),
+    seen=(416, 624),  # as the recipes do: the maps of small people tell more
+    crop=(128, 64),
+    scenes=1000,
+    people=1000,
+    target_people=300,
+    test_people=100,
+    scene_batch=4,
+    crop_batch=15,
+    pretraining_steps=6000,
+    joint_steps=3000,
+    alone_steps=800,
+    pretraining_lr=1e-3,
+    finetuning_steps={"seqnet": 500, "nae": 600},
+    finetuning_lr={"seqnet": 5e-4, "nae": 5e-4},
+)
+SMOKE = replace(
+    CPU,
+    scenes=4,
+    people=6,
+    target_people=20,
+    test_people=4,
+    pretraining_steps=2,
+    joint_steps=2,
+    alone_steps=1,
+    finetuning_steps={"seqnet": 2, "nae": 2},
+)
+SCALES = {"cpu": CPU, "gpu": GPU, "smoke": SMOKE}
+
+
+def pretraining(start: str, scale: Scale, seed: int) -> PretrainRecipe:
+    """Return the recipe of a start."""
+    recipe = hybrid_synthetic()
+    steps = scale.joint_steps if start.startswith("joint") else scale.pretraining_steps
+    kind: Any = start.partition("+")[2] or "none"
+    return replace(
+        recipe,
+        hybrid=replace(
+            recipe.hybrid,
+            detector=replace(recipe.hybrid.detector, oim_scalar=16.0, weight_box_reg=2.0, **scale.settings),
+            identity=IdentitySettings(loss="cross_entropy", triplet="soft"),
+            alignment=AlignmentSettings(kind="none" if kind == "crops" else kind, ramp_steps=steps),
+            crop_features="roi" if kind == "crops" else "scene",
+            alone_steps=scale.alone_steps,
+        ),
+        optim=replace(recipe.optim, lr=scale.pretraining_lr),
+        scenes=SceneSettings(batch_size=scale.scene_batch),
+        crops=CropSettings(people=scale.crop_batch, shots=4, height=scale.crop[0], width=scale.crop[1], shift=4, erase=0.0),
+        loop=replace(recipe.loop, epochs=1, max_steps=steps, seed=seed, evaluate_every=None, checkpoint_minutes=600.0),
+        steps_per_epoch=steps,
+        workers=0,
+    )
+
+
+def finetuning(detector: str, scale: Scale, seed: int) -> FinetuneRecipe:
+    """Return the recipe of a detector."""
+    recipe = nae_synthetic() if detector == "nae" else seqnet_synthetic()
+    at_the_end: dict[str, Any] = {"epochs": 10_000, "evaluate_every": 10_000}
+    steps = scale.finetuning_steps[detector]
+    return replace(
+        recipe,
+        detector=replace(recipe.detector, **scale.settings),
+        optim=replace(recipe.optim, lr=scale.finetuning_lr[detector]),
+        loop=replace(recipe.loop, seed=seed, max_steps=steps, checkpoint_minutes=600.0, **at_the_end),
+        workers=0,
+    )
