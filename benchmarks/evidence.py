@@ -11,9 +11,9 @@ no camera and no person with the data sets of pre-training; people of its test a
     random           no pre-training
     detection        boxes only: the three detection sets, no alignment
     reid             identities only: the three re-ID sets, no alignment
-    joint            both, no alignment
-    joint+crops      the same, but that crops stay by themselves instead of being pasted into scenes
-    joint+adversarial, joint+mmd, joint+domain_norm      both, with each kind of intra-task alignment
+    plain            both in every step, crops by themselves, no alignment
+    joint            both as this package does it: identities alone first, then crops pasted into scenes; no alignment
+    joint+adversarial, joint+mmd, joint+domain_norm      the same, with each kind of intra-task alignment
 
 Pre-trainings cost about the same: a step on one sub-task costs less than half of a joint one, and those on one sub-task take
 more of them. Several processes may work at once; each row is written when its run ends. Recipes are in evidence_recipes.py.

@@ -42,10 +42,12 @@ class Scale:
     """and people, with 4 crops each."""
     pretraining_steps: int
     """Of a pre-training on one sub-task;"""
+    plain_steps: int
+    """and of one on both, which costs about the same;"""
     joint_steps: int
-    """and of one on both, which costs about the same,"""
+    """or, as this package does it,"""
     alone_steps: int
-    """with crops by themselves in the first ones."""
+    """with the first steps on identities alone."""
     pretraining_lr: float
     finetuning_steps: Mapping[str, int]
     """By detector."""
@@ -71,8 +73,9 @@ CPU = Scale(
     scene_batch=3,
     crop_batch=15,
     pretraining_steps=3600,
-    joint_steps=1500,
-    alone_steps=400,
+    plain_steps=1800,
+    joint_steps=2550,
+    alone_steps=1700,
     pretraining_lr=2e-3,
     finetuning_steps={"seqnet": 200, "nae": 400},  # the length of NAE's vector starts from nothing, whatever was pre-trained
     finetuning_lr={"seqnet": 5e-4, "nae": 1e-3},
@@ -90,8 +93,9 @@ GPU = Scale(
     scene_batch=4,
     crop_batch=15,
     pretraining_steps=6000,
-    joint_steps=3000,
-    alone_steps=800,
+    plain_steps=3000,
+    joint_steps=4000,
+    alone_steps=2500,
     pretraining_lr=1e-3,
     finetuning_steps={"seqnet": 500, "nae": 600},
     finetuning_lr={"seqnet": 5e-4, "nae": 5e-4},
@@ -103,6 +107,7 @@ SMOKE = replace(
     target_people=20,
     test_people=4,
     pretraining_steps=2,
+    plain_steps=2,
     joint_steps=2,
     alone_steps=1,
     finetuning_steps={"seqnet": 2, "nae": 2},
@@ -113,17 +118,18 @@ SCALES = {"cpu": CPU, "gpu": GPU, "smoke": SMOKE}
 def pretraining(start: str, scale: Scale, seed: int) -> PretrainRecipe:
     """Return the recipe of a start."""
     recipe = hybrid_synthetic()
-    steps = scale.joint_steps if start.startswith("joint") else scale.pretraining_steps
-    kind: Any = start.partition("+")[2] or "none"
+    kind, _, alignment = start.partition("+")
+    steps = {"plain": scale.plain_steps, "joint": scale.joint_steps}.get(kind, scale.pretraining_steps)
+    aligned: Any = alignment or "none"
     return replace(
         recipe,
         hybrid=replace(
             recipe.hybrid,
             detector=replace(recipe.hybrid.detector, oim_scalar=16.0, weight_box_reg=2.0, **scale.settings),
             identity=IdentitySettings(loss="cross_entropy", triplet="soft"),
-            alignment=AlignmentSettings(kind="none" if kind == "crops" else kind, ramp_steps=steps),
-            crop_features="roi" if kind == "crops" else "scene",
-            alone_steps=scale.alone_steps,
+            alignment=AlignmentSettings(kind=aligned, ramp_steps=steps),
+            crop_features="scene" if kind == "joint" else "roi",
+            alone_steps=scale.alone_steps if kind == "joint" else 0,
         ),
         optim=replace(recipe.optim, lr=scale.pretraining_lr),
         scenes=SceneSettings(batch_size=scale.scene_batch),

@@ -14,7 +14,7 @@ from PIL.Image import Image
 
 from pretrainps.training.plot import Panel, draw_panels
 
-STARTS = ("random", "detection", "reid", "joint", "joint+crops", "joint+adversarial", "joint+mmd", "joint+domain_norm")
+STARTS = ("random", "detection", "reid", "plain", "joint", "joint+adversarial", "joint+mmd", "joint+domain_norm")
 DETECTORS = ("nae", "seqnet")
 COLUMNS = (
     *("seed", "detector", "start", "share", "scenes", "mAP", "top1", "detection_ap", "detection_recall"),

@@ -11,9 +11,12 @@ detector starts with; see `pretrainps.training.starting`.
 
 A detector's embedding reads a person off a scene's map by RoIAlign, as a square of 14x14 however large he is and whoever stands
 beside him. So by default (`crop_features="scene"`) crops are pasted into the batch's scenes, as large as people are there, and
-read off the scenes' maps by the same RoIAlign (`pretrainps.training.pasting`). With `crop_features="roi"`, in the first steps,
-and where there are no scenes, the whole crop is cut from its own map, which RoIAlign makes a square too. `crop_features="map"`
-gives a crop's map as it is to the last stage, as re-ID networks do.
+read off the scenes' maps by the same RoIAlign (`pretrainps.training.pasting`). With `crop_features="roi"`, and where there are
+no scenes, the whole crop is cut from its own map, which RoIAlign makes a square too. `crop_features="map"` gives a crop's map
+as it is to the last stage, as re-ID networks do.
+
+Telling people apart is learned slowly, and more so in scenes; detection soon. So a training may begin with `alone_steps` of
+identities alone, from crops by themselves: two such steps cost less than one with scenes.
 """
 
 from __future__ import annotations
@@ -138,6 +141,8 @@ class HybridModel(nn.Module):
         settings = self.settings
         scenes = SceneBatch.join(detection or {}, settings.detection_sets, settings.detector.max_size)
         crops = CropBatch.join(reid or {}, settings.reid_sets, next(self.parameters()).device)
+        if settings.detection_sets and len(crops.images) and int(self.steps) < settings.alone_steps:
+            scenes = scenes.emptied()
         if not scenes.images and not len(crops.images):
             raise ArgumentError("a batch without any scene or crop: nothing can be learned from it. Skip it.")
         if len(crops.images) < _FEWEST_CROPS:
@@ -147,7 +152,7 @@ class HybridModel(nn.Module):
         if self.detection is not None and scenes.images:
             batch, targets = self._resized(scenes)
             losses |= self._scene_losses(self.detection, batch, targets, scenes.counts)
-            if settings.crop_features == "scene" and int(self.steps) >= settings.alone_steps:
+            if settings.crop_features == "scene":
                 around = batch, [target["boxes"] for target in targets]
         if self.identity is not None:
             losses |= self._crop_losses(self.identity, crops, around)

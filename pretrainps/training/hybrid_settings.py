@@ -49,9 +49,8 @@ class HybridSettings:
     """How crops come to the last stage; `pretrainps.training.hybrid` says why."""
     crops_per_scene: int = 12
     """`scene`: crops that are pasted into one scene at most."""
-    alone_steps: int = 1000
-    """`scene`: steps at the start in which crops come as with `roi`. To know people in scenes is learned sooner, and on a small
-    network only, by one that knows them on crops."""
+    alone_steps: int = 0
+    """Steps at the start in which identities alone are learned, from crops by themselves."""
     ignored_from: float = 0.5
     """Anchors and proposals that a region to ignore covers by this share or more are no background."""
 

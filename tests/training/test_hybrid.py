@@ -305,3 +305,18 @@ def test_the_oim_tables_of_a_hybrid_are_small_enough_to_know() -> None:
     assert model.identity is not None
     tables = [(len(each.lookup_table), len(each.queue)) for each in model.identity.loss.losses if isinstance(each, OIMLoss)]
     assert tables == [(3, 0), (4, 0)]
+
+
+def test_a_training_may_begin_with_identities_alone() -> None:
+    model, detection, reid = hybrid(alone_steps=2), *batch()
+    course = []
+    for _ in range(3):
+        model.zero_grad()
+        losses = model(detection, reid)
+        total(losses).backward()
+        assert list(losses) == model.loss_names()
+        assert all(parameter.grad is not None for parameter in model.parameters()), "for processes that train together"
+        assert losses["loss_identity"] > 0
+        course.append(float(losses["loss_box_cls"].detach()))
+    assert course[:2] == [0.0, 0.0] and course[2] > 0
+    assert float(total(hybrid(alone_steps=2)(detection, {})).detach()) > 0, "without crops, scenes are not left out"

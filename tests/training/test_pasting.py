@@ -115,7 +115,7 @@ def losses(model: HybridModel, *, with_scenes: bool = True) -> dict[str, float]:
 
 def test_crops_are_read_off_scenes_or_where_there_are_none_off_themselves() -> None:
     learned = IdentitySettings(loss="cross_entropy")
-    pasted, alone = (hybrids.hybrid(crop_features=way, identity=learned, alone_steps=0).eval() for way in ("scene", "roi"))
+    pasted, alone = (hybrids.hybrid(crop_features=way, identity=learned).eval() for way in ("scene", "roi"))
     alone.load_state_dict(pasted.state_dict())
     assert losses(pasted)["loss_identity"] != losses(alone)["loss_identity"]
     assert losses(pasted, with_scenes=False) == losses(alone, with_scenes=False)
@@ -123,7 +123,7 @@ def test_crops_are_read_off_scenes_or_where_there_are_none_off_themselves() -> N
 
 def test_what_is_pasted_is_what_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Crops that cover their scenes give the features that they have by themselves, in the order of their people."""
-    model = hybrids.hybrid(crops_per_scene=1, alone_steps=0).eval()
+    model = hybrids.hybrid(crops_per_scene=1).eval()
     everybody = {"boxes": torch.tensor([[0.0, 0, 64, 64]]), "name": "a scene that one person fills"}
     images, cameras = torch.rand(5, 3, 64, 64), torch.full((5,), -1)
     seen: list[Tensor] = []
@@ -140,11 +140,3 @@ def test_what_is_pasted_is_what_is_learned(monkeypatch: pytest.MonkeyPatch) -> N
     }
     model({"street": ([torch.rand(3, 64, 64)], [everybody])}, people)
     torch.testing.assert_close(seen[0], model.embed(images), rtol=1e-3, atol=1e-4)
-
-
-def test_at_first_crops_come_by_themselves() -> None:
-    pasted, alone = (hybrids.hybrid(crop_features=way, alone_steps=2) for way in ("scene", "roi"))
-    alone.load_state_dict(pasted.state_dict())
-    course = [[losses(model)["loss_rpn_cls"] + losses(model)["loss_identity"] for model in (pasted, alone)] for _ in range(3)]
-    assert course[0][0] == course[0][1]
-    assert course[1][0] != course[1][1]
