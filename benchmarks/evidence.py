@@ -12,6 +12,7 @@ no camera and no person with the data sets of pre-training; people of its test a
     detection        boxes only: the three detection sets, no alignment
     reid             identities only: the three re-ID sets, no alignment
     plain            both in every step, crops by themselves, no alignment
+    pasted           both in every step, crops pasted into scenes after a while; no alignment
     joint            both as this package does it: identities alone first, then crops pasted into scenes; no alignment
     joint+adversarial, joint+mmd, joint+domain_norm      the same, with each kind of intra-task alignment
 

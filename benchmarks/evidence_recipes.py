@@ -44,6 +44,10 @@ class Scale:
     """Of a pre-training on one sub-task;"""
     plain_steps: int
     """and of one on both, which costs about the same;"""
+    pasted_steps: int
+    """with crops pasted into scenes,"""
+    pasted_from: int
+    """from this step on;"""
     joint_steps: int
     """or, as this package does it,"""
     alone_steps: int
@@ -74,6 +78,8 @@ CPU = Scale(
     crop_batch=15,
     pretraining_steps=3600,
     plain_steps=1800,
+    pasted_steps=1500,
+    pasted_from=400,
     joint_steps=2550,
     alone_steps=1700,
     pretraining_lr=2e-3,
@@ -94,6 +100,8 @@ GPU = Scale(
     crop_batch=15,
     pretraining_steps=6000,
     plain_steps=3000,
+    pasted_steps=3000,
+    pasted_from=800,
     joint_steps=4000,
     alone_steps=2500,
     pretraining_lr=1e-3,
@@ -108,6 +116,8 @@ SMOKE = replace(
     test_people=4,
     pretraining_steps=2,
     plain_steps=2,
+    pasted_steps=2,
+    pasted_from=1,
     joint_steps=2,
     alone_steps=1,
     finetuning_steps={"seqnet": 2, "nae": 2},
@@ -119,7 +129,8 @@ def pretraining(start: str, scale: Scale, seed: int) -> PretrainRecipe:
     """Return the recipe of a start."""
     recipe = hybrid_synthetic()
     kind, _, alignment = start.partition("+")
-    steps = {"plain": scale.plain_steps, "joint": scale.joint_steps}.get(kind, scale.pretraining_steps)
+    both = {"plain": scale.plain_steps, "pasted": scale.pasted_steps, "joint": scale.joint_steps}
+    steps = both.get(kind, scale.pretraining_steps)
     aligned: Any = alignment or "none"
     return replace(
         recipe,
@@ -128,7 +139,8 @@ def pretraining(start: str, scale: Scale, seed: int) -> PretrainRecipe:
             detector=replace(recipe.hybrid.detector, oim_scalar=16.0, weight_box_reg=2.0, **scale.settings),
             identity=IdentitySettings(loss="cross_entropy", triplet="soft"),
             alignment=AlignmentSettings(kind=aligned, ramp_steps=steps),
-            crop_features="scene" if kind == "joint" else "roi",
+            crop_features="scene" if kind in ("pasted", "joint") else "roi",
+            pasted_from=scale.pasted_from if kind == "pasted" else 0,
             alone_steps=scale.alone_steps if kind == "joint" else 0,
         ),
         optim=replace(recipe.optim, lr=scale.pretraining_lr),

@@ -14,7 +14,10 @@ from PIL.Image import Image
 
 from pretrainps.training.plot import Panel, draw_panels
 
-STARTS = ("random", "detection", "reid", "plain", "joint", "joint+adversarial", "joint+mmd", "joint+domain_norm")
+STARTS = (
+    *("random", "detection", "reid", "plain", "pasted", "pasted+adversarial"),
+    *("joint", "joint+adversarial", "joint+mmd", "joint+domain_norm"),
+)
 DETECTORS = ("nae", "seqnet")
 COLUMNS = (
     *("seed", "detector", "start", "share", "scenes", "mAP", "top1", "detection_ap", "detection_recall"),
@@ -62,7 +65,7 @@ def summary(rows: Sequence[dict[str, str]]) -> Iterable[str]:
     for (detector, share, start), seeds in found.items():
         cells = [_spread([each[name] for each in seeds.values()]) for name in ("mAP", "top1", "detection_ap")]
         yield f"| {detector} | {share} % | {start} | {len(seeds)} | " + " | ".join(cells) + " |"
-    for ours in ("joint", "joint+adversarial"):
+    for ours in ("pasted", "joint", "joint+adversarial"):
         gains = list(_gains(found, ours))
         if not gains:
             continue

@@ -152,7 +152,7 @@ class HybridModel(nn.Module):
         if self.detection is not None and scenes.images:
             batch, targets = self._resized(scenes)
             losses |= self._scene_losses(self.detection, batch, targets, scenes.counts)
-            if settings.crop_features == "scene":
+            if settings.crop_features == "scene" and int(self.steps) >= settings.pasted_from:
                 around = batch, [target["boxes"] for target in targets]
         if self.identity is not None:
             losses |= self._crop_losses(self.identity, crops, around)

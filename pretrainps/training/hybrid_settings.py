@@ -49,8 +49,11 @@ class HybridSettings:
     """How crops come to the last stage; `pretrainps.training.hybrid` says why."""
     crops_per_scene: int = 12
     """`scene`: crops that are pasted into one scene at most."""
+    pasted_from: int = 0
+    """`scene`: steps at the start in which crops still come as with `roi`, beside scenes;"""
     alone_steps: int = 0
-    """Steps at the start in which identities alone are learned, from crops by themselves."""
+    """or without scenes: identities alone are learned. A small network that meets people in scenes from the first step on may
+    never learn to tell them apart."""
     ignored_from: float = 0.5
     """Anchors and proposals that a region to ignore covers by this share or more are no background."""
 
@@ -79,8 +82,9 @@ class HybridSettings:
                 )
         if self.crops_per_scene < 1:
             raise ArgumentError(f"HybridSettings.crops_per_scene must be at least 1, not {self.crops_per_scene}.")
-        if self.alone_steps < 0:
-            raise ArgumentError(f"HybridSettings.alone_steps must be at least 0, not {self.alone_steps}.")
+        for field_name in ("pasted_from", "alone_steps"):
+            if getattr(self, field_name) < 0:
+                raise ArgumentError(f"HybridSettings.{field_name} must be at least 0, not {getattr(self, field_name)}.")
         if not 0.0 < self.ignored_from <= 1.0:
             raise ArgumentError(f"HybridSettings.ignored_from must be above 0 and at most 1, not {self.ignored_from}.")
         for field_name in ("weight_detection", "weight_identity", "weight_triplet"):

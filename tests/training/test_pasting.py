@@ -140,3 +140,11 @@ def test_what_is_pasted_is_what_is_learned(monkeypatch: pytest.MonkeyPatch) -> N
     }
     model({"street": ([torch.rand(3, 64, 64)], [everybody])}, people)
     torch.testing.assert_close(seen[0], model.embed(images), rtol=1e-3, atol=1e-4)
+
+
+def test_crops_may_come_by_themselves_for_a_while() -> None:
+    pasted, alone = (hybrids.hybrid(crop_features=way, pasted_from=1) for way in ("scene", "roi"))
+    alone.load_state_dict(pasted.state_dict())
+    course = [losses(model) for _ in range(2) for model in (pasted, alone)]
+    assert course[0] == course[1]
+    assert course[2] != course[3]
