@@ -1,7 +1,7 @@
 """Is hybrid pre-training a better start? Detectors fine-tuned from different starts on the synthetic world, with equal budgets.
 
     python benchmarks/evidence.py run --seeds 0 1 2        # goes on where it was stopped; hours on two cores
-    python benchmarks/evidence.py run --scale gpu --jobs 15 --out results/evidence-gpu.csv     # a larger size, on one GPU
+    python benchmarks/evidence.py run --scale gpu --jobs 18 --out results/evidence-gpu.csv     # a larger size, on one GPU
     python benchmarks/evidence.py summary --picture results/evidence.png     # what results/evidence.csv says
 
 Each seed is another world: other scenes and people, other random weights, another order. In it, every start has the same

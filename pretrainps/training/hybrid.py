@@ -33,7 +33,7 @@ from torchvision.models.detection.transform import resize_boxes
 
 from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.detectors.regions import RegionMaps, RegionStage, box_loss
-from pretrainps.detectors.scene import SceneTransform, Size
+from pretrainps.detectors.scene import SceneTransform
 from pretrainps.errors import ArgumentError, UnsupportedModelError
 from pretrainps.registry.specs import ASSUMED_INPUT, InputConvention, ModelSpec
 from pretrainps.training.alignment import (
@@ -46,6 +46,7 @@ from pretrainps.training.alignment import (
 from pretrainps.training.domain_norm import DomainNormAlignment
 from pretrainps.training.hybrid_heads import DetectionHeads, IdentityHeads
 from pretrainps.training.hybrid_settings import HybridSettings as HybridSettings
+from pretrainps.training.map_cells import cells_of_boxes, cells_of_pictures
 from pretrainps.training.pasting import paste
 from pretrainps.training.subtask_batches import CropBatch, Crops, SceneBatch, Scenes, which_set
 from pretrainps.training.uncertainty import UncertaintyWeights
@@ -73,7 +74,7 @@ class HybridModel(nn.Module):
         identity: Embedding head and identity losses; `None` without re-ID data.
         alignment: The intra-task alignment.
         weights: The learned weights; `None` if they are fixed.
-        steps: Training steps taken. ().
+        steps: Batches that were learned from. ().
 
     Args:
         backbone: Any backbone that splits at stride 16; its two halves are copied.
@@ -119,7 +120,7 @@ class HybridModel(nn.Module):
     def forward(
         self, detection: Mapping[str, Scenes] | None = None, reid: Mapping[str, Crops] | None = None
     ) -> dict[str, Tensor]:
-        """Return the weighted losses of a batch; their sum is to be minimised.
+        """Return the weighted losses of a batch; their sum is to be minimised. In the first `alone_steps`, without scenes.
 
         In eval mode the losses are the same but for what training mode changes: batch norm, the number of proposals, and
         that neither the identity loss's tables nor the alignment's schedule move.
@@ -141,18 +142,19 @@ class HybridModel(nn.Module):
         settings = self.settings
         scenes = SceneBatch.join(detection or {}, settings.detection_sets, settings.detector.max_size)
         crops = CropBatch.join(reid or {}, settings.reid_sets, next(self.parameters()).device)
-        if settings.detection_sets and len(crops.images) and int(self.steps) < settings.alone_steps:
-            scenes = scenes.emptied()
         if not scenes.images and not len(crops.images):
             raise ArgumentError("a batch without any scene or crop: nothing can be learned from it. Skip it.")
         if len(crops.images) < _FEWEST_CROPS:
             crops = crops.emptied()
+        done = int(self.steps)
+        if len(crops.images) and done < settings.alone_steps:
+            scenes = scenes.emptied()
         losses: dict[str, Tensor] = {}
         around: Surroundings | None = None
         if self.detection is not None and scenes.images:
             batch, targets = self._resized(scenes)
             losses |= self._scene_losses(self.detection, batch, targets, scenes.counts)
-            if settings.crop_features == "scene" and int(self.steps) >= settings.pasted_from:
+            if settings.crop_features == "scene" and done >= settings.pasted_from:
                 around = batch, [target["boxes"] for target in targets]
         if self.identity is not None:
             losses |= self._crop_losses(self.identity, crops, around)
@@ -251,7 +253,7 @@ class HybridModel(nn.Module):
         losses["loss_box_cls"] = F.cross_entropy(logits, samples.labels) if len(logits) else logits.sum()
         losses["loss_box_reg"] = box_loss(deltas, samples)
         people = samples.labels > 0
-        inside = _inside(batch.image_sizes, features, self.box_stage.scale)
+        inside = cells_of_pictures(batch.image_sizes, features, self.box_stage.scale)
         aligned = TaskFeatures(features, inside, image_set, pooled[people], region_set[people])
         losses.update(self.alignment("detection", aligned))
         return losses
@@ -268,7 +270,7 @@ class HybridModel(nn.Module):
             with self.alignment.rows("reid", crops.counts):
                 maps = self.box_stage(features, scenes.boxes, with_c4=True)
             maps = maps.at(scenes.order.argsort())
-            inside = _covered(scenes.boxes, features, self.box_stage.scale)
+            inside = cells_of_boxes(scenes.boxes, features, self.box_stage.scale)
             map_sets = which_set(scenes.counts, features.device)
         else:
             with self.alignment.rows("reid", crops.counts):
@@ -320,24 +322,3 @@ def _parted(values: list[int], counts: list[int]) -> list[list[int]]:
     """Split a list into parts of given lengths."""
     ends = [sum(counts[: place + 1]) for place in range(len(counts))]
     return [values[end - count : end] for end, count in zip(ends, counts, strict=True)]
-
-
-def _inside(sizes: list[Size], features: Tensor, scale: float) -> Tensor:
-    """Return where on the maps there is picture and no padding. (N, h, w)."""
-    height, width = features.shape[-2:]
-    ends = torch.tensor(sizes, device=features.device) * scale  # (N, 2)
-    rows = torch.arange(height, device=features.device) < ends[:, :1]  # (N, h)
-    columns = torch.arange(width, device=features.device) < ends[:, 1:]  # (N, w)
-    return rows[:, :, None] & columns[:, None, :]
-
-
-def _covered(boxes: list[Tensor], features: Tensor, scale: float) -> Tensor:
-    """Return where on the maps the middle of a cell lies in one of the boxes. (N, h, w)."""
-    height, width = features.shape[-2:]
-    rows, columns = ((torch.arange(length, device=features.device) + 0.5) / scale for length in (height, width))
-    masks = []
-    for each in boxes:
-        x1, y1, x2, y2 = each.T[:, :, None]  # (P, 1)
-        across, down = (x1 <= columns) & (columns < x2), (y1 <= rows) & (rows < y2)  # (P, w), (P, h)
-        masks.append((down[:, :, None] & across[:, None, :]).any(dim=0))
-    return torch.stack(masks)

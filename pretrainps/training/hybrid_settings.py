@@ -50,10 +50,10 @@ class HybridSettings:
     crops_per_scene: int = 12
     """`scene`: crops that are pasted into one scene at most."""
     pasted_from: int = 0
-    """`scene`: steps at the start in which crops still come as with `roi`, beside scenes;"""
+    """`scene`: batches at the start in which crops still come as with `roi`, beside scenes;"""
     alone_steps: int = 0
-    """or without scenes: identities alone are learned. A small network that meets people in scenes from the first step on may
-    never learn to tell them apart."""
+    """or, whatever `crop_features` says, without scenes: identities alone are learned. A small network that meets people in
+    scenes from the first batch on may never learn to tell them apart."""
     ignored_from: float = 0.5
     """Anchors and proposals that a region to ignore covers by this share or more are no background."""
 

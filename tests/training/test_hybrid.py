@@ -320,3 +320,5 @@ def test_a_training_may_begin_with_identities_alone() -> None:
         course.append(float(losses["loss_box_cls"].detach()))
     assert course[:2] == [0.0, 0.0] and course[2] > 0
     assert float(total(hybrid(alone_steps=2)(detection, {})).detach()) > 0, "without crops, scenes are not left out"
+    single = {"hall": crops([0])}
+    assert float(total(hybrid(alone_steps=2)(detection, single)).detach()) > 0, "nor with one crop, which is left out itself"
