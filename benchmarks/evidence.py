@@ -1,8 +1,8 @@
 """Is hybrid pre-training a better start? Detectors fine-tuned from different starts on the synthetic world, with equal budgets.
 
     python benchmarks/evidence.py run --seeds 0 1 2        # goes on where it was stopped; hours on two cores
-    python benchmarks/evidence.py run --scale gpu --jobs 18 --out results/evidence-gpu.csv     # a larger size, on one GPU
-    python benchmarks/evidence.py summary --picture results/evidence.png     # what results/evidence.csv says
+    python benchmarks/evidence.py run --scale gpu --jobs 18      # a larger size, on one GPU
+    python benchmarks/evidence.py summary --picture results/evidence-cpu.png     # what results/evidence-cpu.csv says
 
 Each seed is another world: other scenes and people, other random weights, another order. In it, every start has the same
 network and is fine-tuned alike, on the same 10, 30 or 100 % of the target's training scenes. The target, search_campus, shares
@@ -148,24 +148,25 @@ def main() -> None:
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS)
     parser.add_argument("--detectors", nargs="+", choices=DETECTORS, default=DETECTORS)
     parser.add_argument("--shares", type=int, nargs="+", choices=SHARES, default=SHARES)
-    parser.add_argument("--out", type=Path, default=Path("results/evidence.csv"))
-    parser.add_argument("--work", type=Path, default=Path("runs/evidence"), help="where pre-trained backbones are kept")
+    parser.add_argument("--out", type=Path, help="the table (default: results/evidence-SCALE.csv)")
+    parser.add_argument("--work", type=Path, help="where worlds and backbones are kept (default: runs/evidence-SCALE)")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--jobs", type=int, default=1, help="seeds and starts at a time, each a process")
     parser.add_argument("--picture", type=Path, metavar="OUT.png", help="draw what there is")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    args.work.mkdir(parents=True, exist_ok=True)
+    out, work = args.out or Path(f"results/evidence-{args.scale}.csv"), args.work or Path(f"runs/evidence-{args.scale}")
+    work.mkdir(parents=True, exist_ok=True)
     if args.what == "run" and args.jobs > 1:
         with ThreadPoolExecutor(len(args.seeds)) as pool:
-            list(pool.map(lambda seed: World.draw(SCALES[args.scale], seed, args.work, args.jobs), args.seeds))
+            list(pool.map(lambda seed: World.draw(SCALES[args.scale], seed, work, args.jobs), args.seeds))
         run_each_apart(sys.argv[1:], args.seeds, args.starts, args.jobs)
     elif args.what == "run":
         chosen = (args.seeds, args.starts, args.detectors, args.shares)
-        run(SCALES[args.scale], *chosen, out=args.out, work=args.work)
-    print(*summary(read(args.out)), sep="\n")
+        run(SCALES[args.scale], *chosen, out=out, work=work)
+    print(*summary(read(out)), sep="\n")
     if args.picture:
-        picture(read(args.out)).save(args.picture)
+        picture(read(out)).save(args.picture)
 
 
 if __name__ == "__main__":

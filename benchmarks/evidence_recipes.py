@@ -131,6 +131,7 @@ def pretraining(start: str, scale: Scale, seed: int) -> PretrainRecipe:
     kind, _, alignment = start.partition("+")
     both = {"plain": scale.plain_steps, "pasted": scale.pasted_steps, "joint": scale.joint_steps}
     steps = both.get(kind, scale.pretraining_steps)
+    alone = scale.alone_steps if kind == "joint" else 0
     aligned: Any = alignment or "none"
     return replace(
         recipe,
@@ -138,10 +139,10 @@ def pretraining(start: str, scale: Scale, seed: int) -> PretrainRecipe:
             recipe.hybrid,
             detector=replace(recipe.hybrid.detector, oim_scalar=16.0, weight_box_reg=2.0, **scale.settings),
             identity=IdentitySettings(loss="cross_entropy", triplet="soft"),
-            alignment=AlignmentSettings(kind=aligned, ramp_steps=steps),
+            alignment=AlignmentSettings(kind=aligned, ramp_steps=steps - alone),
             crop_features="scene" if kind in ("pasted", "joint") else "roi",
             pasted_from=scale.pasted_from if kind == "pasted" else 0,
-            alone_steps=scale.alone_steps if kind == "joint" else 0,
+            alone_steps=alone,
         ),
         optim=replace(recipe.optim, lr=scale.pretraining_lr),
         scenes=SceneSettings(batch_size=scale.scene_batch),

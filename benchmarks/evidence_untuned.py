@@ -1,6 +1,6 @@
 """How well do the backbones of `evidence.py` know people before any fine-tuning: on crops, and in scenes?
 
-    python benchmarks/evidence_untuned.py                        # every backbone in runs/evidence
+    python benchmarks/evidence_untuned.py                        # every backbone in runs/evidence-cpu
     python benchmarks/evidence_untuned.py --starts reid joint --seeds 0
 
 For crops: people of two re-ID data sets of pre-training who were not in it. For scenes: the target's test, where everybody is
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from evidence_recipes import SCALES, Scale, finetuning
+from evidence_recipes import SCALES, finetuning
 from evidence_table import STARTS
 from evidence_world import TARGET, World
 from sklearn.metrics import average_precision_score
@@ -80,17 +80,18 @@ def main() -> None:
     parser.add_argument("--scale", choices=SCALES, default="cpu")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS)
-    parser.add_argument("--work", type=Path, default=Path("runs/evidence"), help="where evidence.py keeps its backbones")
+    parser.add_argument("--work", type=Path, help="where evidence.py keeps its backbones")
     args = parser.parse_args()
-    scale: Scale = SCALES[args.scale]
+    scale, work = SCALES[args.scale], args.work or Path(f"runs/evidence-{args.scale}")
     names = (*(f"crops of {name}" for name in CROPS), f"scenes of {TARGET}")
     print(f"| seed | start | {' | '.join(names)} |", "|---|---|" + "---|" * len(names), sep="\n")
     for seed in args.seeds:
-        world = World.read(World.draw(scale, seed, args.work))
+        world = World.read(World.draw(scale, seed, work))
         people = range(scale.people, scale.people + PEOPLE)
         crops = [reid_split(name, people, shots=scale.shots, seed=seed, size=scale.crop).samples for name in CROPS]
         for start in args.starts:
-            if not (folder := args.work / f"{start}-{seed}").exists():
+            folder = work / f"{start}-{seed}"
+            if start == "detection" or not folder.exists():  # the first learned no embedding
                 continue
             config = counted(finetuning("nae", scale, seed), 1).detector
             model: Any = start_detector("nae", folder, num_identities=1, with_heads=True, config=config).eval()

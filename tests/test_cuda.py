@@ -1,7 +1,6 @@
 """On a GPU, where there is one: the same answers as on the CPU, and trainings that run, stop and go on.
 
-On a GPU float32 convolutions may round to TF32, and sums come in another order; so answers are compared at the precision of the
-first, and no training is repeated to the bit.
+On a GPU sums come in another order, so no training is repeated to the bit. TF32 is off here, so that answers differ little.
 """
 
 from __future__ import annotations

@@ -50,7 +50,18 @@ def test_from_sub_task_data_to_a_measured_detector(world: Path, tmp_path: Path, 
     small = [part for size in SIZES for part in ("--set", f"hybrid.detector.{size}")]
     sets = ["--detection", f"coco_persons={world / 'street'}", "--detection", f"mine={world / 'crowd'}"]
     pretrain = ["pretrain", "--config", "recipes.hybrid_synthetic", *sets, "--reid", f"market1501={world / 'market'}", *small]
-    pretrain += ["--set", "crops.people=2", "--set", "crops.shots=2", "--set", "crops.height=64", "--set", "crops.width=32"]
+    pretrain += [
+        "--set",
+        "hybrid.alone_steps=1",
+        "--set",
+        "crops.people=2",
+        "--set",
+        "crops.shots=2",
+        "--set",
+        "crops.height=64",
+        "--set",
+        "crops.width=32",
+    ]
     status, out, err = run(capsys, *pretrain, "-o", hybrid, *QUICK)
     assert status == 0, err
     assert str(hybrid / "backbone") in out

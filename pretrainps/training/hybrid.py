@@ -120,10 +120,11 @@ class HybridModel(nn.Module):
     def forward(
         self, detection: Mapping[str, Scenes] | None = None, reid: Mapping[str, Crops] | None = None
     ) -> dict[str, Tensor]:
-        """Return the weighted losses of a batch; their sum is to be minimised. In the first `alone_steps`, without scenes.
+        """Return the weighted losses of a batch; their sum is to be minimised. In the first `alone_steps`, without the scenes.
 
         In eval mode the losses are the same but for what training mode changes: batch norm, the number of proposals, and
-        that neither the identity loss's tables nor the alignment's schedule move.
+        that neither the identity loss's tables nor the count of steps and the alignment's schedule move. What is drawn at
+        random, regions for the losses and places for the crops, is so in both.
 
         Args:
             detection: For each detection data set that is in the batch, images and targets as detectors take them; of the
@@ -161,7 +162,8 @@ class HybridModel(nn.Module):
         weighted = self._weighted(losses)
         if self.training:
             self.steps += 1
-            self.alignment.advance()
+            if done >= settings.alone_steps:
+                self.alignment.advance()
         idle = not all((*scenes.counts, *crops.counts)) or isinstance(self.alignment, DomainNormAlignment)
         if idle:  # perhaps: a data set may have scenes, but no region that counts
             nothing = _nothing(self)

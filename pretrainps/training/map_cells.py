@@ -26,7 +26,7 @@ def cells_of_pictures(sizes: Sequence[Size], maps: Tensor, scale: float) -> Tens
 
 
 def cells_of_boxes(boxes: Sequence[Tensor], maps: Tensor, scale: float) -> Tensor:
-    """Return where on the maps the middle of a cell lies in a box. (N, h, w).
+    """Return which cells of the maps a box touches: one at least, of a box in the picture. (N, h, w).
 
     Args:
         boxes: For each map (P, 4), in pixels.
@@ -34,10 +34,13 @@ def cells_of_boxes(boxes: Sequence[Tensor], maps: Tensor, scale: float) -> Tenso
         scale: Cells a pixel.
     """
     height, width = maps.shape[-2:]
-    rows, columns = ((torch.arange(length, device=maps.device) + 0.5) / scale for length in (height, width))
+    rows, columns = (torch.arange(length, device=maps.device) / scale for length in (height, width))  # where cells begin
+    side = 1.0 / scale
     found = []
     for each in boxes:
         x1, y1, x2, y2 = each.T[:, :, None]  # (P, 1)
-        across, down = (x1 <= columns) & (columns < x2), (y1 <= rows) & (rows < y2)  # (P, w), (P, h)
+        across, down = (
+            (a < first + side) & (first < b) for a, b, first in ((x1, x2, columns), (y1, y2, rows))
+        )  # (P, w), (P, h)
         found.append((down[:, :, None] & across[:, None, :]).any(dim=0))
     return torch.stack(found)

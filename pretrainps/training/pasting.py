@@ -23,7 +23,7 @@ from pretrainps.detectors.scene import Size
 _PLACES = 12
 """Places that are tried for a crop."""
 _COVERED = 0.2
-"""Share of the smaller of two people up to which one may stand before the other."""
+"""Share of the smaller of two people up to which one may stand before the other, if such a place is found."""
 _SMALLEST = 16
 """Height in pixels below which nobody would be known: the stride of the maps that people are read from."""
 
@@ -48,7 +48,8 @@ class PastedScenes:
 def paste(crops: Tensor, counts: Sequence[int], scenes: ImageList, people: Sequence[Tensor], *, per_scene: int) -> PastedScenes:
     """Paste crops into copies of scenes, each time drawn at random: which scene, mirrored or not, how large, and where.
 
-    Neighbours in a batch are pictures of one person; they come into different scenes, or a scene would tell who is in it.
+    Neighbours in a batch are pictures of one person. They are dealt out to the scenes in turn, or a scene would tell who is in
+    it. Where there is no room, people hide one another, as in a crowd.
 
     Args:
         crops: (N, 3, h, w), normalised as the scenes are.

@@ -54,7 +54,7 @@ class Pretraining:
 
     Raises:
         ArgumentError: no data; a share of a data set that is not there; fewer images than a batch needs; a data set with one
-            person.
+            person; a training that would not come to scenes.
     """
 
     metric = None
@@ -89,6 +89,7 @@ class Pretraining:
         if steps is None:
             parts = self._scene_batches(rank, world_size), self._crop_batches(rank, world_size)
             steps = max(len(each) for each in parts if each is not None)
+        self._require_both(steps)
         scenes, crops = self._scene_batches(rank, world_size, steps), self._crop_batches(rank, world_size, steps)
         look, person = self.recipe.scenes, self.recipe.crops
         scene_sets: dict[str, Scenes | Crops] = {
@@ -125,6 +126,18 @@ class Pretraining:
             "reid": described(self.reid),
             "backbone": {"name": origin.name, "sha256": origin.sha256} if origin else "random",
         }
+
+    def _require_both(self, batches: int) -> None:
+        """Refuse a training that would end before it comes to scenes."""
+        loop, alone = self.recipe.loop, self.settings.alone_steps
+        most = loop.epochs * batches
+        if loop.max_steps is not None:
+            most = min(most, loop.max_steps * loop.accumulate)
+        if self.detection and self.reid and alone >= most:
+            raise ArgumentError(
+                f"hybrid.alone_steps={alone}, but the training has {most} batches: it would learn identities alone, and no "
+                "detection. Give hybrid.alone_steps about half of them, or 0."
+            )
 
     def _scene_batches(self, rank: int, world_size: int, length: int | None = None) -> JoinedBatches | None:
         if not self.detection:

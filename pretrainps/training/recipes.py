@@ -125,7 +125,7 @@ def hybrid_synthetic() -> PretrainRecipe:
     )
     return PretrainRecipe(
         backbone="random:resnet_tiny",
-        hybrid=HybridSettings(detector=config, alignment=AlignmentSettings(ramp_steps=3000), alone_steps=1500),
+        hybrid=HybridSettings(detector=config, alignment=AlignmentSettings(ramp_steps=1500), alone_steps=1500),
         scenes=SceneSettings(batch_size=4),
         crops=CropSettings(people=15, shots=4, height=128, width=64, shift=5),
         optim=OptimSettings(kind="adamw", lr=1e-3, weight_decay=0.05, decay="matrices", schedule="cosine", warmup_steps=50),

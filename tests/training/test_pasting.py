@@ -152,12 +152,13 @@ def test_crops_may_come_by_themselves_for_a_while() -> None:
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 140)] * 4), max_size=4))
-def test_cells_of_boxes_are_those_whose_middle_lies_in_one(corners: list[tuple[int, int, int, int]]) -> None:
+def test_cells_of_boxes_are_those_that_one_touches(corners: list[tuple[int, int, int, int]]) -> None:
     rows = [(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)) for x1, y1, x2, y2 in corners]
     boxes = torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
     found = cells_of_boxes([boxes, boxes[:0]], torch.zeros(2, 1, 8, 6), 1 / 16)
     expected = [
-        [any(x1 <= x < x2 and y1 <= y < y2 for x1, y1, x2, y2 in rows) for x in range(8, 96, 16)] for y in range(8, 128, 16)
+        [any(x1 < x + 16 and x < x2 and y1 < y + 16 and y < y2 for x1, y1, x2, y2 in rows) for x in range(0, 96, 16)]
+        for y in range(0, 128, 16)
     ]
     assert found[0].tolist() == expected
     assert not found[1].any()

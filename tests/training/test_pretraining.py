@@ -20,6 +20,7 @@ from pretrainps.errors import ArgumentError, DatasetError
 from pretrainps.training.batch_settings import CropSettings, SceneSettings
 from pretrainps.training.hybrid_settings import HybridSettings
 from pretrainps.training.pretraining import Pretraining, PretrainRecipe
+from pretrainps.training.settings import LoopSettings
 from pretrainps.training.sources import described, read_sets
 from tests.support.detectors import SMALL
 
@@ -109,3 +110,18 @@ def test_a_record_of_the_data_changes_with_them(reid: dict[str, Split]) -> None:
     other = replace(split, samples=[replace(split.samples[0], ids=np.array([3])), *split.samples[1:]])
     told = [described({"city": each})["city"] for each in (split, split, other)]
     assert told[0] == told[1] != told[2] and told[0]["images"] == len(split)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("loop", "batches"), [({"epochs": 2}, 8), ({"max_steps": 3}, 3), ({"max_steps": 3, "accumulate": 2}, 6)]
+)
+def test_a_training_that_would_not_come_to_scenes(
+    detection: dict[str, Split], reid: dict[str, Split], loop: dict[str, int], batches: int
+) -> None:
+    def recipe(alone: int) -> PretrainRecipe:
+        return replace(RECIPE, loop=LoopSettings(**loop), hybrid=replace(RECIPE.hybrid, alone_steps=alone))  # type: ignore[arg-type]
+
+    with pytest.raises(ArgumentError, match=f"alone_steps={batches}, but the training has {batches} batches"):
+        task(recipe(batches), detection, reid)
+    task(recipe(batches - 1), detection, reid)
+    task(recipe(batches), {}, reid)  # where there are no scenes, there is nothing to come to
