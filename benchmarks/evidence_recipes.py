@@ -46,12 +46,12 @@ class Scale:
     """and of one on both, which costs about the same;"""
     pasted_steps: int
     """with crops pasted into scenes,"""
-    pasted_from: int
-    """from this step on;"""
+    pasted_from: float
+    """after this share of them;"""
     joint_steps: int
     """or, as this package does it,"""
-    alone_steps: int
-    """with the first steps on identities alone."""
+    alone_share: float
+    """this share of them on identities alone."""
     pretraining_lr: float
     finetuning_steps: Mapping[str, int]
     """By detector."""
@@ -79,9 +79,9 @@ CPU = Scale(
     pretraining_steps=3600,
     plain_steps=1800,
     pasted_steps=1500,
-    pasted_from=400,
+    pasted_from=400 / 1500,
     joint_steps=2550,
-    alone_steps=1700,
+    alone_share=2 / 3,
     pretraining_lr=2e-3,
     finetuning_steps={"seqnet": 200, "nae": 400},  # the length of NAE's vector starts from nothing, whatever was pre-trained
     finetuning_lr={"seqnet": 5e-4, "nae": 1e-3},
@@ -101,9 +101,9 @@ GPU = Scale(
     pretraining_steps=6000,
     plain_steps=3000,
     pasted_steps=3000,
-    pasted_from=800,
+    pasted_from=800 / 3000,
     joint_steps=4000,
-    alone_steps=2500,
+    alone_share=5 / 8,
     pretraining_lr=1e-3,
     finetuning_steps={"seqnet": 500, "nae": 600},
     finetuning_lr={"seqnet": 5e-4, "nae": 5e-4},
@@ -117,9 +117,9 @@ SMOKE = replace(
     pretraining_steps=2,
     plain_steps=2,
     pasted_steps=2,
-    pasted_from=1,
+    pasted_from=0.5,
     joint_steps=2,
-    alone_steps=1,
+    alone_share=0.5,
     finetuning_steps={"seqnet": 2, "nae": 2},
 )
 SCALES = {"cpu": CPU, "gpu": GPU, "smoke": SMOKE}
@@ -131,7 +131,6 @@ def pretraining(start: str, scale: Scale, seed: int) -> PretrainRecipe:
     kind, _, alignment = start.partition("+")
     both = {"plain": scale.plain_steps, "pasted": scale.pasted_steps, "joint": scale.joint_steps}
     steps = both.get(kind, scale.pretraining_steps)
-    alone = scale.alone_steps if kind == "joint" else 0
     aligned: Any = alignment or "none"
     return replace(
         recipe,
@@ -139,11 +138,11 @@ def pretraining(start: str, scale: Scale, seed: int) -> PretrainRecipe:
             recipe.hybrid,
             detector=replace(recipe.hybrid.detector, oim_scalar=16.0, weight_box_reg=2.0, **scale.settings),
             identity=IdentitySettings(loss="cross_entropy", triplet="soft"),
-            alignment=AlignmentSettings(kind=aligned, ramp_steps=steps - alone),
+            alignment=AlignmentSettings(kind=aligned),
             crop_features="scene" if kind in ("pasted", "joint") else "roi",
-            pasted_from=scale.pasted_from if kind == "pasted" else 0,
-            alone_steps=alone,
+            pasted_from=scale.pasted_from if kind == "pasted" else 0.0,
         ),
+        alone_share=scale.alone_share if kind == "joint" else 0.0,
         optim=replace(recipe.optim, lr=scale.pretraining_lr),
         scenes=SceneSettings(batch_size=scale.scene_batch),
         crops=CropSettings(people=scale.crop_batch, shots=4, height=scale.crop[0], width=scale.crop[1], shift=4, erase=0.0),

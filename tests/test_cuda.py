@@ -70,7 +70,7 @@ def test_losses_and_gradients_are_those_of_the_cpu(kind: str) -> None:
 def test_hybrid_pretraining_learns(tmp_path: Path, precision: Any, alignment: Any) -> None:
     recipe = PretrainRecipe(
         backbone="random:resnet_tiny",
-        hybrid=HybridSettings(detector=DetectorConfig(**TINY), alignment=AlignmentSettings(kind=alignment, ramp_steps=40)),
+        hybrid=HybridSettings(detector=DetectorConfig(**TINY), alignment=AlignmentSettings(kind=alignment)),
         scenes=SceneSettings(batch_size=2),
         crops=CropSettings(people=4, shots=2, height=64, width=32),
         loop=LoopSettings(max_steps=40, log_every=1, precision=precision, channels_last=True),

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from pretrainps.training.task import Task
 
 _RANDOM = "random:"
-_MAY_DIFFER = ("recipe.workers", "recipe.loop.*", "recipe.optim.*")
-"""Recorded twice; the engine compares its own record of them, and the number of workers changes nothing."""
+_MAY_DIFFER = ("recipe.workers", "recipe.loop.*", "recipe.optim.*", "task.data.gallery.*", "task.protocol*")
+"""Loop and optimiser are recorded twice, and the engine compares its own record of them; how many processes read, and what it
+is measured on, changes nothing in what is learned."""
 _LAUNCH = "On several GPUs: torchrun --nproc-per-node 4 -m pretrainps "
 
 
@@ -93,6 +94,8 @@ def _add_run_options(parser: argparse.ArgumentParser, example: str) -> None:
 
 
 def _pretrain(args: argparse.Namespace) -> int:
+    import torch
+
     from pretrainps.training.overrides import override
     from pretrainps.training.pretraining import Pretraining, PretrainRecipe
     from pretrainps.training.recipes import recipe_named
@@ -103,8 +106,9 @@ def _pretrain(args: argparse.Namespace) -> int:
     recipe: PretrainRecipe = override(recipe_named(args.config, PretrainRecipe), args.set)
     detection = read_sets(_named(args.detection, "--detection"), "detection", force=args.force)
     reid = read_sets(_named(args.reid, "--reid"), "reid", force=args.force)
-    backbone = _backbone(args.backbone or recipe.backbone, recipe.loop.seed, args)
     recipe = replace(recipe, backbone=args.backbone or recipe.backbone)
+    torch.manual_seed(recipe.loop.seed)
+    backbone = _backbone(recipe.backbone, args)
     task = Pretraining(recipe, backbone, detection, reid)
     stopped = _run(args, task, recipe)
     if stopped is None:
@@ -182,26 +186,23 @@ def _named(pairs: list[str], option: str) -> dict[str, Path]:
     return found
 
 
-def _backbone(name: str, seed: int, args: argparse.Namespace) -> Backbone:
+def _backbone(name: str, args: argparse.Namespace) -> Backbone:
     """Return what a pre-training starts from."""
     from pretrainps.backbones import Backbone
 
-    start = _start(name, seed, args)
+    start = _start(name, args)
     if not isinstance(start, Backbone):
         raise ArgumentError(f"{name} is no bare backbone but a {type(start).__name__}. Name a backbone.")
     return start
 
 
-def _start(name: str, seed: int, args: argparse.Namespace) -> Backbone | PersonSearchDetector[Any]:
+def _start(name: str, args: argparse.Namespace) -> Backbone | PersonSearchDetector[Any]:
     """Return what a training starts from."""
-    import torch
-
     from pretrainps.backbones import Backbone, build_backbone
     from pretrainps.detectors import PersonSearchDetector
     from pretrainps.loading import load
 
     if name.startswith(_RANDOM):
-        torch.manual_seed(seed)
         return build_backbone(name.removeprefix(_RANDOM))
     folder = _pretrained(name)
     loaded = load(name if folder is None else f"file:{folder}", offline=args.offline, progress=not args.quiet)
@@ -236,7 +237,7 @@ def _detector(recipe: FinetuneRecipe, args: argparse.Namespace) -> PersonSearchD
         )
         note(str(detector.load_report))
         return detector
-    start = _start(recipe.backbone, recipe.loop.seed, args)
+    start = _start(recipe.backbone, args)
     if isinstance(start, Backbone):
         return build_detector(recipe.kind, backbone=start, config=recipe.detector)
     detector = continue_detector(

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pretrainps.data.batches import Batches, Draw
 from pretrainps.data.records import Sample, Split, pixels_of
-from pretrainps.data.transforms import CropTransform, SceneTransform, Target, scene_target
+from pretrainps.data.transforms import CropTransform, SceneAugmentation, Target, scene_target
 from pretrainps.errors import DatasetError, ImageError
 
 T = TypeVar("T")
@@ -37,10 +37,10 @@ class Scenes(Dataset[Any]):
 
     Args:
         split: What was read.
-        transform: From `scene_transform`.
+        transform: What happens to each.
     """
 
-    def __init__(self, split: Split, transform: SceneTransform) -> None:
+    def __init__(self, split: Split, transform: SceneAugmentation) -> None:
         self.samples, self.transform = split.samples, transform
 
     def __len__(self) -> int:
@@ -145,12 +145,15 @@ class Loader(Generic[B]):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[B | None]:
-        """Yield batches; `None` for one of which no image could be read, so that the count of batches stays right.
+        """Return batches; `None` for one of which no image could be read, so that the count of batches stays right.
 
         Raises:
             DatasetError: a broken image, with `on_damage="stop"`.
         """
-        for batch, damaged in self._loader:
+        return self._told(iter(self._loader))  # which starts the processes now, not when somebody asks for a batch
+
+    def _told(self, read: Iterator[tuple[B | None, list[Damaged]]]) -> Iterator[B | None]:
+        for batch, damaged in read:
             for each in damaged:
                 self._tell(each)
             yield batch

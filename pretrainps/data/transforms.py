@@ -18,7 +18,6 @@ from torchvision.transforms import v2
 from pretrainps.data.records import UNLABELLED, Sample
 
 Target = dict[str, Any]
-SceneTransform = Callable[[Any, Target], tuple[Tensor, Target]]
 CropTransform = Callable[[Any], Tensor]
 
 
@@ -44,8 +43,8 @@ def scene_target(sample: Sample, height: int, width: int) -> Target:
     }
 
 
-def scene_transform(*, flip: float = 0.0, colour: float = 0.0, crop: float = 0.0, smallest: float = 1.0) -> SceneTransform:
-    """Return a transform from picture and `scene_target` to a float tensor (3, H, W) in 0..1 and a detector's target.
+class SceneAugmentation:
+    """From picture and `scene_target` to a float tensor (3, H, W) in 0..1 and a detector's target.
 
     Boxes are cut off at the border; people left with less than `smallest` pixels of width or height leave, with their ids.
 
@@ -55,19 +54,23 @@ def scene_transform(*, flip: float = 0.0, colour: float = 0.0, crop: float = 0.0
         crop: Probability of cutting a part out that still holds people (as SSD does).
         smallest: Pixels.
     """
-    steps: list[Any] = [v2.ToImage()]
-    if crop:
-        steps.append(v2.RandomApply([_Crop()], p=crop))
-    if flip:
-        steps.append(v2.RandomHorizontalFlip(flip))
-    if colour:
-        steps.append(v2.ColorJitter(brightness=colour, contrast=colour, saturation=colour))
-    compose = v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True), v2.ClampBoundingBoxes()])
 
-    def transform(picture: Any, target: Target) -> tuple[Tensor, Target]:
-        image, moved = compose(picture, target)
+    def __init__(self, *, flip: float = 0.0, colour: float = 0.0, crop: float = 0.0, smallest: float = 1.0) -> None:
+        self.smallest = smallest
+        steps: list[Any] = [v2.ToImage()]
+        if crop:
+            steps.append(v2.RandomApply([_Crop()], p=crop))
+        if flip:
+            steps.append(v2.RandomHorizontalFlip(flip))
+        if colour:
+            steps.append(v2.ColorJitter(brightness=colour, contrast=colour, saturation=colour))
+        self._steps = v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True), v2.ClampBoundingBoxes()])
+
+    def __call__(self, picture: Any, target: Target) -> tuple[Tensor, Target]:
+        """Return pixels and target."""
+        image, moved = self._steps(picture, target)
         boxes = moved["boxes"].as_subclass(Tensor)
-        keep = ((boxes[:, 2:] - boxes[:, :2]) >= smallest).all(dim=1)
+        keep = ((boxes[:, 2:] - boxes[:, :2]) >= self.smallest).all(dim=1)
         people, others = keep & (moved["labels"] == 1), keep & (moved["labels"] == 0)
         found = {
             "boxes": boxes[people],
@@ -76,8 +79,6 @@ def scene_transform(*, flip: float = 0.0, colour: float = 0.0, crop: float = 0.0
             "ignore": boxes[others],
         }
         return image.as_subclass(Tensor), found
-
-    return transform
 
 
 class _Crop(v2.RandomIoUCrop):

@@ -85,7 +85,8 @@ class RegionStage(nn.Module):
         """
         wide = widened(features)
         rows, columns = (self._weights(*each, wide) for each in zip(features.shape[-2:], size, strict=True))
-        regions = (rows @ wide @ columns.T).to(features.dtype)
+        with torch.autocast(features.device.type, enabled=False):
+            regions = (rows @ wide @ columns.T).to(features.dtype)
         return RegionMaps(regions, self._last_stage(regions))
 
     def _weights(self, places: int, length: int, like: Tensor) -> Tensor:

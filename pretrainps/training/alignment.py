@@ -51,9 +51,6 @@ class AlignmentSettings:
     """See the module's text."""
     weight: float = 0.1
     """Weight of each loss that aligns; 0.1 is Domain Adaptive Faster R-CNN's."""
-    ramp_steps: int = 10_000
-    """`adversarial`: training batches (of a process) over which the reversal grows to its full strength. Give the length of
-    the run."""
     width: int = 128
     """`adversarial`: hidden channels of the discriminators."""
 
@@ -64,9 +61,8 @@ class AlignmentSettings:
             )
         if not 0.0 <= self.weight < math.inf:
             raise ArgumentError(f"AlignmentSettings.weight must be a number of at least 0, not {self.weight}.")
-        for name in ("ramp_steps", "width"):
-            if getattr(self, name) < 1:
-                raise ArgumentError(f"AlignmentSettings.{name} must be at least 1, not {getattr(self, name)}.")
+        if self.width < 1:
+            raise ArgumentError(f"AlignmentSettings.width must be at least 1, not {self.width}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,26 +86,28 @@ class Alignment(nn.Module):
 
     Attributes:
         levels: What it has losses on: "image", "instance".
-        steps: Training batches so far, ().
 
     Args:
         sets: Number of data sets of each sub-task.
     """
 
     levels: tuple[str, ...] = ()
-    steps: Tensor
 
     def __init__(self, sets: Mapping[SubTask, int]) -> None:
         super().__init__()
         self.sets = dict(sets)
-        # a buffer, so that a resumed run goes on with the very strength it stopped at
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, task: SubTask, features: TaskFeatures) -> dict[str, Tensor]:
-        """Return the unweighted losses that align a sub-task, by `names`."""
+    def forward(self, task: SubTask, features: TaskFeatures, progress: float = 1.0) -> dict[str, Tensor]:
+        """Return the unweighted losses that align a sub-task, by `names`.
+
+        Args:
+            task: Which.
+            features: What its data sets look like.
+            progress: Share of the training that is done.
+        """
         if not self.names(task):
             return {}
-        losses = self._losses(task, features)
+        losses = self._losses(task, features, progress)
         return {name: losses[level] for name, level in zip(self.names(task), self.levels, strict=True)}
 
     def names(self, task: SubTask) -> list[str]:
@@ -127,11 +125,7 @@ class Alignment(nn.Module):
         """Return the state of a half that was prepared, as a plain backbone has it."""
         return half.state_dict()
 
-    def advance(self) -> None:
-        """Count a training batch."""
-        self.steps += 1
-
-    def _losses(self, task: SubTask, features: TaskFeatures) -> dict[str, Tensor]:
+    def _losses(self, task: SubTask, features: TaskFeatures, progress: float) -> dict[str, Tensor]:
         """Return the loss on each level, of a sub-task with two or more data sets."""
         return {}
 
@@ -144,27 +138,20 @@ class AdversarialAlignment(Alignment):
     Args:
         sets: Number of data sets of each sub-task.
         channels: Channels of the backbone's maps, by name.
-        settings: Width and schedule.
+        settings: Width.
     """
 
     levels = ("image", "instance")
 
     def __init__(self, sets: Mapping[SubTask, int], channels: Mapping[str, int], settings: AlignmentSettings) -> None:
         super().__init__(sets)
-        self.ramp_steps = settings.ramp_steps
         several = {task: count for task, count in sets.items() if count > 1}
         width = settings.width
         self.image = nn.ModuleDict({task: _image_discriminator(channels["c4"], width, n) for task, n in several.items()})
         self.instance = nn.ModuleDict({task: _instance_discriminator(channels["c5"], width, n) for task, n in several.items()})
 
-    @property
-    def strength(self) -> Tensor:
-        """What reversed gradients are multiplied by: 2 / (1 + exp(-10 p)) - 1 after the share p of the ramp. ()."""
-        progress = (self.steps / self.ramp_steps).clamp(max=1.0)
-        return 2.0 / (1.0 + (-10.0 * progress).exp()) - 1.0
-
-    def _losses(self, task: SubTask, features: TaskFeatures) -> dict[str, Tensor]:
-        strength = self.strength
+    def _losses(self, task: SubTask, features: TaskFeatures, progress: float) -> dict[str, Tensor]:
+        strength = reversal(progress)
         places = widened(self.image[task](reverse_gradient(features.maps, strength)))  # (N, sets, h, w)
         wanted = features.map_sets[:, None, None].expand_as(features.inside)
         each = F.cross_entropy(places, wanted, reduction="none") * features.inside
@@ -182,7 +169,7 @@ class MMDAlignment(Alignment):
 
     levels = ("image", "instance")
 
-    def _losses(self, task: SubTask, features: TaskFeatures) -> dict[str, Tensor]:
+    def _losses(self, task: SubTask, features: TaskFeatures, progress: float) -> dict[str, Tensor]:
         with torch.autocast(features.maps.device.type, enabled=False):
             inside = features.inside[:, None]
             pooled = (widened(features.maps) * inside).sum(dim=(2, 3)) / inside.sum(dim=(2, 3))  # (N, C4)
@@ -196,18 +183,27 @@ class _Reversal(torch.autograd.Function):
     """The identity forwards; backwards a factor of -strength."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, strength: Tensor) -> Tensor:
-        ctx.save_for_backward(strength)
+    def forward(ctx: Any, x: Tensor, strength: float) -> Tensor:
+        ctx.strength = strength
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (strength,) = ctx.saved_tensors
-        return -strength.to(gradients[0].dtype) * gradients[0], None
+        return -ctx.strength * gradients[0], None
 
 
-def reverse_gradient(x: Tensor, strength: Tensor) -> Tensor:
-    """Return `x`; its gradient will be turned round and multiplied by `strength`, ()."""
+def reversal(progress: float) -> float:
+    """Return how strong the reversal is after a share p of the training: 2 / (1 + exp(-10 p)) - 1 (DANN).
+
+    Example:
+        >>> reversal(0.0), round(reversal(1.0), 3)
+        (0.0, 1.0)
+    """
+    return 2.0 / (1.0 + math.exp(-10.0 * progress)) - 1.0
+
+
+def reverse_gradient(x: Tensor, strength: float) -> Tensor:
+    """Return `x`; its gradient will be turned round and multiplied by `strength`."""
     return _Reversal.apply(x, strength)  # type: ignore[no-any-return]
 
 

@@ -94,7 +94,8 @@ def train(
         loop: How to run.
         folder: Of the run: config, log, checkpoints, card.
         resume: Go on from the last whole checkpoint in the folder; from the start, if the run had none yet.
-        config: What else was chosen (recipe, model, data), nested and ready for JSON: recorded, and compared on resuming.
+        config: What else was chosen (recipe, model), nested and ready for JSON: recorded, and compared on resuming; so is what
+            the task says of itself (`DescribedTask`), as `task`.
         may_differ: Patterns of its dotted names, such as "data.workers", that need not be the same on resuming.
         progress: Whether to show a bar.
 
@@ -108,7 +109,8 @@ def train(
     accelerator = start_accelerate(loop)
     processes = Processes()
     run = RunFolder(Path(folder))
-    everything = {**(config or {}), "optim": asdict(optim), "loop": asdict(loop), "processes": processes.count}
+    told = {"task": task.describe()} if isinstance(task, DescribedTask) else {}
+    everything = {**(config or {}), **told, "optim": asdict(optim), "loop": asdict(loop), "processes": processes.count}
     everything = json.loads(json.dumps(everything, default=str))
     harmless = [*HARMLESS, *may_differ]
     if optim.schedule == "cosine":  # its course depends on where it ends
@@ -137,6 +139,13 @@ class _Training:
         self.steps = min(loop.epochs * steps_per_epoch, loop.max_steps or loop.epochs * steps_per_epoch)
         batch = task.batch_size * processes.count * loop.accumulate
         rate = LearningRate(optim, batch=batch, steps_per_epoch=steps_per_epoch, steps=self.steps)
+        if rate.warmup >= self.steps and loop.max_steps is None:
+            log.warning(
+                "the learning rate warms up over %d steps, but the training has %d: it never comes to its full value. Give "
+                "optim.warmup_steps a tenth of them or less.",
+                rate.warmup,
+                self.steps,
+            )
         self.stepper = Stepper(task, optim, loop, rate, accelerator, processes)
         self.device: torch.device = accelerator.device
         self.checkpoints = run.checkpoints(loop.keep)

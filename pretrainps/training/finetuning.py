@@ -10,7 +10,7 @@ from torch import nn
 from pretrainps.data.batches import AspectBatches, Batches, ShuffledBatches
 from pretrainps.data.datasets import Loader, Scenes, scenes_together
 from pretrainps.data.records import SearchSet, Split
-from pretrainps.data.transforms import scene_transform
+from pretrainps.data.transforms import SceneAugmentation
 from pretrainps.detectors import DetectorConfig, PersonSearchDetector
 from pretrainps.errors import ArgumentError
 from pretrainps.evaluation import evaluate_detection, evaluate_search, protocol, require_suitable
@@ -95,7 +95,7 @@ class Finetuning:
     def stream(self, rank: int, world_size: int) -> LoaderStream:
         """Return scenes of one process."""
         look = self.recipe.scenes
-        scenes = Scenes(self.train, scene_transform(flip=look.flip, colour=look.colour, crop=look.crop))
+        scenes = Scenes(self.train, SceneAugmentation(flip=look.flip, colour=look.colour, crop=look.crop))
         return LoaderStream(Loader(scenes, self._batches(rank, world_size), scenes_together, workers=self.recipe.workers))
 
     def names(self, batch: Batch) -> list[str]:

@@ -15,8 +15,8 @@ read off the scenes' maps by the same RoIAlign (`pretrainps.training.pasting`). 
 no scenes, the whole crop is cut from its own map, which RoIAlign makes a square too. `crop_features="map"` gives a crop's map
 as it is to the last stage, as re-ID networks do.
 
-Telling people apart is learned slowly, and more so in scenes; detection soon. So a training may begin with `alone_steps` of
-identities alone, from crops by themselves: two such steps cost less than one with scenes.
+Telling people apart is learned slowly, and more so in scenes; detection soon. So a training may begin with batches of crops
+alone (`PretrainRecipe.alone_share`): two such steps cost less than one with scenes.
 """
 
 from __future__ import annotations
@@ -74,7 +74,6 @@ class HybridModel(nn.Module):
         identity: Embedding head and identity losses; `None` without re-ID data.
         alignment: The intra-task alignment.
         weights: The learned weights; `None` if they are fixed.
-        steps: Batches that were learned from. ().
 
     Args:
         backbone: Any backbone that splits at stride 16; its two halves are copied.
@@ -85,8 +84,6 @@ class HybridModel(nn.Module):
         ArgumentError: the settings name no data set.
         UnsupportedModelError: the backbone has no trunk or no last stage; or no batch norm, for `domain_norm`.
     """
-
-    steps: Tensor
 
     def __init__(self, backbone: Backbone, settings: HybridSettings, convention: InputConvention | None = None) -> None:
         super().__init__()
@@ -111,26 +108,30 @@ class HybridModel(nn.Module):
         self.identity = IdentityHeads(channels, settings) if settings.reid_sets else None
         learned = settings.learned_weights() if settings.weights == "learned" else {}
         self.weights = UncertaintyWeights(learned, settings.fixed_weights()) if learned else None
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         frozen = config.batch_norm == "frozen"
         for half in (self.backbone, last):
             stem = "stem" if config.freeze_stem and "stem" in half.segments else None
             half.freeze(stem, batch_norm=frozen, statistics_move=not frozen)
 
     def forward(
-        self, detection: Mapping[str, Scenes] | None = None, reid: Mapping[str, Crops] | None = None
+        self,
+        detection: Mapping[str, Scenes] | None = None,
+        reid: Mapping[str, Crops] | None = None,
+        progress: float = 1.0,
     ) -> dict[str, Tensor]:
-        """Return the weighted losses of a batch; their sum is to be minimised. In the first `alone_steps`, without the scenes.
+        """Return the weighted losses of a batch; their sum is to be minimised.
 
         In eval mode the losses are the same but for what training mode changes: batch norm, the number of proposals, and
-        that neither the identity loss's tables nor the count of steps and the alignment's schedule move. What is drawn at
-        random, regions for the losses and places for the crops, is so in both.
+        that the identity loss's tables do not move. What is drawn at random, regions for the losses and places for the crops,
+        is so in both.
 
         Args:
             detection: For each detection data set that is in the batch, images and targets as detectors take them; of the
                 targets, `boxes` (P, 4) and, if it is there, `ignore` (M, 4) play a part.
             reid: For each re-ID data set that is in the batch, crops (N, 3, h, w) in 0..1, ids (N,) and cameras (N,), which
                 play no part. A single crop in all is left out, for batch norm cannot measure it.
+            progress: Share of the training that is done, 0..1: alignment grows with it, and crops are pasted from
+                `settings.pasted_from` on.
 
         Returns:
             Of `loss_rpn_cls`, `loss_rpn_reg`, `loss_box_cls`, `loss_box_reg`, `loss_identity`, `loss_triplet`,
@@ -147,23 +148,16 @@ class HybridModel(nn.Module):
             raise ArgumentError("a batch without any scene or crop: nothing can be learned from it. Skip it.")
         if len(crops.images) < _FEWEST_CROPS:
             crops = crops.emptied()
-        done = int(self.steps)
-        if len(crops.images) and done < settings.alone_steps:
-            scenes = scenes.emptied()
         losses: dict[str, Tensor] = {}
         around: Surroundings | None = None
         if self.detection is not None and scenes.images:
             batch, targets = self._resized(scenes)
-            losses |= self._scene_losses(self.detection, batch, targets, scenes.counts)
-            if settings.crop_features == "scene" and done >= settings.pasted_from:
+            losses |= self._scene_losses(self.detection, batch, targets, scenes.counts, progress)
+            if settings.crop_features == "scene" and progress >= settings.pasted_from:
                 around = batch, [target["boxes"] for target in targets]
         if self.identity is not None:
-            losses |= self._crop_losses(self.identity, crops, around)
+            losses |= self._crop_losses(self.identity, crops, around, progress)
         weighted = self._weighted(losses)
-        if self.training:
-            self.steps += 1
-            if done >= settings.alone_steps:
-                self.alignment.advance()
         idle = not all((*scenes.counts, *crops.counts)) or isinstance(self.alignment, DomainNormAlignment)
         if idle:  # perhaps: a data set may have scenes, but no region that counts
             nothing = _nothing(self)
@@ -238,7 +232,7 @@ class HybridModel(nn.Module):
         return batch, targets
 
     def _scene_losses(
-        self, heads: DetectionHeads, batch: ImageList, targets: list[dict[str, Tensor]], counts: list[int]
+        self, heads: DetectionHeads, batch: ImageList, targets: list[dict[str, Tensor]], counts: list[int], progress: float
     ) -> dict[str, Tensor]:
         with self.alignment.rows("detection", counts):
             features = self.backbone.trunk(batch.tensors)
@@ -251,16 +245,19 @@ class HybridModel(nn.Module):
             maps = self.box_stage(features, samples.boxes, with_c4=False)
         pooled = maps.pooled(heads.pooling)["c5"]
         logits, deltas = heads.box_head(pooled)
-        # a mean over no region, where everything is to be ignored, would not be a number
-        losses["loss_box_cls"] = F.cross_entropy(logits, samples.labels) if len(logits) else logits.sum()
+        # of no region, where everything is to be ignored, a mean would not be a number, and the last stage was not run
+        nothing = len(logits) == 0
+        losses["loss_box_cls"] = logits.sum() + _nothing(self.box_stage) if nothing else F.cross_entropy(logits, samples.labels)
         losses["loss_box_reg"] = box_loss(deltas, samples)
         people = samples.labels > 0
         inside = cells_of_pictures(batch.image_sizes, features, self.box_stage.scale)
         aligned = TaskFeatures(features, inside, image_set, pooled[people], region_set[people])
-        losses.update(self.alignment("detection", aligned))
+        losses.update(self.alignment("detection", aligned, progress))
         return losses
 
-    def _crop_losses(self, heads: IdentityHeads, crops: CropBatch, around: Surroundings | None) -> dict[str, Tensor]:
+    def _crop_losses(
+        self, heads: IdentityHeads, crops: CropBatch, around: Surroundings | None, progress: float
+    ) -> dict[str, Tensor]:
         if not len(crops.images):  # the loss is asked all the same: its tables wait for every process
             return heads.loss(crops.images.new_zeros(0, heads.embedding_head.dim), crops.ids, crops.counts)  # type: ignore[no-any-return]
         sets = map_sets = which_set(crops.counts, crops.images.device)
@@ -280,7 +277,7 @@ class HybridModel(nn.Module):
             inside = torch.ones_like(features[:, 0], dtype=torch.bool)
         pooled = maps.pooled(self.settings.detector.pooling)
         losses: dict[str, Tensor] = heads.loss(heads.embedding_head(pooled), crops.ids, crops.counts)
-        losses.update(self.alignment("reid", TaskFeatures(features, inside, map_sets, pooled["c5"], sets)))
+        losses.update(self.alignment("reid", TaskFeatures(features, inside, map_sets, pooled["c5"], sets), progress))
         return losses
 
     def _whole_crops(self, crops: Tensor) -> tuple[Tensor, RegionMaps]:

@@ -49,11 +49,8 @@ class HybridSettings:
     """How crops come to the last stage; `pretrainps.training.hybrid` says why."""
     crops_per_scene: int = 12
     """`scene`: crops that are pasted into one scene at most."""
-    pasted_from: int = 0
-    """`scene`: batches at the start in which crops still come as with `roi`, beside scenes;"""
-    alone_steps: int = 0
-    """or, whatever `crop_features` says, without scenes: identities alone are learned. A small network that meets people in
-    scenes from the first batch on may never learn to tell them apart."""
+    pasted_from: float = 0.0
+    """`scene`: share of the training, after which crops are pasted; before, they come as with `roi`."""
     ignored_from: float = 0.5
     """Anchors and proposals that a region to ignore covers by this share or more are no background."""
 
@@ -82,9 +79,8 @@ class HybridSettings:
                 )
         if self.crops_per_scene < 1:
             raise ArgumentError(f"HybridSettings.crops_per_scene must be at least 1, not {self.crops_per_scene}.")
-        for field_name in ("pasted_from", "alone_steps"):
-            if getattr(self, field_name) < 0:
-                raise ArgumentError(f"HybridSettings.{field_name} must be at least 0, not {getattr(self, field_name)}.")
+        if not 0.0 <= self.pasted_from <= 1.0:
+            raise ArgumentError(f"HybridSettings.pasted_from must be in 0..1, not {self.pasted_from}.")
         if not 0.0 < self.ignored_from <= 1.0:
             raise ArgumentError(f"HybridSettings.ignored_from must be above 0 and at most 1, not {self.ignored_from}.")
         for field_name in ("weight_detection", "weight_identity", "weight_triplet"):

@@ -28,7 +28,10 @@ def build_optimizer(model: nn.Module, optim: OptimSettings) -> torch.optim.Optim
 
 
 def parameter_groups(model: nn.Module, optim: OptimSettings) -> list[dict[str, Any]]:
-    """Return the parameters that learn, those that decay first, in the model's order; empty groups are left out."""
+    """Return the parameters that learn, those that decay first, in the model's order; empty groups are left out.
+
+    Single numbers never decay: they are weights between losses, learned as logarithms, and nothing speaks for a small one.
+    """
     decaying: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -39,6 +42,8 @@ def parameter_groups(model: nn.Module, optim: OptimSettings) -> list[dict[str, A
 
 
 def _decays(name: str, parameter: nn.Parameter, optim: OptimSettings) -> bool:
+    if parameter.ndim == 0:
+        return False
     if optim.decay == "no_biases":
         return "bias" not in name
     return optim.decay == "all" or parameter.ndim >= 2

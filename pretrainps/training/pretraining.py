@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,11 +13,12 @@ from pretrainps.backbones import Backbone
 from pretrainps.data.batches import Batches, Draw, IdentityBatches, JoinedBatches, ShuffledBatches, identities_of
 from pretrainps.data.datasets import Crops, Damaged, Loader, Scenes, crops_together, scenes_together
 from pretrainps.data.records import Split
-from pretrainps.data.transforms import crop_transform, scene_transform
+from pretrainps.data.transforms import SceneAugmentation, crop_transform
 from pretrainps.errors import ArgumentError
 from pretrainps.training.batch_settings import CropSettings, SceneSettings
 from pretrainps.training.hybrid import HybridModel
 from pretrainps.training.hybrid_settings import HybridSettings
+from pretrainps.training.hybrid_stream import Course, HybridStream
 from pretrainps.training.settings import LoopSettings, OptimSettings
 from pretrainps.training.sources import described
 from pretrainps.training.task import Batch
@@ -25,7 +26,11 @@ from pretrainps.training.task import Batch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PretrainRecipe:
-    """All that a hybrid pre-training is told beside its data."""
+    """All that a hybrid pre-training is told beside its data.
+
+    Raises:
+        ArgumentError: a value that cannot be; the message names the field.
+    """
 
     backbone: str
     """What to start from, as `pretrainps.load` takes it; or "random:ARCH" for random weights."""
@@ -33,14 +38,24 @@ class PretrainRecipe:
     """What is learned, and how; its data sets are filled in when they are read."""
     scenes: SceneSettings = field(default_factory=SceneSettings)
     crops: CropSettings = field(default_factory=CropSettings)
+    alone_share: float = 0.0
+    """Share of the training, at its start, that learns identities from crops alone, where there are scenes and crops. A small
+    network that meets people in scenes from the first batch on may never learn to tell them apart."""
     shares: Mapping[str, float] = field(default_factory=dict)
     """Share of each data set among those of its sub-task, of any sum; 1 for those that are not named."""
     optim: OptimSettings = field(default_factory=OptimSettings)
     loop: LoopSettings = field(default_factory=LoopSettings)
     steps_per_epoch: int | None = None
-    """Batches of an epoch; by default, as many as the larger sub-task needs to show every image once."""
+    """Batches of an epoch; by default, as many as it takes to show every scene, or every person if that is more."""
     workers: int = 2
     """Processes that read images, for each sub-task."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.alone_share < 1.0:
+            raise ArgumentError(
+                f"PretrainRecipe.alone_share must be at least 0 and below 1, not {self.alone_share}: a training that never "
+                "comes to scenes learns no detection. For re-ID alone, name no detection data set."
+            )
 
 
 class Pretraining:
@@ -54,7 +69,7 @@ class Pretraining:
 
     Raises:
         ArgumentError: no data; a share of a data set that is not there; fewer images than a batch needs; a data set with one
-            person; a training that would not come to scenes.
+            person.
     """
 
     metric = None
@@ -79,9 +94,8 @@ class Pretraining:
 
     @property
     def batch_size(self) -> int:
-        """Scenes of a batch; crops, without scenes."""
-        crops = self.recipe.crops.people * self.recipe.crops.shots
-        return self.recipe.scenes.batch_size if self.detection else crops
+        """Scenes of a batch, also where there are crops alone: the learning rate is meant for so many of them, beside crops."""
+        return self.recipe.scenes.batch_size
 
     def stream(self, rank: int, world_size: int) -> HybridStream:
         """Return scenes and crops of one process."""
@@ -89,11 +103,10 @@ class Pretraining:
         if steps is None:
             parts = self._scene_batches(rank, world_size), self._crop_batches(rank, world_size)
             steps = max(len(each) for each in parts if each is not None)
-        self._require_both(steps)
         scenes, crops = self._scene_batches(rank, world_size, steps), self._crop_batches(rank, world_size, steps)
         look, person = self.recipe.scenes, self.recipe.crops
         scene_sets: dict[str, Scenes | Crops] = {
-            name: Scenes(split, scene_transform(flip=look.flip, colour=look.colour, crop=look.crop))
+            name: Scenes(split, SceneAugmentation(flip=look.flip, colour=look.colour, crop=look.crop))
             for name, split in self.detection.items()
         }
         moved = crop_transform(
@@ -101,14 +114,16 @@ class Pretraining:
         )
         crop_sets: dict[str, Scenes | Crops] = {name: Crops(split, moved) for name, split in self.reid.items()}
         workers = self.recipe.workers
+        alone_share = self.recipe.alone_share if self.detection and self.reid else 0.0
         return HybridStream(
             None if scenes is None else Loader(Joined(scene_sets), scenes, _scenes_by_set, workers=workers),
             None if crops is None else Loader(Joined(crop_sets), crops, _crops_by_set, workers=workers),
+            Course.of(self.recipe.loop, steps, alone_share),
         )
 
     def names(self, batch: Batch) -> list[str]:
         """Return the scenes' names, and for crops whose they are."""
-        scenes, crops = batch
+        scenes, crops, _ = batch
         return [
             *(f"{name}: {target['name']}" for name, (_, targets) in scenes.items() for target in targets),
             *(f"{name}: a crop of person {int(person)}" for name, (_, ids, _) in crops.items() for person in ids),
@@ -126,18 +141,6 @@ class Pretraining:
             "reid": described(self.reid),
             "backbone": {"name": origin.name, "sha256": origin.sha256} if origin else "random",
         }
-
-    def _require_both(self, batches: int) -> None:
-        """Refuse a training that would end before it comes to scenes."""
-        loop, alone = self.recipe.loop, self.settings.alone_steps
-        most = loop.epochs * batches
-        if loop.max_steps is not None:
-            most = min(most, loop.max_steps * loop.accumulate)
-        if self.detection and self.reid and alone >= most:
-            raise ArgumentError(
-                f"hybrid.alone_steps={alone}, but the training has {most} batches: it would learn identities alone, and no "
-                "detection. Give hybrid.alone_steps about half of them, or 0."
-            )
 
     def _scene_batches(self, rank: int, world_size: int, length: int | None = None) -> JoinedBatches | None:
         if not self.detection:
@@ -216,32 +219,3 @@ def _scenes_by_set(items: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _crops_by_set(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return {name: crops_together(each) for name, each in _by_set(items).items()}
-
-
-class HybridStream:
-    """Scenes and crops side by side.
-
-    Args:
-        scenes: Batches of scenes by data set; None without detection data.
-        crops: Batches of crops by data set, as many; None without re-ID data.
-    """
-
-    def __init__(self, scenes: Loader[dict[str, Any]] | None, crops: Loader[dict[str, Any]] | None) -> None:
-        self.scenes, self.crops = scenes, crops
-        self.loaders = [each for each in (scenes, crops) if each is not None]
-        if not self.loaders:
-            raise ArgumentError("no data: give at least one data set for detection or re-ID.")
-
-    def __len__(self) -> int:
-        return len(self.loaders[0])
-
-    def start_at(self, epoch: int, done: int = 0) -> None:
-        """Go to an epoch, past the batches of it that were used."""
-        for each in self.loaders:
-            each.batches.start_at(epoch, done)
-
-    def __iter__(self) -> Iterator[Batch | None]:
-        left = range(self.loaders[0].batches.done, len(self))
-        nothing: list[None] = [None] * len(left)
-        for scenes, crops in zip(self.scenes or nothing, self.crops or nothing, strict=True):
-            yield (scenes or {}, crops or {}) if scenes or crops else None

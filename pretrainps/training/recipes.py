@@ -18,7 +18,6 @@ from typing import TypeVar
 from pretrainps.detectors.build import detector_kind
 from pretrainps.detectors.config import DetectorConfig
 from pretrainps.errors import ArgumentError
-from pretrainps.training.alignment import AlignmentSettings
 from pretrainps.training.batch_settings import CropSettings, SceneSettings
 from pretrainps.training.finetuning import FinetuneRecipe
 from pretrainps.training.hybrid_settings import HybridSettings
@@ -125,7 +124,8 @@ def hybrid_synthetic() -> PretrainRecipe:
     )
     return PretrainRecipe(
         backbone="random:resnet_tiny",
-        hybrid=HybridSettings(detector=config, alignment=AlignmentSettings(ramp_steps=1500), alone_steps=1500),
+        hybrid=HybridSettings(detector=config),
+        alone_share=0.5,
         scenes=SceneSettings(batch_size=4),
         crops=CropSettings(people=15, shots=4, height=128, width=64, shift=5),
         optim=OptimSettings(kind="adamw", lr=1e-3, weight_decay=0.05, decay="matrices", schedule="cosine", warmup_steps=50),
@@ -137,7 +137,8 @@ def _hybrid(backbone: str) -> PretrainRecipe:
     config = DetectorConfig(num_identities=_TO_BE_COUNTED, freeze_stem=False)
     return PretrainRecipe(
         backbone=backbone,
-        hybrid=HybridSettings(detector=config, alone_steps=4000),
+        hybrid=HybridSettings(detector=config),
+        alone_share=0.5,
         optim=OptimSettings(lr=0.01, reference_batch=8, weight_decay=1e-4, warmup_steps=1000, schedule="cosine"),
         scenes=SceneSettings(batch_size=8),
         loop=LoopSettings(epochs=12),

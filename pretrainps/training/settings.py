@@ -96,7 +96,7 @@ class LoopSettings:
     find_unused_parameters: bool = False
     """Let some parameters have no part in a step's losses, under several processes; costs time."""
     seed: int = 0
-    """Of what is random in the model's training; data have their own seed."""
+    """Of everything random: weights that start anew, order of the data, augmentation, proposals."""
     checkpoint_minutes: float = 15.0
     """Save this often, and at the end of each epoch that is evaluated;"""
     checkpoint_steps: int | None = None

@@ -38,7 +38,8 @@ _PLACES: Mapping[str, Mapping[str, str]] = {
 _STAGES = ("backbone.", "box_stage.", "reid_stage.")
 """Where a detector has the backbone's two halves."""
 _SHARED = ("embedding_dim", "anchor_sizes", "anchor_ratios", "region_size", "region_sampling", "pooling")
-"""Fields of the config without which the heads do not fit, or do not mean what they did."""
+"""Fields of the config without which the heads do not fit, or do not mean what they did. NAE+ embeds every cell of a map: what
+it pools is for its own box head, so its pooling is its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def start_detector(
     config_name = detector_kind(kind).config.__name__
     weights = HybridWeights.of(source)
     if with_heads:
-        config = _shared(config, weights.detector, config_name)
+        config = _shared(kind, config, weights.detector, config_name)
     detector = build_detector(kind, backbone=weights.backbone, num_identities=num_identities, config=config)
     taken = _placed(detector, weights.heads) if with_heads else {}
     _require_fit(detector, taken)
@@ -197,11 +198,12 @@ def _note(model: HybridModel) -> str:
 
 
 def _shared(
-    config: DetectorConfig | Mapping[str, Any] | None, hybrid: DetectorConfig, name: str
+    kind: str, config: DetectorConfig | Mapping[str, Any] | None, hybrid: DetectorConfig, name: str
 ) -> DetectorConfig | dict[str, Any]:
     """Fill in what the heads depend on, and refuse what they do not fit."""
-    given = {field: getattr(config, field) for field in _SHARED} if isinstance(config, DetectorConfig) else dict(config or {})
-    for field in _SHARED:
+    shared = [field for field in _SHARED if not (kind == "nae+" and field == "pooling")]
+    given = {field: getattr(config, field) for field in shared} if isinstance(config, DetectorConfig) else dict(config or {})
+    for field in shared:
         value = getattr(hybrid, field)
         found = given.get(field, value)
         if (tuple(found) if isinstance(found, list) else found) != value:
@@ -211,7 +213,7 @@ def _shared(
             )
     if isinstance(config, DetectorConfig):
         return config
-    return {**{field: getattr(hybrid, field) for field in _SHARED}, **given}
+    return {**{field: getattr(hybrid, field) for field in shared}, **given}
 
 
 def _placed(detector: PersonSearchDetector[Any], heads: Mapping[str, Tensor]) -> dict[str, Tensor]:

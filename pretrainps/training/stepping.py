@@ -77,6 +77,10 @@ class Stepper:
     def step(self, batches: Sequence[Batch], number: int, folder: Path) -> StepRecord:
         """Take a step.
 
+        A parameter that no batch of the step says anything about, its gradient nothing but zeros, stays as it is: neither
+        momentum nor decay moves it, and AdamW's running means do not come to believe that its gradients are small. (DDP asks
+        for gradients of everything, so a model has to answer with zeros.)
+
         Args:
             batches: At least one; as many in each process.
             number: Steps taken before.
@@ -93,11 +97,13 @@ class Stepper:
             self._require_gradients()
         limit = math.inf if self.optim.clip_norm is None else self.optim.clip_norm
         norm = self.accelerator.clip_grad_norm_([each for _, each in self.parameters], limit)
-        numbers = torch.stack([*(each.float() for each in sums.values()), norm.float()])
+        learning = [each for _, each in self.parameters if each.grad is not None]
+        slopes = [each.grad.any().float() for each in learning if each.grad is not None]
+        numbers = torch.stack([*(each.float() for each in sums.values()), norm.float(), *slopes])
         if self.processes.count > 1:
             numbers = self.accelerator.reduce(numbers, "mean")
-        *values, grad_norm = numbers.tolist()  # the one time in a step that the GPU is waited for
-        losses = dict(zip(sums, values, strict=True))
+        values = numbers.tolist()  # here the GPU is waited for
+        losses, grad_norm = dict(zip(sums, values, strict=False)), values[len(sums)]
         names = [name for batch in batches for name in self.task.names(batch)]
         refuse_non_finite(
             losses,
@@ -110,6 +116,9 @@ class Stepper:
             images=names,
             processes=self.processes,
         )
+        for parameter, slope in zip(learning, values[len(sums) + 1 :], strict=True):
+            if not slope:
+                parameter.grad = None
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:

@@ -58,10 +58,6 @@ class SceneBatch:
             counts.append(len(pictures))
         return cls(images, targets, counts)
 
-    def emptied(self) -> SceneBatch:
-        """Return the batch without its scenes."""
-        return SceneBatch([], [], [0] * len(self.counts))
-
 
 @dataclass(frozen=True, slots=True)
 class CropBatch:

@@ -20,7 +20,8 @@ LossKind = Literal["classification", "regression"]
 class UncertaintyWeights(nn.Module):
     """Weighs losses by learned variances.
 
-    What is learned is log v, a number a loss; give them no weight decay, which would pull every weight towards 1 or 1/2.
+    What is learned is log v, a number a loss. Weight decay, which would pull every weight towards 1 or 1/2, spares them
+    (`parameter_groups`).
 
     Args:
         kinds: Each loss's kind, by its name.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from pretrainps.data import Sample, Split
 from pretrainps.data.batches import BalancedBatches, Draw, ShuffledBatches
 from pretrainps.data.datasets import Crops, Damaged, Loader, Scenes, crops_together, scenes_together
 from pretrainps.data.records import as_boxes, pixels_of
-from pretrainps.data.transforms import crop_transform, scene_transform
+from pretrainps.data.transforms import SceneAugmentation, crop_transform
 from pretrainps.errors import DatasetError
 
 
@@ -43,7 +44,7 @@ def split(samples: list[Sample]) -> Split:
 
 @pytest.mark.parametrize("options", [{"flip": 1.0}, {"flip": 0.5, "crop": 1.0, "smallest": 4.0}, {"colour": 0.05, "flip": 0.5}])
 def test_ids_stay_with_their_people(options: dict[str, float]) -> None:
-    dataset = Scenes(split([scene("a", 4), scene("b", 0)]), scene_transform(**options))
+    dataset = Scenes(split([scene("a", 4), scene("b", 0)]), SceneAugmentation(**options))
     for seed in range(20):
         image, target = dataset[Draw(0, seed)]  # type: ignore[misc]
         assert image.dtype == torch.float32 and image.min() >= 0 and image.max() <= 1 and type(image) is torch.Tensor
@@ -58,7 +59,7 @@ def test_ids_stay_with_their_people(options: dict[str, float]) -> None:
 
 
 def test_the_same_draw_is_augmented_alike_and_leaves_the_random_state_alone() -> None:
-    dataset = Scenes(split([scene("a", 3)]), scene_transform(flip=0.5, colour=0.4, crop=0.5))
+    dataset = Scenes(split([scene("a", 3)]), SceneAugmentation(flip=0.5, colour=0.4, crop=0.5))
     torch.manual_seed(1)
     before = torch.get_rng_state()
     one, two = dataset[Draw(0, 5)], dataset[Draw(0, 5)]
@@ -71,13 +72,13 @@ def test_the_same_draw_is_augmented_alike_and_leaves_the_random_state_alone() ->
 def test_mirrored_boxes_are_torchvisions() -> None:
     sample = scene("a", 3)
     boxes = tv_tensors.BoundingBoxes(torch.from_numpy(sample.boxes), format="XYXY", canvas_size=(40, 60))  # type: ignore[call-overload]
-    _, target = Scenes(split([sample]), scene_transform(flip=1.0))[Draw(0, 0)]  # type: ignore[misc]
+    _, target = Scenes(split([sample]), SceneAugmentation(flip=1.0))[Draw(0, 0)]  # type: ignore[misc]
     assert torch.equal(target["boxes"], v2.functional.horizontal_flip(boxes).as_subclass(torch.Tensor))
 
 
 def test_boxes_end_at_the_border_and_specks_go() -> None:
     sample = replace(scene("a", 1), boxes=as_boxes([(-10, 5, 200, 20), (58.5, 5, 90, 20), (70, 5, 90, 20)]), ids=np.arange(3))
-    _, target = Scenes(split([sample]), scene_transform(smallest=2.0))[Draw(0, 0)]  # type: ignore[misc]
+    _, target = Scenes(split([sample]), SceneAugmentation(smallest=2.0))[Draw(0, 0)]  # type: ignore[misc]
     assert target["boxes"].tolist() == [[0, 5, 60, 20]] and target["ids"].tolist() == [0]
 
 
@@ -109,7 +110,7 @@ def test_a_broken_image_among_many(workers: int, tmp_path: Path, caplog: pytest.
     samples = [scene(f"s{each}", 1 + each % 3, seed=each) for each in range(8)]
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
     samples[3] = replace(samples[3], image=tmp_path / "broken.jpg")
-    data = Scenes(split(samples), scene_transform(flip=0.5))
+    data = Scenes(split(samples), SceneAugmentation(flip=0.5))
     loader = Loader(data, ShuffledBatches(8, 2, seed=1), scenes_together, workers=workers)
     with caplog.at_level(logging.WARNING, "pretrainps"):
         for epoch in range(2):
@@ -125,8 +126,15 @@ def test_a_broken_image_among_many(workers: int, tmp_path: Path, caplog: pytest.
 
 def test_a_batch_of_nothing_but_broken_images(tmp_path: Path) -> None:
     lost = replace(scene("lost", 1), image=tmp_path / "missing.jpg")
-    loader = Loader(Scenes(split([lost]), scene_transform()), ShuffledBatches(1, 1), scenes_together)
+    loader = Loader(Scenes(split([lost]), SceneAugmentation()), ShuffledBatches(1, 1), scenes_together)
     assert list(loader) == [None]
+
+
+def test_processes_that_are_not_forked_can_receive_them() -> None:
+    """As on macOS, on Windows, and everywhere from Python 3.14 on."""
+    data = Scenes(split([scene("a", 2)]), SceneAugmentation(flip=0.5, colour=0.4, crop=0.5))
+    sent = pickle.loads(pickle.dumps(data))
+    assert torch.equal(sent[Draw(0, 1)][0], data[Draw(0, 1)][0])  # type: ignore[index]
 
 
 def test_workers_read_what_one_process_reads() -> None:
@@ -144,7 +152,7 @@ def test_workers_read_what_one_process_reads() -> None:
 
 def test_workers_outlive_a_termination_of_all_processes() -> None:
     """Schedulers send SIGTERM to each; the one that trains finishes its step and saves, for which it needs the others."""
-    data = Scenes(split([scene(f"s{each}", 1) for each in range(12)]), scene_transform())
+    data = Scenes(split([scene(f"s{each}", 1) for each in range(12)]), SceneAugmentation())
     loader = Loader(data, ShuffledBatches(12, 1), scenes_together, workers=1)
     batches = iter(loader)
     first = next(batches)

@@ -29,11 +29,12 @@ def hybrid(
     align: Any = "none", *, detector: dict[str, Any] | None = None, arch: str = "shufflenetv1", **settings: Any
 ) -> HybridModel:
     """Two detection and two re-ID data sets, unless `settings` says otherwise."""
-    torch.manual_seed(1)
-    alignment = align if isinstance(align, AlignmentSettings) else AlignmentSettings(kind=align, ramp_steps=10, width=8)
+    start = backbone(arch)
+    torch.manual_seed(1)  # after the first call for a backbone, which draws it
+    alignment = align if isinstance(align, AlignmentSettings) else AlignmentSettings(kind=align, width=8)
     chosen: dict[str, Any] = {"detection_sets": ("street", "yard"), "reid_sets": {"hall": 3, "city": 4}, **settings}
     config = DetectorConfig(**{**TINY, **(detector or {})})
-    return HybridModel(backbone(arch), HybridSettings(detector=config, alignment=alignment, **chosen)).train()
+    return HybridModel(start, HybridSettings(detector=config, alignment=alignment, **chosen)).train()
 
 
 def scenes(count: int = 1, seed: int = 0) -> Scenes:

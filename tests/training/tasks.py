@@ -15,7 +15,7 @@ from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.data.batches import ShuffledBatches
 from pretrainps.data.datasets import Loader, Scenes, scenes_together
 from pretrainps.data.records import Sample, Split, as_boxes
-from pretrainps.data.transforms import scene_transform
+from pretrainps.data.transforms import SceneAugmentation
 from pretrainps.detectors import assemble
 from pretrainps.registry.specs import ASSUMED_INPUT
 from pretrainps.training import Batch, LoaderStream, LoopSettings, OptimSettings, RunResult, Stream, train
@@ -152,7 +152,7 @@ class DetectorTask:
         samples = [street(seed) for seed in range(images)]
         self.split = Split(dataset="streets", name="train", task="search", samples=samples, identities=("a", "b", "c", "d"))
         self.batch_size, self.workers = batch_size, workers
-        self.transform = scene_transform(flip=0.5, colour=0.4) if augment else scene_transform()
+        self.transform = SceneAugmentation(flip=0.5, colour=0.4) if augment else SceneAugmentation()
 
     def stream(self, rank: int, world_size: int) -> Stream:
         batches = ShuffledBatches(len(self.split), self.batch_size, seed=5, rank=rank, world_size=world_size)

@@ -40,27 +40,24 @@ def features(sets: list[int], seed: int = 0, *, shift: float = 0.0) -> TaskFeatu
 
 def test_reversal_is_the_identity_and_turns_and_scales_the_gradient() -> None:
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
-    strength = torch.tensor(0.7)
-    y = reverse_gradient(x, strength)
+    y = reverse_gradient(x, 0.7)
     assert torch.equal(y, x)
     (plain,) = torch.autograd.grad((x.sin() ** 2).sum(), x)
     (turned,) = torch.autograd.grad((y.sin() ** 2).sum(), x)
     torch.testing.assert_close(turned, -0.7 * plain, rtol=1e-6, atol=0)
     # at a strength of -1 it is the identity backwards too, which finite differences can check
-    assert torch.autograd.gradcheck(lambda z: reverse_gradient(z, torch.tensor(-1.0)), (x,))
+    assert torch.autograd.gradcheck(lambda z: reverse_gradient(z, -1.0), (x,))
 
 
-def test_strength_grows_as_in_the_paper_and_is_saved() -> None:
-    alignment = AdversarialAlignment(SETS, CHANNELS, AlignmentSettings(ramp_steps=4))
-    found = []
-    for _ in range(6):
-        found.append(float(alignment.strength))
-        alignment.advance()
-    wanted = [2 / (1 + math.exp(-10 * min(step / 4, 1))) - 1 for step in range(6)]
-    assert found == pytest.approx(wanted, abs=1e-6) and found[0] == 0.0
-    resumed = AdversarialAlignment(SETS, CHANNELS, AlignmentSettings(ramp_steps=4))
-    resumed.load_state_dict(alignment.state_dict())
-    assert torch.equal(resumed.strength, alignment.strength)
+@pytest.mark.parametrize("progress", [0.0, 0.1, 0.5, 1.0])
+def test_what_is_turned_round_grows_with_the_training(progress: float) -> None:
+    alignment, seen = AdversarialAlignment(SETS, CHANNELS, AlignmentSettings(width=8)), features([0, 1])
+    maps = seen.maps.requires_grad_()
+    judged = alignment.image["detection"](maps).log_softmax(dim=1)
+    (plain,) = torch.autograd.grad(-torch.stack([judged[0, 0], judged[1, 1]]).mean(), maps)
+    (turned,) = torch.autograd.grad(alignment("detection", seen, progress)["loss_align_detection_image"], maps)
+    strength = 2 / (1 + math.exp(-10 * progress)) - 1
+    torch.testing.assert_close(turned, -strength * plain)
 
 
 def test_discriminators_tell_data_sets_apart_and_reversal_confuses_them() -> None:
@@ -68,18 +65,15 @@ def test_discriminators_tell_data_sets_apart_and_reversal_confuses_them() -> Non
 
     def train(*, turned: bool) -> Tensor:
         torch.manual_seed(0)
-        alignment = AdversarialAlignment(SETS, CHANNELS, AlignmentSettings(ramp_steps=1, width=16))
+        alignment = AdversarialAlignment(SETS, CHANNELS, AlignmentSettings(width=16))
         on_maps, on_people = nn.Conv2d(4, 4, 1), nn.Linear(6, 6)
-        if turned:
-            alignment.advance()
-            assert float(alignment.strength) > 0.99
         judges = torch.optim.Adam(alignment.parameters(), lr=0.01)
         encoders = torch.optim.SGD([*on_maps.parameters(), *on_people.parameters()], lr=0.02)
         found = []
         for step in range(220):
             seen = features([0, 1] * 8, seed=step, shift=2.0)
             seen = TaskFeatures(on_maps(seen.maps), seen.inside, seen.map_sets, on_people(seen.instances), seen.instance_sets)
-            losses = torch.stack(list(alignment("detection", seen).values()))
+            losses = torch.stack(list(alignment("detection", seen, float(turned)).values()))
             for optimizer in (judges, encoders):
                 optimizer.zero_grad()
             losses.sum().backward()
@@ -226,7 +220,7 @@ def test_a_backbone_without_batch_norm_cannot_have_several() -> None:
         DomainNormAlignment(SETS).prepare(build_backbone("timm:convnext_atto"))
 
 
-@pytest.mark.parametrize("wrong", [{"kind": "coral"}, {"weight": -1.0}, {"ramp_steps": 0}, {"width": 0}])
+@pytest.mark.parametrize("wrong", [{"kind": "coral"}, {"weight": -1.0}, {"width": 0}])
 def test_impossible_settings_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError, match=next(iter(wrong))):
         AlignmentSettings(**wrong)

@@ -77,6 +77,29 @@ def test_it_is_plain_gradient_descent(tmp_path: Path) -> None:
         torch.testing.assert_close(task.model.get_parameter(name), parameter)
 
 
+class Partly(Line):
+    """Says nothing of its bias in the first steps: its gradient is 0, as DDP wants it."""
+
+    def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        self.calls += 1
+        bias = self.bias if self.calls > 3 else 0.0 * self.bias
+        return {"fit": (self.weight * x + bias - y).square().mean()}
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_what_no_batch_speaks_of_stays_as_it_is(tmp_path: Path, kind: Any) -> None:
+    """And starts later as if the training had begun then: AdamW's first step is as long as the learning rate."""
+    optim = OptimSettings(kind=kind, lr=0.01, schedule="constant", weight_decay=0.1, clip_norm=None)
+    model = Partly()
+    model.bias.data.fill_(0.5)
+    fit(tmp_path / "run", LineTask(model=model), optim=optim, epochs=1, max_steps=3)
+    assert model.bias.item() == 0.5 and model.weight.item() != 0.5
+    model = Partly()
+    fit(tmp_path / "run", LineTask(model=model), optim=optim, epochs=1, max_steps=4, resume=True)
+    step = abs(model.bias.item() - 0.5)
+    assert step == pytest.approx(0.01, rel=1e-3) if kind == "adamw" else step > 0
+
+
 def test_max_steps_ends_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
     result = fit(tmp_path / "run", max_steps=8)
     assert (result.step, result.epoch) == (8, 1) and result.metrics
@@ -237,6 +260,20 @@ def test_other_data_are_refused(tmp_path: Path) -> None:
     fit(tmp_path / "run", LineTask(length=6), epochs=1)
     with pytest.raises(TrainingError, match="an epoch had 6 batches and has 7 now"):
         fit(tmp_path / "run", LineTask(length=7), resume=True, epochs=2)
+
+
+def test_other_data_of_the_same_size_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit(tmp_path / "run", LineTask(), epochs=1)
+    monkeypatch.setattr(LineTask, "describe", lambda task: {"data": {"pairs": "others"}})
+    with pytest.raises(TrainingError, match=r'task\.data\.pairs: "made up" -> "others"'):
+        fit(tmp_path / "run", LineTask(), resume=True, epochs=2)
+
+
+def test_a_warm_up_without_an_end_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fit(tmp_path / "whole", epochs=1, optim=OptimSettings(lr=0.01, warmup_steps=5))
+    assert not caplog.records
+    fit(tmp_path / "run", epochs=1, optim=OptimSettings(lr=0.01, warmup_steps=6))
+    assert "warms up over 6 steps, but the training has 6" in caplog.text
 
 
 def test_another_model_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pretrainps.errors import TrainingError
 from pretrainps.training import OptimSettings
 from pretrainps.training.ema import WeightAverage
 from pretrainps.training.optimisation import LearningRate, build_optimizer, parameter_groups
+from pretrainps.training.uncertainty import UncertaintyWeights
 from tests.training.tasks import DetectorTask
 
 
@@ -76,6 +77,13 @@ def test_what_decays(decay: Any) -> None:
         bias, norm = name.endswith("bias"), id(parameter) in norms
         expected = {"all": True, "no_biases": not bias, "matrices": not (bias or norm)}[decay]
         assert (id(parameter) in decaying) == expected, name
+
+
+@pytest.mark.parametrize("decay", ["all", "no_biases", "matrices"])
+def test_weights_between_losses_never_decay(decay: Any) -> None:
+    weights = UncertaintyWeights({"loss_box_cls": "classification"}, {"loss_box_cls": 1.0})
+    (group,) = parameter_groups(weights, OptimSettings(weight_decay=0.5, decay=decay))
+    assert group["weight_decay"] == 0.0 and len(group["params"]) == 1
 
 
 def test_weight_decay_reaches_only_its_group() -> None:

@@ -108,10 +108,10 @@ def test_nobody_is_larger_than_the_scene() -> None:
         assert box.tolist() == [0, 0, size[1], size[0]]
 
 
-def losses(model: HybridModel, *, with_scenes: bool = True) -> dict[str, float]:
+def losses(model: HybridModel, progress: float = 1.0, *, with_scenes: bool = True) -> dict[str, float]:
     torch.manual_seed(3)
     detection, reid = hybrids.batch()
-    return {name: loss.item() for name, loss in model(detection if with_scenes else {}, reid).items()}
+    return {name: loss.item() for name, loss in model(detection if with_scenes else {}, reid, progress).items()}
 
 
 def test_crops_are_read_off_scenes_or_where_there_are_none_off_themselves() -> None:
@@ -144,11 +144,11 @@ def test_what_is_pasted_is_what_is_learned(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_crops_may_come_by_themselves_for_a_while() -> None:
-    pasted, alone = (hybrids.hybrid(crop_features=way, pasted_from=1) for way in ("scene", "roi"))
+    pasted, alone = (hybrids.hybrid(crop_features=way, pasted_from=0.5) for way in ("scene", "roi"))
     alone.load_state_dict(pasted.state_dict())
-    course = [losses(model) for _ in range(2) for model in (pasted, alone)]
-    assert course[0] == course[1]
-    assert course[2] != course[3]
+    early, late = ([losses(model, progress) for model in (pasted, alone)] for progress in (0.4, 0.5))
+    assert early[0] == early[1]
+    assert late[0] != late[1]
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 140)] * 4), max_size=4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def test_every_data_set_is_in_every_batch(detection: dict[str, Split], reid: dic
     assert len(batches) == len(pretraining.stream(0, 1)) == 4, "until the set with the most batches was shown once"
     for batch in batches:
         assert batch is not None
-        scenes, crops = batch
+        scenes, crops, _ = batch
         assert {name: len(images) for name, (images, _) in scenes.items()} == {"street": 2, "yard": 1}
         for name, people in (("market", 2), ("city", 1)):
             images, ids, _ = crops[name]
@@ -75,7 +76,7 @@ def test_every_data_set_is_in_every_batch(detection: dict[str, Split], reid: dic
 def test_one_sub_task_alone(what: str, detection: dict[str, Split], reid: dict[str, Split]) -> None:
     sets = (detection, {}) if what == "detection" else ({}, reid)
     pretraining = task(RECIPE, *sets)
-    assert pretraining.batch_size == (3 if what == "detection" else 6)
+    assert pretraining.batch_size == 3, "what the learning rate is meant for does not become crops"
     (batch, *_) = pretraining.stream(0, 1)
     assert batch is not None and (batch[0] == {}) == (what == "re-ID")
     assert all(loss.isfinite() for loss in pretraining.model(*batch).values())
@@ -112,16 +113,33 @@ def test_a_record_of_the_data_changes_with_them(reid: dict[str, Split]) -> None:
     assert told[0] == told[1] != told[2] and told[0]["images"] == len(split)  # type: ignore[index]
 
 
-@pytest.mark.parametrize(
-    ("loop", "batches"), [({"epochs": 2}, 8), ({"max_steps": 3}, 3), ({"max_steps": 3, "accumulate": 2}, 6)]
-)
-def test_a_training_that_would_not_come_to_scenes(
-    detection: dict[str, Split], reid: dict[str, Split], loop: dict[str, int], batches: int
-) -> None:
-    def recipe(alone: int) -> PretrainRecipe:
-        return replace(RECIPE, loop=LoopSettings(**loop), hybrid=replace(RECIPE.hybrid, alone_steps=alone))  # type: ignore[arg-type]
+def test_crops_come_alone_for_a_share_of_the_training(detection: dict[str, Split], reid: dict[str, Split]) -> None:
+    """7 steps of 2 batches, in epochs of 4: three with crops alone, the first and half of the second epoch."""
+    loop = LoopSettings(max_steps=7, accumulate=2)
+    pretraining = task(replace(RECIPE, alone_share=0.5, loop=loop), detection, reid)
+    plain = task(replace(RECIPE, loop=loop), detection, reid)
+    seen = []
+    for epoch in range(4):
+        both, other = (list(_at(each, epoch)) for each in (pretraining, plain))
+        for (scenes, crops, progress), (usual, same, _) in zip(both, other, strict=True):
+            assert all(torch.equal(crops[name][0], same[name][0]) for name in reid)
+            shown, expected = ([each[name][1][0]["name"] for name in each] for each in (scenes, usual))
+            assert not scenes or shown == expected
+            seen.append((bool(scenes), progress))
+        for done in (1, 3):  # a resumed epoch is the rest of the same
+            again = list(_at(pretraining, epoch, done))
+            assert [(bool(scenes), progress) for scenes, _, progress in again] == seen[-4:][done:]
+    assert seen[:14] == [(False, 0.0)] * 6 + [(True, step / 4) for step in range(4) for _ in range(2)]
+    assert all(bool(scenes) for scenes, _, _ in _at(task(replace(RECIPE, alone_share=0.5), detection, {}), 0))
 
-    with pytest.raises(ArgumentError, match=f"alone_steps={batches}, but the training has {batches} batches"):
-        task(recipe(batches), detection, reid)
-    task(recipe(batches - 1), detection, reid)
-    task(recipe(batches), {}, reid)  # where there are no scenes, there is nothing to come to
+
+def _at(pretraining: Pretraining, epoch: int, done: int = 0) -> Iterator[Any]:
+    stream = pretraining.stream(0, 1)
+    stream.start_at(epoch, done)
+    return iter(stream)
+
+
+@pytest.mark.parametrize("share", [1.0, -0.1, 40.0])
+def test_a_training_that_would_not_come_to_scenes(share: float) -> None:
+    with pytest.raises(ArgumentError, match="alone_share must be"):
+        replace(RECIPE, alone_share=share)

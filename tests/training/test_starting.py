@@ -15,7 +15,7 @@ from pretrainps.errors import ArgumentError, IntegrityError, StateDictMismatchEr
 from pretrainps.registry.specs import Licence, Provenance
 from pretrainps.training.starting import HEADS, save_backbone, start_detector
 from tests.support.detectors import KINDS
-from tests.training.hybrids import batch, hybrid, scenes, total
+from tests.training.hybrids import TINY, batch, hybrid, scenes, total
 
 STAGES = {"oim": 1, "nae": 1, "nae+": 1, "seqnet": 2}
 SMALL: dict[str, Any] = {"min_size": 64, "max_size": 96, "queue_size": 4}
@@ -112,6 +112,17 @@ def test_heads_need_the_settings_they_were_trained_with() -> None:
         with pytest.raises(ArgumentError, match=r"NAEConfig\.(anchor_sizes|embedding_dim).*with_heads=False"):
             start_detector("nae", model, num_identities=3, with_heads=True, config=config)
         start_detector("nae", model, num_identities=3, with_heads=False, config=config)
+
+
+def test_naeplus_pools_as_it_likes() -> None:
+    """Its pooling is for its own box head: the embedding of a pre-training reads cells, not what is pooled."""
+    model = trained(detector={"pooling": "max"})
+    wanted = DETECTORS["nae+"].config(**{**TINY, "num_identities": 3, "pooling": "average"})
+    for config in (wanted, {}):
+        detector = start_detector("nae+", model, num_identities=3, with_heads=True, config=config)
+        assert detector.config.pooling == "average"
+    with pytest.raises(ArgumentError, match="pooling is average"):
+        start_detector("nae", model, num_identities=3, with_heads=True, config={"pooling": "average"})
 
 
 def test_heads_that_lack_a_tensor_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
