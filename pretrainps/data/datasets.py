@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import functional as F
 
 from pretrainps.data.batches import Batches, Draw
 from pretrainps.data.records import Sample, Split, pixels_of
@@ -33,7 +34,7 @@ class Damaged:
 
 
 class Scenes(Dataset[Any]):
-    """A search or detection split: (3, H, W) float in 0..1, and a target with boxes, labels, ids, ignore and the image's name.
+    """A search or detection split: (3, H, W) bytes, and a target with boxes, labels, ids, ignore and the image's name.
 
     Args:
         split: What was read.
@@ -99,6 +100,11 @@ def _seeded(sample: Sample, seed: int, ready: Callable[[Image.Image], T]) -> T |
 def scenes_together(items: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
     """Put scenes into a batch, each with its own size."""
     return [image for image, _ in items], [target for _, target in items]
+
+
+def fractions(pixels: Tensor) -> Tensor:
+    """Return bytes as float32 in 0..1, and anything else as it is."""
+    return F.to_dtype(pixels, torch.float32, scale=True) if pixels.dtype == torch.uint8 else pixels
 
 
 def crops_together(items: list[tuple[Tensor, int, int]]) -> tuple[Tensor, Tensor, Tensor]:

@@ -44,7 +44,10 @@ def scene_target(sample: Sample, height: int, width: int) -> Target:
 
 
 class SceneAugmentation:
-    """From picture and `scene_target` to a float tensor (3, H, W) in 0..1 and a detector's target.
+    """From picture and `scene_target` to bytes (3, H, W) and a detector's target.
+
+    Scenes are large, and processes that read hand them over in shared memory, so they stay bytes until they are on the device
+    that trains: `pretrainps.data.datasets.fractions`.
 
     Boxes are cut off at the border; people left with less than `smallest` pixels of width or height leave, with their ids.
 
@@ -64,7 +67,7 @@ class SceneAugmentation:
             steps.append(v2.RandomHorizontalFlip(flip))
         if colour:
             steps.append(v2.ColorJitter(brightness=colour, contrast=colour, saturation=colour))
-        self._steps = v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True), v2.ClampBoundingBoxes()])
+        self._steps = v2.Compose([*steps, v2.ClampBoundingBoxes()])
 
     def __call__(self, picture: Any, target: Target) -> tuple[Tensor, Target]:
         """Return pixels and target."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from pretrainps.data.datasets import fractions
 from pretrainps.errors import ArgumentError, MissingPackageError, TrainingError
 from pretrainps.training.ema import WeightAverage
 from pretrainps.training.guard import refuse_non_finite
@@ -138,13 +139,11 @@ class Stepper:
 
     def _backward(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Compute gradients, and return the means of the losses."""
-        from accelerate.utils import send_to_device  # type: ignore[import-untyped]
-
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(batches, start=1):
             # processes add up their gradients at the last batch only
             with contextlib.nullcontext() if number == len(batches) else self.accelerator.no_sync(self.model):
-                losses = self.model(*send_to_device(batch, self.accelerator.device, non_blocking=True))
+                losses = self.model(*on_device(batch, self.accelerator.device))
                 self.accelerator.backward(torch.stack(list(losses.values())).sum() / len(batches))
             for name, loss in losses.items():
                 share = loss.detach() / len(batches)
@@ -173,6 +172,14 @@ class _Objective(nn.Module):
         if not isinstance(losses, dict) or not losses:
             raise TrainingError(f"{type(self.model).__name__} returned {type(losses).__name__}, not its losses by name.")
         return losses
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """Return a batch as a model takes it: on the device, pixels as fractions."""
+    from accelerate.utils import recursively_apply, send_to_device  # type: ignore[import-untyped]
+
+    moved: Batch = recursively_apply(fractions, send_to_device(batch, device, non_blocking=True))
+    return moved
 
 
 def start_accelerate(loop: LoopSettings) -> Any:

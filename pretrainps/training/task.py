@@ -10,7 +10,8 @@ from torch import nn
 from pretrainps.data.datasets import Loader
 
 Batch = tuple[Any, ...]
-"""The arguments of one forward pass; tensors in it, however deep in lists and dictionaries, are moved to the device."""
+"""The arguments of one forward pass. Tensors in it, however deep in lists and dictionaries, are moved to the device, and bytes
+(uint8: pixels) become float32 in 0..1 there."""
 
 
 class Stream(Protocol):

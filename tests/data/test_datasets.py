@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 
 from pretrainps.data import Sample, Split
 from pretrainps.data.batches import BalancedBatches, Draw, ShuffledBatches
-from pretrainps.data.datasets import Crops, Damaged, Loader, Scenes, crops_together, scenes_together
+from pretrainps.data.datasets import Crops, Damaged, Loader, Scenes, crops_together, fractions, scenes_together
 from pretrainps.data.records import as_boxes, pixels_of
 from pretrainps.data.transforms import SceneAugmentation, crop_transform
 from pretrainps.errors import DatasetError
@@ -47,15 +47,22 @@ def test_ids_stay_with_their_people(options: dict[str, float]) -> None:
     dataset = Scenes(split([scene("a", 4), scene("b", 0)]), SceneAugmentation(**options))
     for seed in range(20):
         image, target = dataset[Draw(0, seed)]  # type: ignore[misc]
-        assert image.dtype == torch.float32 and image.min() >= 0 and image.max() <= 1 and type(image) is torch.Tensor
+        assert image.dtype == torch.uint8 and type(image) is torch.Tensor, "a quarter of what would have to be handed over"
         assert len(target["boxes"]) == len(target["ids"]) == len(target["labels"]) and target["name"] == "a"
         for box, person in zip(target["boxes"].tolist(), target["ids"].tolist(), strict=True):
             x1, y1, x2, y2 = (round(each) for each in box)
-            colour = image[:, (y1 + y2) // 2, (x1 + x2) // 2] * 255
+            colour = image[:, (y1 + y2) // 2, (x1 + x2) // 2].tolist()
             assert abs(colour[0] - 40 * person) < 20, "nobody else is nearer"
             assert colour[1] > 200
         nobody, empty = dataset[Draw(1, seed)]  # type: ignore[misc]
         assert empty["boxes"].shape == (0, 4) and empty["ids"].shape == (0,) and nobody.shape[0] == 3
+
+
+def test_bytes_become_fractions() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8)
+    torch.testing.assert_close(fractions(pixels), torch.arange(256) / 255)
+    labels = torch.arange(3)
+    assert fractions(labels) is labels
 
 
 def test_the_same_draw_is_augmented_alike_and_leaves_the_random_state_alone() -> None:

@@ -23,6 +23,7 @@ from pretrainps.training.hybrid_settings import HybridSettings
 from pretrainps.training.pretraining import Pretraining, PretrainRecipe
 from pretrainps.training.settings import LoopSettings
 from pretrainps.training.sources import described, read_sets
+from pretrainps.training.stepping import on_device
 from tests.support.detectors import SMALL
 
 CONFIG = DetectorConfig(freeze_stem=False, **{**SMALL, "num_identities": 1})
@@ -62,7 +63,7 @@ def test_every_data_set_is_in_every_batch(detection: dict[str, Split], reid: dic
             assert images.shape == (2 * people, 3, 64, 32) and sorted(Counter(ids.tolist()).values()) == [2] * people
         assert set(pretraining.names(batch)) >= {f"street: {target['name']}" for target in scenes["street"][1]}
     torch.manual_seed(0)
-    losses = pretraining.model(*batches[0])
+    losses = pretraining.model(*on_device(batches[0], torch.device("cpu")))
     assert set(losses) == set(pretraining.hybrid.loss_names()) and all(loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()
     assert pretraining.evaluate(pretraining.model) == {} and pretraining.metric is None
@@ -79,7 +80,7 @@ def test_one_sub_task_alone(what: str, detection: dict[str, Split], reid: dict[s
     assert pretraining.batch_size == 3, "what the learning rate is meant for does not become crops"
     (batch, *_) = pretraining.stream(0, 1)
     assert batch is not None and (batch[0] == {}) == (what == "re-ID")
-    assert all(loss.isfinite() for loss in pretraining.model(*batch).values())
+    assert all(loss.isfinite() for loss in pretraining.model(*on_device(batch, torch.device("cpu"))).values())
 
 
 def test_what_cannot_be_is_said_at_once(detection: dict[str, Split], reid: dict[str, Split], tmp_path: Path) -> None:
