@@ -5,7 +5,9 @@ On a GPU sums come in another order, so no training is repeated to the bit. TF32
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ import torch
 
 import pretrainps
 from pretrainps.backbones import build_backbone
+from pretrainps.cli import main
 from pretrainps.data.synthetic import detection_split, reid_split
 from pretrainps.detectors import DetectorConfig
 from pretrainps.training import LoopSettings, OptimSettings, train
@@ -85,6 +88,35 @@ def test_hybrid_pretraining_learns(tmp_path: Path, precision: Any, alignment: An
     lines = [line for line in read_log(tmp_path / "run" / "log.jsonl") if line["kind"] == "train"]
     course = [line["losses"]["loss_rpn_cls"] + line["losses"]["loss_identity"] for line in lines]
     assert len(course) == 40 and sum(course[-8:]) < sum(course[:8])
+
+
+def test_the_commands_train_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As docs/training.md has them: with processes that read, in bfloat16, identities alone first."""
+
+    def typed(command: str) -> None:
+        assert main(shlex.split(command.replace("@", f"{tmp_path}/"))) == 0, capsys.readouterr().err
+
+    for layout, domain, name in (
+        *(("coco_persons", "det_street", "street"), ("crowdhuman", "det_yard", "yard")),
+        *(
+            ("market1501", "reid_market", "market"),
+            ("identity_folders", "reid_city", "city"),
+            ("prw", "search_campus", "campus"),
+        ),
+    ):
+        typed(f"data synthesize --layout {layout} --domain {domain} --out @{name} --people 16 --test-people 4 --quiet")
+    quick = "--set loop.max_steps=12 --set loop.log_every=1 --quiet"
+    typed(
+        "pretrain --config recipes.hybrid_synthetic --detection street=@street --detection yard=@yard --reid market=@market "
+        f"--reid city=@city -o @hybrid {quick}"
+    )
+    finetune = f"finetune --config recipes.seqnet_synthetic --backbone @hybrid --data @campus -o @seqnet {quick}"
+    typed(finetune)
+    for run, step in (("hybrid", 12), ("seqnet", 12)):
+        (environment,) = json.loads((tmp_path / run / "environment.json").read_text())
+        assert environment["device"].startswith("cuda")
+        lines = [line for line in read_log(tmp_path / run / "log.jsonl") if line["kind"] == "train"]
+        assert len(lines) == step and all(line["gpu_gb"] > 0 for line in lines)
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
