@@ -98,11 +98,8 @@ def test_the_commands_train_there(tmp_path: Path, capsys: pytest.CaptureFixture[
 
     for layout, domain, name in (
         *(("coco_persons", "det_street", "street"), ("crowdhuman", "det_yard", "yard")),
-        *(
-            ("market1501", "reid_market", "market"),
-            ("identity_folders", "reid_city", "city"),
-            ("prw", "search_campus", "campus"),
-        ),
+        *(("market1501", "reid_market", "market"), ("identity_folders", "reid_city", "city")),
+        ("prw", "search_campus", "campus"),
     ):
         typed(f"data synthesize --layout {layout} --domain {domain} --out @{name} --people 16 --test-people 4 --quiet")
     quick = "--set loop.max_steps=12 --set loop.log_every=1 --quiet"
