@@ -156,7 +156,7 @@ class Loader(Generic[B]):
         Raises:
             DatasetError: a broken image, with `on_damage="stop"`.
         """
-        return self._told(iter(self._loader))  # which starts the processes now, not when somebody asks for a batch
+        return self._told(iter(self._loader))  # the processes start now, not when somebody asks for a batch
 
     def _told(self, read: Iterator[tuple[B | None, list[Damaged]]]) -> Iterator[B | None]:
         for batch, damaged in read:

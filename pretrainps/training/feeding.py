@@ -51,11 +51,10 @@ class Feed:
             TrainingError: the stream ends before its length.
         """
         self.stream.start_at(epoch, done)
-        # before the first batch the reading processes start, which draws a seed for them; a resumed run does so elsewhere
-        with untouched_randomness():
-            batches = iter(self.stream)
+        batches = iter(self.stream)
         for number in range(self.left(done)):
             began = time.perf_counter()
+            # the first batch starts the reading processes, which draws a seed for them; a resumed run does so elsewhere
             with untouched_randomness() if number == 0 else contextlib.nullcontext():
                 window, broken = self._read(batches)
             *missing, broken = self.processes.any([*(batch is None for batch in window), broken])

@@ -130,8 +130,8 @@ class HybridModel(nn.Module):
                 targets, `boxes` (P, 4) and, if it is there, `ignore` (M, 4) play a part.
             reid: For each re-ID data set that is in the batch, crops (N, 3, h, w) in 0..1, ids (N,) and cameras (N,), which
                 play no part. A single crop in all is left out, for batch norm cannot measure it.
-            progress: Share of the training that is done, 0..1: alignment grows with it, and crops are pasted from
-                `settings.pasted_from` on.
+            progress: Share of the training that is done, 0..1, not counting steps of crops alone: alignment grows with it, and
+                crops are pasted from `settings.pasted_from` on.
 
         Returns:
             Of `loss_rpn_cls`, `loss_rpn_reg`, `loss_box_cls`, `loss_box_reg`, `loss_identity`, `loss_triplet`,

@@ -50,7 +50,8 @@ class HybridSettings:
     crops_per_scene: int = 12
     """`scene`: crops that are pasted into one scene at most."""
     pasted_from: float = 0.0
-    """`scene`: share of the training, after which crops are pasted; before, they come as with `roi`."""
+    """`scene`: share of the training, not counting steps of crops alone, after which crops are pasted; before, they come as
+    with `roi`."""
     ignored_from: float = 0.5
     """Anchors and proposals that a region to ignore covers by this share or more are no background."""
 

@@ -19,7 +19,7 @@ class Course:
 
     steps: int
     """Of the training,"""
-    steps_per_epoch: int
+    epoch_steps: int
     """of an epoch,"""
     alone: int
     """and those at the start that see crops alone."""
@@ -35,22 +35,23 @@ class Course:
             batches: Of an epoch, for one process.
             alone_share: Share of the steps, at the start, that see crops alone.
         """
-        per_epoch = batches // loop.accumulate
-        steps = min(loop.epochs * per_epoch, loop.max_steps or loop.epochs * per_epoch)
-        return cls(steps=steps, steps_per_epoch=per_epoch, alone=int(alone_share * steps), accumulate=loop.accumulate)
+        epoch_steps = batches // loop.accumulate
+        steps = min(loop.epochs * epoch_steps, loop.max_steps or loop.epochs * epoch_steps)
+        alone = max(0, min(round(alone_share * steps), steps - 1))
+        return cls(steps=steps, epoch_steps=epoch_steps, alone=alone, accumulate=loop.accumulate)
 
     def progress(self, epoch: int, batch: int) -> float | None:
         """Return the share of the steps with scenes that are done; None for a batch of crops alone."""
-        done = epoch * self.steps_per_epoch + batch // self.accumulate - self.alone
+        done = epoch * self.epoch_steps + batch // self.accumulate - self.alone
         return None if done < 0 else min(1.0, done / max(1, self.steps - self.alone))
 
     def first_with_scenes(self, epoch: int) -> int:
         """Return the first batch of an epoch that is not of crops alone; beyond its last, if all are."""
-        return max(0, self.alone - epoch * self.steps_per_epoch) * self.accumulate
+        return max(0, self.alone - epoch * self.epoch_steps) * self.accumulate
 
 
 class HybridStream:
-    """A `Stream` of scenes by data set, crops by data set, and the share of the training that is done.
+    """A `Stream` of scenes by data set, crops by data set, and the share of the steps with scenes that is done.
 
     Args:
         scenes: Batches of scenes by data set; None without detection data.
@@ -79,7 +80,7 @@ class HybridStream:
             self.crops.batches.start_at(epoch, done)
 
     def __iter__(self) -> Iterator[Batch | None]:
-        # both at once, and now: starting a loader draws a random number, which has its place before the first batch
+        # both start with the first batch, even if scenes come later: it costs random numbers, which are given back there only
         scenes, crops = (repeat(None) if each is None else iter(each) for each in (self.scenes, self.crops))
         for number in range(self.done, len(self)):
             progress = self.course.progress(self.epoch, number)

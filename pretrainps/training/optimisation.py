@@ -30,7 +30,8 @@ def build_optimizer(model: nn.Module, optim: OptimSettings) -> torch.optim.Optim
 def parameter_groups(model: nn.Module, optim: OptimSettings) -> list[dict[str, Any]]:
     """Return the parameters that learn, those that decay first, in the model's order; empty groups are left out.
 
-    Single numbers never decay: they are weights between losses, learned as logarithms, and nothing speaks for a small one.
+    Single numbers never decay: they are logarithms of weights between losses, or of a temperature, and nothing speaks for small
+    ones.
     """
     decaying: list[nn.Parameter] = []
     others: list[nn.Parameter] = []

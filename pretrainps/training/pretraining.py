@@ -134,9 +134,10 @@ class Pretraining:
         return {}
 
     def describe(self) -> dict[str, Any]:
-        """Return fingerprints of the data, and what the backbone was."""
-        origin = self.hybrid.origin
+        """Return fingerprints of the data, what the backbone was, and the length, by which crops alone and alignment go."""
+        origin, loop = self.hybrid.origin, self.recipe.loop
         return {
+            "length": {"epochs": loop.epochs, "max_steps": loop.max_steps},
             "detection": described(self.detection),
             "reid": described(self.reid),
             "backbone": {"name": origin.name, "sha256": origin.sha256} if origin else "random",

@@ -31,7 +31,7 @@ class OptimSettings:
     """Of SGD and AdamW."""
     decay: Literal["all", "no_biases", "matrices"] = "all"
     """What decays. `all`: every parameter (SeqNet). `no_biases`: those with "bias" in their names do not (NAE). `matrices`:
-    only those of two or more dimensions, so neither biases nor norms (usual for transformers)."""
+    only those of two or more dimensions, so neither biases nor norms (usual for transformers). Single numbers never do."""
     warmup_steps: int = 0
     """Steps in which the learning rate grows evenly to its full value;"""
     warmup_epochs: float = 0.0

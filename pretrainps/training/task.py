@@ -61,7 +61,10 @@ class DescribedTask(Protocol):
     """A task that can say what it learns from."""
 
     def describe(self) -> dict[str, Any]:
-        """Return what else belongs to the run's record, ready for JSON: data fingerprints, hashes of weights."""
+        """Return what else belongs to the run's record, ready for JSON: data fingerprints, hashes of weights.
+
+        A run is resumed only if it is the same, but for what `train` is told may differ: nothing in it should change by itself.
+        """
 
 
 class LoaderStream:
@@ -82,4 +85,4 @@ class LoaderStream:
         self.loader.batches.start_at(epoch, done)
 
     def __iter__(self) -> Iterator[Batch | None]:
-        return iter(self.loader)
+        yield from self.loader  # with its first batch, and not before, processes start

@@ -17,7 +17,8 @@ from pretrainps.data import Split
 from pretrainps.data.replicas import market1501, prw
 from pretrainps.data.synthetic import detection_split, reid_split
 from pretrainps.detectors import DetectorConfig
-from pretrainps.errors import ArgumentError, DatasetError
+from pretrainps.errors import ArgumentError, DatasetError, TrainingError
+from pretrainps.training import train
 from pretrainps.training.batch_settings import CropSettings, SceneSettings
 from pretrainps.training.hybrid_settings import HybridSettings
 from pretrainps.training.pretraining import Pretraining, PretrainRecipe
@@ -117,7 +118,7 @@ def test_a_record_of_the_data_changes_with_them(reid: dict[str, Split]) -> None:
 def test_crops_come_alone_for_a_share_of_the_training(detection: dict[str, Split], reid: dict[str, Split]) -> None:
     """7 steps of 2 batches, in epochs of 4: three with crops alone, the first and half of the second epoch."""
     loop = LoopSettings(max_steps=7, accumulate=2)
-    pretraining = task(replace(RECIPE, alone_share=0.5, loop=loop), detection, reid)
+    pretraining = task(replace(RECIPE, alone_share=0.4, loop=loop), detection, reid)
     plain = task(replace(RECIPE, loop=loop), detection, reid)
     seen = []
     for epoch in range(4):
@@ -144,3 +145,16 @@ def _at(pretraining: Pretraining, epoch: int, done: int = 0) -> Iterator[Any]:
 def test_a_training_that_would_not_come_to_scenes(share: float) -> None:
     with pytest.raises(ArgumentError, match="alone_share must be"):
         replace(RECIPE, alone_share=share)
+
+
+def test_a_resumed_training_has_the_length_it_had(detection: dict[str, Split], reid: dict[str, Split], tmp_path: Path) -> None:
+    """Otherwise it might go back to crops alone."""
+
+    def run(epochs: int, *, resume: bool = False) -> None:
+        loop = LoopSettings(epochs=epochs, max_steps=2)
+        recipe = replace(RECIPE, alone_share=0.5, loop=loop)
+        train(task(recipe, detection, reid), recipe.optim, loop, tmp_path / "run", resume=resume, progress=False)
+
+    run(2)
+    with pytest.raises(TrainingError, match=r"task\.length\.epochs: 2 -> 6"):
+        run(6, resume=True)
