@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pretrainps.training.alignment import AlignmentSettings
-from pretrainps.training.batch_settings import CropSettings, SceneSettings
+from pretrainps.training.batch_settings import SceneSettings
 from pretrainps.training.finetuning import FinetuneRecipe
-from pretrainps.training.identity_losses import IdentitySettings
 from pretrainps.training.pretraining import PretrainRecipe
 from pretrainps.training.recipes import hybrid_synthetic, nae_synthetic, seqnet_synthetic
 
@@ -62,7 +61,7 @@ class Scale:
     @property
     def settings(self) -> dict[str, Any]:
         """Settings of every detector, the pre-training's too."""
-        return {"min_size": self.seen[0], "max_size": self.seen[1], "pooling": "average", **self.detector}
+        return {"min_size": self.seen[0], "max_size": self.seen[1], **self.detector}
 
 
 CPU = Scale(
@@ -136,8 +135,7 @@ def pretraining(start: str, scale: Scale, seed: int) -> PretrainRecipe:
         recipe,
         hybrid=replace(
             recipe.hybrid,
-            detector=replace(recipe.hybrid.detector, oim_scalar=16.0, weight_box_reg=2.0, **scale.settings),
-            identity=IdentitySettings(loss="cross_entropy", triplet="soft"),
+            detector=replace(recipe.hybrid.detector, **scale.settings),
             alignment=AlignmentSettings(kind=aligned),
             crop_features="scene" if kind in ("pasted", "joint") else "roi",
             pasted_from=scale.pasted_from if kind == "pasted" else 0.0,
@@ -145,7 +143,7 @@ def pretraining(start: str, scale: Scale, seed: int) -> PretrainRecipe:
         alone_share=scale.alone_share if kind == "joint" else 0.0,
         optim=replace(recipe.optim, lr=scale.pretraining_lr),
         scenes=SceneSettings(batch_size=scale.scene_batch),
-        crops=CropSettings(people=scale.crop_batch, shots=4, height=scale.crop[0], width=scale.crop[1], shift=4, erase=0.0),
+        crops=replace(recipe.crops, people=scale.crop_batch, height=scale.crop[0], width=scale.crop[1], shift=4),
         loop=replace(recipe.loop, epochs=1, max_steps=steps, seed=seed, evaluate_every=None, checkpoint_minutes=600.0),
         steps_per_epoch=steps,
         workers=0,

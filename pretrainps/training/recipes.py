@@ -21,6 +21,7 @@ from pretrainps.errors import ArgumentError
 from pretrainps.training.batch_settings import CropSettings, SceneSettings
 from pretrainps.training.finetuning import FinetuneRecipe
 from pretrainps.training.hybrid_settings import HybridSettings
+from pretrainps.training.identity_losses import IdentitySettings
 from pretrainps.training.pretraining import PretrainRecipe
 from pretrainps.training.settings import LoopSettings, OptimSettings
 
@@ -34,6 +35,9 @@ _SMALL = {
     "region_size": 8,
     "region_samples": 32,
     "anchor_sizes": (16, 32, 64, 128, 256),
+    "pooling": "average",  # identities are learned faster
+    "min_size": 416,  # the scenes have 320: enlarged, the maps of small people tell more
+    "max_size": 624,
 }
 """Settings for the synthetic world on a CPU."""
 _SMALL_BOX_WEIGHT = 2.0
@@ -118,18 +122,18 @@ def hybrid_synthetic() -> PretrainRecipe:
     config = DetectorConfig(
         num_identities=_TO_BE_COUNTED,
         freeze_stem=False,
-        min_size=320,
-        max_size=480,
+        oim_scalar=16.0,
+        weight_box_reg=_SMALL_BOX_WEIGHT,
         **_SMALL,  # type: ignore[arg-type]
     )
     return PretrainRecipe(
         backbone="random:resnet_tiny",
-        hybrid=HybridSettings(detector=config),
-        alone_share=0.5,
-        scenes=SceneSettings(batch_size=4),
-        crops=CropSettings(people=15, shots=4, height=128, width=64, shift=5),
-        optim=OptimSettings(kind="adamw", lr=1e-3, weight_decay=0.05, decay="matrices", schedule="cosine", warmup_steps=50),
-        loop=replace(_SMALL_LOOP, epochs=100, max_steps=3000),
+        hybrid=HybridSettings(detector=config, identity=IdentitySettings(loss="cross_entropy", triplet="soft")),
+        alone_share=0.6,
+        scenes=SceneSettings(batch_size=3),
+        crops=CropSettings(people=15, shots=4, height=128, width=64, shift=5, erase=0.0),
+        optim=OptimSettings(kind="adamw", lr=2e-3, weight_decay=0.05, decay="matrices", schedule="cosine", warmup_steps=50),
+        loop=replace(_SMALL_LOOP, epochs=100, max_steps=4000),
     )
 
 
@@ -170,8 +174,6 @@ def _small(kind: str) -> FinetuneRecipe:
         num_identities=_TO_BE_COUNTED,
         queue_size=64,
         freeze_stem=False,
-        min_size=416,  # the scenes have 320: enlarged, the maps of small people tell more
-        max_size=624,
         **{first_box: _SMALL_BOX_WEIGHT},  # type: ignore[arg-type]
         **_SMALL,  # type: ignore[arg-type]
     )
