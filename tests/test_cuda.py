@@ -10,6 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,16 +118,21 @@ def test_the_commands_train_there(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    """To rounding, and for some steps: sums on a GPU come in any order, and training makes much of little."""
+    """To rounding, and for some steps: sums on a GPU come in any order, and training makes much of little.
+
+    So the learning rate is small: of weights that differ by a millionth, the fifth loss differs by 3 % (on the CPU), at 0.01 by
+    15 %. Of a momentum that was forgotten, by 66 %.
+    """
+    optim = replace(OPTIM, lr=1e-3)
 
     def course(name: str, *stops: int) -> list[float]:
         for number, last in enumerate(stops):
             loop = LoopSettings(epochs=4, log_every=1, max_steps=last, ema_decay=0.9)
-            train(DetectorTask(), OPTIM, loop, tmp_path / name, resume=number > 0, progress=False)
+            train(DetectorTask(), optim, loop, tmp_path / name, resume=number > 0, progress=False)
         lines = read_log(tmp_path / name / "log.jsonl")
         return [sum(line["losses"].values()) for line in lines if line["kind"] == "train"]
 
-    assert course("stopped", 3, 5) == pytest.approx(course("whole", 5), rel=0.02)
+    assert course("stopped", 3, 5) == pytest.approx(course("whole", 5), rel=0.1)
 
 
 def test_nccl(tmp_path: Path) -> None:
