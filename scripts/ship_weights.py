@@ -176,7 +176,7 @@ def history(spec: ModelSpec, run: Path) -> str:
     """Say how the weights came to be, by what the training wrote down."""
     told = ["Trained by this package on its synthetic world (pretrainps.data.synthetic).", _SAVED.sub("", spec.provenance.note)]
     if spec.detector is not None:
-        train = json.loads((run / "task.json").read_text(encoding="utf-8"))["data"]["train"]
+        train = json.loads((run / "config.json").read_text(encoding="utf-8"))["task"]["data"]["train"]
         told.append(f"Then trained as a whole on {train['images']} scenes with {train['identities']} people.")
     return " ".join(part.strip() for part in told if part.strip())
 

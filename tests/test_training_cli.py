@@ -68,8 +68,8 @@ def test_from_sub_task_data_to_a_measured_detector(world: Path, tmp_path: Path, 
     assert isinstance(pretrainps.load(f"file:{hybrid / 'backbone'}"), Backbone)
     status, _, err = run(capsys, *pretrain, "--backbone", hybrid, "-o", tmp_path / "further", *QUICK)
     assert status == 0, err
-    assert json.loads((tmp_path / "further" / "task.json").read_text())["backbone"]["sha256"]
-    told = json.loads((hybrid / "task.json").read_text())
+    assert json.loads((tmp_path / "further" / "config.json").read_text())["task"]["backbone"]["sha256"]
+    told = json.loads((hybrid / "config.json").read_text())["task"]
     assert set(told["detection"]) == {"coco_persons", "mine"} and told["reid"]["market1501"]["identities"] == 4
 
     small = [part for size in SIZES for part in ("--set", f"detector.{size}")]

@@ -202,10 +202,7 @@ class _Training:
         environment = environment_of(
             device=str(self.device), processes=self.processes.count, seed=self.loop.seed, step=self.position.step
         )
-        task = self.task
-        self.processes.on_main(
-            lambda: self.folder.describe(environment, task.describe() if isinstance(task, DescribedTask) else None)
-        )
+        self.processes.on_main(lambda: self.folder.write_environment(environment))
         return lines
 
     def _train(self) -> None:

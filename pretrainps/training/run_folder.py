@@ -21,7 +21,7 @@ from pretrainps.store.files import new_file, write_text
 from pretrainps.training.checkpoints import Checkpoints, write_json
 from pretrainps.training.log import read_log
 
-CONFIG, ENVIRONMENT, DESCRIPTION, LOG, CARD = "config.json", "environment.json", "task.json", "log.jsonl", "README.md"
+CONFIG, ENVIRONMENT, LOG, CARD = "config.json", "environment.json", "log.jsonl", "README.md"
 HARMLESS = (
     "loop.epochs",
     "loop.max_steps",
@@ -96,13 +96,11 @@ class RunFolder:
             )
         return list(lines.values())
 
-    def describe(self, environment: Mapping[str, Any], description: Mapping[str, Any] | None) -> None:
-        """Record on what this part of the run runs, and what it learns from."""
+    def write_environment(self, environment: Mapping[str, Any]) -> None:
+        """Record on what this part of the run runs, behind those before it."""
         starts = self.path / ENVIRONMENT
         before = json.loads(starts.read_text(encoding="utf-8")) if starts.exists() else []
         write_json(starts, [*before, environment])
-        if description is not None:
-            write_json(self.path / DESCRIPTION, description)
 
     def require_space(self, model: nn.Module, *, copies: int) -> None:
         """Refuse to begin what cannot be saved.
@@ -135,7 +133,7 @@ class RunFolder:
             "## Results\n\n"
             + (f"| metric | value |\n|---|---|\n{results}\n\n" if results else "Not measured yet.\n\n")
             + f"`{LOG}` holds the course of losses and measures.\n\n"
-            f"## Training\n\nOn what it ran: `{ENVIRONMENT}`. What it learned from: `{DESCRIPTION}`, if the task says so.\n\n"
+            f"## Training\n\nOn what it ran: `{ENVIRONMENT}`.\n\n"
             f"{settings}\n\n"
             "## To be written\n\n"
             "Licence and origin of the data and of the weights it started from; what it is meant for, and what not.\n",

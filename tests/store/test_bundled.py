@@ -60,7 +60,8 @@ def shipped(
     """The shipped file in a package of its own, and the entry that was printed for it."""
     folder = tmp_path_factory.mktemp("shipped")
     pretrainps.save_pretrained(trained, folder / "run" / "model")
-    (folder / "run" / "task.json").write_text(json.dumps({"data": {"train": {"images": 38, "identities": 12}}}))
+    told = {"task": {"data": {"train": {"images": 38, "identities": 12}}}}
+    (folder / "run" / "config.json").write_text(json.dumps(told))
     package = folder / "my_weights"
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('data only')")

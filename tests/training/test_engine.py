@@ -39,9 +39,9 @@ def test_it_learns_and_records(tmp_path: Path) -> None:
         assert 0 <= line["waiting"] <= 1 and line["images_per_second"] == pytest.approx(8 / line["seconds"])
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["optim"]["lr"] == 0.01 and config["loop"]["epochs"] == 4 and config["processes"] == 1
+    assert config["task"] == {"data": {"pairs": "made up"}}
     (environment,) = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["torch"] == torch.__version__.split("+")[0] and environment["device"] == "cpu"
-    assert json.loads((tmp_path / "run" / "task.json").read_text()) == {"data": {"pairs": "made up"}}
     card = (tmp_path / "run" / "README.md").read_text()
     assert "24 steps, 4 whole epochs" in card and "| closeness |" in card and "`optim.lr`: 0.01" in card
 
