@@ -34,8 +34,8 @@ from pretrainps.detectors import PersonSearchDetector, SeqNet
 UNSEEN = 2026
 """Seed of a drawn world that no training saw."""
 RIDGE = 0.1
-"""Weight of the penalty, in mean squares of the features. With 0.3 boxes are so rough that somebody is found twice, and which of
-two proposals wins hangs on rounding."""
+"""Weight of the penalty, in mean squares of the features. With 0.3 boxes are so rough that somebody is found twice, and which
+of two proposals wins hangs on rounding."""
 
 
 def scene(height: int, width: int, seed: int) -> tuple[Tensor, Tensor]:
