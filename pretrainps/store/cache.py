@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, unquote
 
-from filelock import FileLock
-
 from pretrainps.errors import CacheError
 from pretrainps.store.files import disk_errors, write_text
+from pretrainps.store.locks import hold
 
 HINT = "Set PRETRAINPS_HOME to another folder for the cache."
 _LONGEST_KEY = 120
@@ -145,14 +144,11 @@ class Cache:
             CacheError: the cache cannot be written to.
         """
         path = self.root / "locks" / f"{self.key(name)}.lock"
-        with disk_errors(self.root, HINT):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path)
-            lock.acquire()
-        try:
+        with contextlib.ExitStack() as stack:
+            with disk_errors(self.root, HINT):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(hold(path))
             yield
-        finally:
-            lock.release()
 
     def names(self) -> list[str]:
         """Return the names of all cached models; their configurations are not named apart."""
