@@ -7,6 +7,7 @@ hash that the Hub itself names for that commit (sha256 for LFS and Xet files, gi
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from pretrainps._version import __version__
 from pretrainps.registry.specs import HubSource
+from pretrainps.store.connection import explain, login_wanted, untrusted, without_login
 from pretrainps.store.files import git_blob_sha1_of, sha256_of
 from pretrainps.store.source import RETRY_STATUS, Backoff, SourceError
 
@@ -99,7 +101,7 @@ def _is_announced(path: Path, etag: str) -> bool:
 
 def _retried(call: Callable[[], T], source: HubSource) -> T:
     """Run a Hub call, waiting and trying again where that may help; every failure becomes a `SourceError`."""
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx in 1.x, httpx2 in 2.x
 
     backoff = Backoff()
@@ -121,23 +123,29 @@ def _retried(call: Callable[[], T], source: HubSource) -> T:
             raise SourceError(f"not a Hub repository name ({error})") from error
         except errors.HfHubHTTPError as error:
             status = error.response.status_code
+            if status == 407:
+                raise SourceError(login_wanted(constants.ENDPOINT)) from error
             if status in (401, 403):
                 raise SourceError(f"access refused ({status}): set HF_TOKEN", gated=True) from error
             reason, retry = f"server answers {status}", status in RETRY_STATUS
             retry_after = error.response.headers.get("Retry-After")
         except errors.OfflineModeIsEnabled as error:
             raise SourceError("HF_HUB_OFFLINE is set") from error
-        except (errors.LocalEntryNotFoundError, errors.FileMetadataError) as error:
-            cause = error.__cause__
-            reason, retry = f"unreachable ({type(cause or error).__name__})", True
-        except httpx.HTTPError as error:
-            reason, retry = f"connection failed ({type(error).__name__})", True
+        except errors.FileMetadataError as error:  # a proxy that answers in the Hub's place, among others
+            raise SourceError(f"what answers at {constants.ENDPOINT} is no Hub ({error})") from error
+        except (errors.LocalEntryNotFoundError, httpx.HTTPError) as error:
+            failure = explain(error, constants.ENDPOINT)
+            reason, retry = failure.reason, not failure.final
         except OSError as error:
-            if not isinstance(error, ConnectionError | TimeoutError) and "Consistency check failed" not in str(error):
+            if "Consistency check failed" in str(error):
+                reason, retry = "the connection ended before the whole file had come", True
+            elif isinstance(error, ConnectionError | TimeoutError | ssl.SSLError) or untrusted():
+                failure = explain(error, constants.ENDPOINT)
+                reason, retry = failure.reason, not failure.final
+            else:
                 raise  # the disk's, not the network's
-            reason, retry = "the connection ended before the whole file had come", True
         except (ValueError, ImportError) as error:  # a malformed HF_ENDPOINT, a proxy whose library is missing
-            raise SourceError(f"cannot be asked ({error})") from error
+            raise SourceError(f"cannot be asked ({without_login(str(error))})") from error
         except RuntimeError as error:  # the Xet client's own failures
             reason, retry = f"transfer failed ({error})", True
         if not retry or not backoff.wait(retry_after):
