@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from time import sleep
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from tqdm import tqdm
 
@@ -14,12 +14,26 @@ LONGEST_WAIT = 60.0
 
 
 class SourceError(Exception):
-    """One source did not give the file; the reason is one clause, to stand in a list of sources tried."""
+    """One source did not give the file; the reason is one clause, to stand in a list of sources tried.
 
-    def __init__(self, reason: str, *, gated: bool = False, integrity: bool = False) -> None:
+    Attributes:
+        gated: It asks for a login.
+        integrity: What came is not the file.
+        absent: What the repository, which is there, does not have.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        gated: bool = False,
+        integrity: bool = False,
+        absent: Literal["file", "revision"] | None = None,
+    ) -> None:
         super().__init__(reason)
         self.gated = gated
         self.integrity = integrity
+        self.absent = absent
 
 
 class Backoff:
