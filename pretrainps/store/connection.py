@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-_FINAL_TLS = ("WRONG_VERSION_NUMBER", "CERTIFICATE", "UNSUPPORTED_PROTOCOL", "HTTP_REQUEST", "VERSION_TOO_LOW", "PROTOCOL_VERSION")
+_FINAL_TLS = (
+    "WRONG_VERSION_NUMBER",
+    "CERTIFICATE",
+    "UNSUPPORTED_PROTOCOL",
+    "HTTP_REQUEST",
+    "VERSION_TOO_LOW",
+    "PROTOCOL_VERSION",
+)
 """Parts of OpenSSL's names for what two sides will never agree on."""
 _TRUSTED = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _DEEPEST = 20
