@@ -100,8 +100,8 @@ def resolve(
         return _hub(hub_name(name), arch, cache or Cache(), offline, progress, force)
     if colon:
         raise UnknownModelError(
-            f"unknown kind of name {kind!r} in {name!r}. Known: timm:NAME, file:PATH, hf:owner/repository, or a registered name "
-            "(`pretrainps list`)."
+            f"unknown kind of name {kind!r} in {name!r}. Known: timm:NAME, file:PATH, hf:owner/repository, or a "
+            "registered name (`pretrainps list`)."
         )
     return find_spec(name)
 
@@ -140,11 +140,9 @@ def _hub(asked: HubName, arch: str | None, cache: Cache, offline: bool | None, p
             return _recognised(name, fetched.path, source, arch)
         config = _read_json(fetched.path)
         if not _is_ours(config):
-            instead = "" if is_offline(offline) else f" {files_instead(source)}"
-            raise UnknownModelError(
-                f"{name} was not saved by pretrainps: its {CONFIG} is another library's.{instead} A bare weight file on the Hub "
-                "is named hf:owner/repository/FILE."
-            )
+            instead = "" if is_offline(offline) else files_instead(source)
+            instead = instead or "Write hf:owner/repository/FILE for a bare weight file."
+            raise UnknownModelError(f"{name} was not saved by pretrainps: its {CONFIG} is another library's. {instead}")
         spec = _saved(config, f"{name}/{CONFIG}")
     # weights of the commit that the configuration came from, whatever the branch says by now
     weights = replace(source, file=WEIGHTS, revision=fetched.commit or source.revision)

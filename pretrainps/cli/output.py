@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pretrainps.errors import ArgumentError
 
@@ -16,12 +18,38 @@ if TYPE_CHECKING:
 
 def say(text: str) -> None:
     """Write a line of the result."""
-    sys.stdout.write(_printable(text) + "\n")
+    _write(sys.stdout, text)
 
 
 def note(text: str) -> None:
     """Write a remark that is not part of the result."""
-    sys.stderr.write(_printable(text) + "\n")
+    _write(sys.stderr, text)
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None or not _is_open(stream):
+        return
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    # what a console cannot show is written as an escape
+    stream.write(_printable(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def _is_open(stream: TextIO | None) -> bool:
+    return stream is not None and not stream.closed  # there is no console at all under pythonw, or behind `>&-`
+
+
+def flush() -> None:
+    """Bring out what was said; whether it can be written at all shows only here."""
+    for stream in (sys.stdout, sys.stderr):
+        if _is_open(stream):
+            stream.flush()
+
+
+def abandon() -> None:
+    """Keep Python from writing more, and from complaining while it shuts down, to streams whose readers have left."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # `None`, or one that is no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _printable(text: str) -> str:

@@ -160,11 +160,12 @@ def _is_hub(host: str) -> bool:
 def _checked(parts: list[str], revision: str, name: str) -> HubName:
     if parts and parts[0] in _OTHER_KINDS:
         raise UnknownModelError(
-            f"{name!r} names one of the Hub's {parts[0]}, and models lie in model repositories only. Download the file and give "
-            "its path: file:PATH."
+            f"{name!r} names one of the Hub's {parts[0]}, and models lie in model repositories only. Download the file and "
+            "give its path: file:PATH."
         )
     if len(parts) < 2 or not all(parts) or not all(_REPO_PART.fullmatch(part) for part in parts[:2]):
         raise UnknownModelError(
-            f"{name!r} is no Hub name. Write hf:owner/repository, with /FILE for a bare weight file and @REVISION if you want one."
+            f"{name!r} is no Hub name. Write hf:owner/repository, with /FILE for a bare weight file and @REVISION if you want "
+            "one."
         )
     return HubName("/".join(parts[:2]), "/".join(parts[2:]), revision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from pretrainps.registry.specs import HubSource
@@ -46,6 +47,10 @@ def revisions_instead(source: HubSource, name: str) -> str:
     from pretrainps.store import hub
 
     base = name.partition("@")[0]
+    main = replace(source, revision="main")
+    files = hub.files_of(main) if name.startswith("hf:") else []
+    if files and source.file not in files:  # neither is the file there
+        return files_instead(main)
     found = hub.revisions_of(source)
     near = difflib.get_close_matches(source.revision, found, n=1, cutoff=0.5)
     has = f"It has {_listed(found)}. " if found else ""

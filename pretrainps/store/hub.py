@@ -83,7 +83,7 @@ def download(source: HubSource, folder: Path, *, progress: bool, label: str) -> 
 def _plainly(source: HubSource, folder: Path, *, progress: bool, label: str) -> Path:
     """Download a file by its address alone."""
     from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # it is exported at run time
 
     session = http.new_session()
     session.headers.update(build_hf_headers(**_LIBRARY))  # requests keeps a token from every other host it is led to

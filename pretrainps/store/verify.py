@@ -131,8 +131,8 @@ def unavailable(
     if offline and any(str(error) == OFFLINE for _, error in tried):
         return OfflineError(
             f"{name} is not in the cache ({cache.root}), and offline mode is on.\n"
-            f"Run `pretrainps download {shlex.quote(name)}` where there is a network, or leave offline mode (--offline, offline=True, "
-            f"PRETRAINPS_OFFLINE, HF_HUB_OFFLINE). {by_hand}"
+            f"Run `pretrainps download {shlex.quote(name)}` where there is a network, or leave offline mode (--offline, "
+            f"offline=True, PRETRAINPS_OFFLINE, HF_HUB_OFFLINE). {by_hand}"
         )
     instead = "" if offline else _instead(wanted, tried, pinned=configured is not None)
     kind = GatedWeightsError if any(error.gated for _, error in tried) else WeightsUnavailableError
