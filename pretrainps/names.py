@@ -181,10 +181,12 @@ def _recognised(name: str, path: Path, source: HubSource | LocalSource, arch: st
     from pretrainps.recognition import recognise
 
     seen = inspect(path)
+    # of a file on the Hub the hash is not published but only seen, and pinned once the file was loaded
+    sha256 = seen.sha256 if isinstance(source, LocalSource) else None
     if seen.problem:
         raise CheckpointFormatError(f"{path}: {seen.problem}")
     if seen.saved_by_us is not None:
-        return replace(_saved({"pretrainps": seen.saved_by_us}, str(path)), name=name, sources=(source,), sha256=seen.sha256)
+        return replace(_saved({"pretrainps": seen.saved_by_us}, str(path)), name=name, sources=(source,), sha256=sha256)
     recognition = seen.recognition
     if arch is not None:
         is_timm = arch.startswith("timm:")
@@ -208,7 +210,7 @@ def _recognised(name: str, path: Path, source: HubSource | LocalSource, arch: st
         summary="A weight file recognised by its keys, which cannot tell where strides lie or how pixels go in.",
         file=file,
         sources=(source,),
-        sha256=seen.sha256,
+        sha256=sha256,
         input=ASSUMED_INPUT,
         licence=Licence(id="other", stated_in="nowhere: the file says nothing"),
         provenance=Provenance(authors="unknown", paper="unknown", url="unknown"),
