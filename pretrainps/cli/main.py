@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pretrainps._version import __version__
 from pretrainps.cli import app, datasets, evaluation, graphs, index, models, pictures, search, training, weights
-from pretrainps.cli.output import abandon, flush, note
+from pretrainps.cli.output import abandon, console, flush, note
 from pretrainps.errors import PretrainPSError
 
 EPILOG = """\
@@ -50,6 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The arguments after the program's name; by default those of the process.
     """
+    with console():
+        return _piped(argv)
+
+
+def _piped(argv: Sequence[str] | None) -> int:
     try:
         try:
             return _run(argv)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -26,29 +26,34 @@ def note(text: str) -> None:
     _write(sys.stderr, text)
 
 
-def _write(stream: TextIO | None, text: str) -> None:
-    if stream is None or not _is_open(stream):
-        return
+def _write(stream: TextIO, text: str) -> None:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     # what a console cannot show is written as an escape
     stream.write(_printable(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
-def _is_open(stream: TextIO | None) -> bool:
-    return stream is not None and not stream.closed  # there is no console at all under pythonw, or behind `>&-`
+@contextlib.contextmanager
+def console() -> Iterator[None]:
+    """Put streams that lead nowhere where Python has none (pythonw, `>&-`): progress bars and other libraries write too."""
+    with contextlib.ExitStack() as stack:
+        for name in ("stdout", "stderr"):
+            before: TextIO | None = getattr(sys, name)
+            if before is None or before.closed:
+                setattr(sys, name, stack.enter_context(open(os.devnull, "w", encoding="utf-8")))
+                stack.callback(setattr, sys, name, before)
+        yield
 
 
 def flush() -> None:
     """Bring out what was said; whether it can be written at all shows only here."""
     for stream in (sys.stdout, sys.stderr):
-        if _is_open(stream):
-            stream.flush()
+        stream.flush()
 
 
 def abandon() -> None:
     """Keep Python from writing more, and from complaining while it shuts down, to streams whose readers have left."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, OSError, ValueError):  # `None`, or one that is no file
+        with contextlib.suppress(OSError, ValueError):  # one that is no file
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 

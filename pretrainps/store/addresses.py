@@ -163,7 +163,8 @@ def _checked(parts: list[str], revision: str, name: str) -> HubName:
             f"{name!r} names one of the Hub's {parts[0]}, and models lie in model repositories only. Download the file and "
             "give its path: file:PATH."
         )
-    if len(parts) < 2 or not all(parts) or not all(_REPO_PART.fullmatch(part) for part in parts[:2]):
+    plain = "".join((*parts, revision)).isprintable()  # neither line breaks nor halves of characters
+    if not plain or len(parts) < 2 or not all(parts) or not all(_REPO_PART.fullmatch(part) for part in parts[:2]):
         raise UnknownModelError(
             f"{name!r} is no Hub name. Write hf:owner/repository, with /FILE for a bare weight file and @REVISION if you want "
             "one."

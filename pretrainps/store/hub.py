@@ -21,7 +21,7 @@ from pretrainps.store import http
 from pretrainps.store.connection import explain, login_wanted, untrusted, without_login
 from pretrainps.store.files import git_blob_sha1_of, sha256_of
 from pretrainps.store.locks import lacks_locks
-from pretrainps.store.source import RETRY_STATUS, TRIES, Backoff, SourceError
+from pretrainps.store.source import RETRY_STATUS, TRIES, Backoff, SourceError, is_silent
 
 T = TypeVar("T")
 _LIBRARY: dict[str, Any] = {"library_name": "pretrainps", "library_version": __version__}
@@ -42,7 +42,7 @@ def download(source: HubSource, folder: Path, *, progress: bool, label: str) -> 
         """A bar of our own, quiet when asked to be."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.update(disable=None if progress else True, desc=label, leave=False)
+            kwargs.update(disable=is_silent(progress), desc=label, leave=False)
             super().__init__(*args, **kwargs)
 
     def metadata() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from time import sleep
 from typing import Literal, NoReturn
 
@@ -72,6 +73,11 @@ def looks_like_html(head: bytes) -> bool:
     return start.startswith((b"<!doctype html", b"<html", b"<head", b"<!--"))
 
 
+def is_silent(show: bool) -> bool | None:
+    """Return what tqdm takes for `disable`: `None` shows a bar if standard error is a terminal."""
+    return None if show and sys.stderr is not None else True
+
+
 def progress_bar(label: str, total: int | None, initial: int, show: bool) -> tqdm[NoReturn]:
     """Return a byte-counting bar on standard error; silent if `show` is false, or if nobody watches the terminal."""
     return tqdm(
@@ -81,6 +87,6 @@ def progress_bar(label: str, total: int | None, initial: int, show: bool) -> tqd
         unit="B",
         unit_scale=True,
         unit_divisor=1000,
-        disable=None if show else True,
+        disable=is_silent(show),
         leave=False,
     )

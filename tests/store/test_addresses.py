@@ -75,6 +75,8 @@ def test_addresses_and_names(address: str, name: str) -> None:
         ("https://huggingface.co/o", "no Hub name"),
         ("hf:", "no Hub name"),
         ("hf:o r/x", "no Hub name"),
+        ("hf:o/r/\ud800.pth", "no Hub name"),
+        ("hf:o/r/a\nb.pth", "no Hub name"),
         ("hf:../x", "no Hub name|no source"),
         ("https://example.org/w.pth", r"another host.*file:PATH"),
         ("https://drive.google.com/file/d/1/view", r"another host.*file:PATH"),

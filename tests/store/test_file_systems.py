@@ -175,7 +175,7 @@ def test_files_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = tmp_path / "w.pth"
     path.write_bytes(authors_file(SMALL))
     monkeypatch.setattr(Path, "open", refusing(errno.EACCES))
-    with pytest.raises(errors.WeightsUnavailableError, match="cannot be read.*Permission denied"):
+    with pytest.raises(errors.WeightsUnavailableError, match=r"cannot be read.*Permission denied"):
         pretrainps.load(f"file:{path}")
 
 
