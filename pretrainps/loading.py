@@ -19,6 +19,7 @@ from pretrainps.names import resolve
 from pretrainps.preprocessing import Preprocess, Size
 from pretrainps.registry.specs import DetectorSpec, HeadSpec, ModelSpec
 from pretrainps.store import Cache, Fetched, fetch
+from pretrainps.store.fetch import confirm, remedied
 
 Head = Literal["embedding", "classifier"]
 Model = Backbone | CropModel | PersonSearchDetector[Any]
@@ -94,7 +95,9 @@ def load(
         model = CropModel(backbone, _saved_head(spec, spec.head, wanted_head))
     family = model.family if isinstance(model, PersonSearchDetector) else backbone.family
     fetched, checkpoint = _tensors(spec, family, cache, offline=offline, progress=progress, verify=verify)
-    report = _fill(model, checkpoint, spec, str(fetched.path))
+    with remedied(spec, fetched, cache):
+        report = _fill(model, checkpoint, spec, str(fetched.path))
+    confirm(spec, fetched, cache)
     if spec.head is None and wanted_head is not None:
         model = CropModel(backbone, wanted_head)
         report = replace(report, new=tuple(key for key in model.state_dict() if key.startswith("head.")))
@@ -108,9 +111,10 @@ def _tensors(
 ) -> tuple[Fetched, NativeCheckpoint]:
     """Fetch the file and bring its tensors under our names; again if another process removed it in between."""
     for _ in range(5):
-        fetched = fetch(spec, cache=cache, offline=offline, progress=progress, verify=verify)
+        fetched = fetch(spec, cache=cache, offline=offline, progress=progress, verify=verify, pin=False)
         try:
-            return fetched, native_checkpoint(spec, fetched, family, cache, verify=verify)
+            with remedied(spec, fetched, cache):
+                return fetched, native_checkpoint(spec, fetched, family, cache, verify=verify)
         except FileNotFoundError:
             continue
     raise CacheError(f"{spec.name}: another process keeps removing it from {cache.root}. Wait for it to end, then load again.")

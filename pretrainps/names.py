@@ -1,4 +1,7 @@
-"""What a name stands for: `NAME[@REVISION]`, `timm:NAME`, `file:PATH`, `hf:OWNER/REPO[/FILE][@REVISION]`."""
+"""What a name stands for: `NAME[@REVISION]`, `timm:NAME`, `file:PATH`, `hf:OWNER/REPO[/FILE][@REVISION]`.
+
+Pasted addresses of the Hub and paths are understood as well (`pretrainps.store.addresses`).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pretrainps.errors import ArgumentError, CheckpointFormatError, RegistryError, UnknownModelError, WeightsUnavailableError
+from pretrainps.errors import (
+    ArgumentError,
+    CheckpointFormatError,
+    PretrainPSError,
+    RegistryError,
+    UnknownModelError,
+    WeightsUnavailableError,
+)
 from pretrainps.registry import ModelSpec, find_spec, parse_spec
 from pretrainps.registry.specs import (
     ASSUMED_INPUT,
@@ -20,8 +30,12 @@ from pretrainps.registry.specs import (
     RemoteFile,
 )
 from pretrainps.store import Cache, fetch
+from pretrainps.store.addresses import HubName, canonical, hub_name
 from pretrainps.store.cache import companion
+from pretrainps.store.contents import files_instead
+from pretrainps.store.fetch import remedied
 from pretrainps.store.files import WEIGHTS
+from pretrainps.store.source import is_offline
 
 CONFIG = "config.json"
 FORMAT = 1
@@ -72,8 +86,7 @@ def resolve(
     """
     if isinstance(name, ModelSpec):
         return name
-    if isinstance(name, Path):
-        name = f"file:{name}"
+    name = f"file:{name}" if isinstance(name, Path) else canonical(name)
     kind, colon, rest = name.partition(":")
     if arch is not None and kind not in ("file", "hf"):
         raise ArgumentError(f"arch= is for bare weight files; what {name!r} is, is known.")
@@ -84,39 +97,53 @@ def resolve(
     if colon and kind == "file":
         return _local(Path(rest).expanduser(), arch)
     if colon and kind == "hf":
-        return _hub(name, rest, arch, cache or Cache(), offline, progress, force)
+        return _hub(hub_name(name), arch, cache or Cache(), offline, progress, force)
     if colon:
-        raise UnknownModelError(f"unknown kind of name {kind!r} in {name!r}. Known: timm:, file:, hf:, or a registered name.")
+        raise UnknownModelError(
+            f"unknown kind of name {kind!r} in {name!r}. Known: timm:NAME, file:PATH, hf:owner/repository, or a "
+            "registered name (`pretrainps list`)."
+        )
     return find_spec(name)
 
 
 def _local(path: Path, arch: str | None) -> ModelSpec:
-    if path.is_dir():
-        config, weights = path / CONFIG, path / WEIGHTS
-        for file in (config, weights):
-            if not file.is_file():
-                raise WeightsUnavailableError(
-                    f"{path} has no {file.name}. Give a folder written by save_pretrained, or a weight file."
-                )
-        spec = _saved(_read_json(config), str(config))
-        return replace(spec, name=f"file:{path}", sources=(LocalSource(path=str(weights)),))
-    if not path.is_file():
-        raise WeightsUnavailableError(f"file:{path}: there is no such file. Check the path.")
-    return _recognised(f"file:{path}", path, LocalSource(path=str(path)), arch)
+    try:
+        if path.is_dir():
+            return _local_folder(path)
+        if not path.is_file():
+            raise WeightsUnavailableError(f"file:{path}: there is no such file. Check the path.")
+        return _recognised(f"file:{path}", path, LocalSource(path=str(path)), arch)
+    except PretrainPSError:
+        raise
+    except OSError as error:
+        raise WeightsUnavailableError(f"file:{path} cannot be read ({error.strerror or error}). Check the path.") from error
 
 
-def _hub(name: str, rest: str, arch: str | None, cache: Cache, offline: bool | None, progress: bool, force: bool) -> ModelSpec:
-    path, _, revision = rest.partition("@")
-    parts = path.split("/")
-    if len(parts) < 2 or not all(parts):
-        raise UnknownModelError(f"{name!r} is no Hub name. Write hf:owner/repository, with @REVISION if you want one.")
-    repo, file = "/".join(parts[:2]), "/".join(parts[2:])
-    source = HubSource(repo=repo, file=file or CONFIG, revision=revision or "main")
-    wanted = RemoteFile(name=name if file else companion(name), sources=(source,), is_json=not file)
-    fetched = fetch(wanted, cache=cache, offline=offline, progress=progress, force=force)
-    if file:
-        return _recognised(name, fetched.path, source, arch)
-    spec = _saved(_read_json(fetched.path), f"{name}/{CONFIG}")
+def _local_folder(path: Path) -> ModelSpec:
+    config, weights = path / CONFIG, path / WEIGHTS
+    for file in (config, weights):
+        if not file.is_file():
+            raise WeightsUnavailableError(
+                f"{path} has no {file.name}. Give a folder written by save_pretrained, or a weight file."
+            )
+    spec = _saved(_read_json(config), str(config))
+    return replace(spec, name=f"file:{path}", sources=(LocalSource(path=str(weights)),))
+
+
+def _hub(asked: HubName, arch: str | None, cache: Cache, offline: bool | None, progress: bool, force: bool) -> ModelSpec:
+    name = str(asked)
+    source = HubSource(repo=asked.repo, file=asked.file or CONFIG, revision=asked.revision or "main")
+    wanted = RemoteFile(name=name if asked.file else companion(name), sources=(source,), is_json=not asked.file)
+    fetched = fetch(wanted, cache=cache, offline=offline, progress=progress, force=force, pin=False)
+    with remedied(wanted, fetched, cache):
+        if asked.file:
+            return _recognised(name, fetched.path, source, arch)
+        config = _read_json(fetched.path)
+        if not _is_ours(config):
+            instead = "" if is_offline(offline) else files_instead(source)
+            instead = instead or "Write hf:owner/repository/FILE for a bare weight file."
+            raise UnknownModelError(f"{name} was not saved by pretrainps: its {CONFIG} is another library's. {instead}")
+        spec = _saved(config, f"{name}/{CONFIG}")
     # weights of the commit that the configuration came from, whatever the branch says by now
     weights = replace(source, file=WEIGHTS, revision=fetched.commit or source.revision)
     return replace(spec, name=name, sources=(weights,))
@@ -129,13 +156,16 @@ def _read_json(path: Path) -> Any:
         raise RegistryError(f"{path}: not readable as JSON ({error}). Save the model again.") from error
 
 
+def _is_ours(config: Any) -> bool:
+    found = config.get("pretrainps") if isinstance(config, Mapping) else None
+    return isinstance(found, Mapping) and "model" in found
+
+
 def _saved(config: Any, where: str) -> ModelSpec:
     """Read the configuration that `save_pretrained` wrote."""
-    found = config.get("pretrainps") if isinstance(config, Mapping) else None
-    if not isinstance(found, Mapping) or "model" not in found:
-        raise UnknownModelError(
-            f"{where} was not written by pretrainps. For a bare weight file on the Hub write hf:owner/repository/FILE."
-        )
+    if not _is_ours(config):
+        raise UnknownModelError(f"{where} was not written by pretrainps. Give the weight file itself: file:PATH.")
+    found = config["pretrainps"]
     if found.get("format") != FORMAT:
         raise RegistryError(
             f"{where} has format {found.get('format')!r}, this version reads {FORMAT}. Update: pip install -U pretrainps."
@@ -151,10 +181,12 @@ def _recognised(name: str, path: Path, source: HubSource | LocalSource, arch: st
     from pretrainps.recognition import recognise
 
     seen = inspect(path)
+    # of a file on the Hub the hash is not published but only seen, and pinned once the file was loaded
+    sha256 = seen.sha256 if isinstance(source, LocalSource) else None
     if seen.problem:
         raise CheckpointFormatError(f"{path}: {seen.problem}")
     if seen.saved_by_us is not None:
-        return replace(_saved({"pretrainps": seen.saved_by_us}, str(path)), name=name, sources=(source,), sha256=seen.sha256)
+        return replace(_saved({"pretrainps": seen.saved_by_us}, str(path)), name=name, sources=(source,), sha256=sha256)
     recognition = seen.recognition
     if arch is not None:
         is_timm = arch.startswith("timm:")
@@ -178,7 +210,7 @@ def _recognised(name: str, path: Path, source: HubSource | LocalSource, arch: st
         summary="A weight file recognised by its keys, which cannot tell where strides lie or how pixels go in.",
         file=file,
         sources=(source,),
-        sha256=seen.sha256,
+        sha256=sha256,
         input=ASSUMED_INPUT,
         licence=Licence(id="other", stated_in="nowhere: the file says nothing"),
         provenance=Provenance(authors="unknown", paper="unknown", url="unknown"),

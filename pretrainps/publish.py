@@ -22,6 +22,7 @@ from pretrainps.loading import Model
 from pretrainps.names import CONFIG, FORMAT
 from pretrainps.registry import ModelSpec, spec_to_mapping
 from pretrainps.registry.specs import FileFormat, LocalSource
+from pretrainps.store.connection import explain
 from pretrainps.store.files import WEIGHTS, sha256_of, write_text
 from pretrainps.store.source import is_offline
 
@@ -80,7 +81,7 @@ def push_to_hub(
         GatedWeightsError: the token is missing or does not allow it.
         WeightsUnavailableError: the Hub does not answer.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, close_session, constants
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx in 1.x, httpx2 in 2.x
 
@@ -102,10 +103,11 @@ def push_to_hub(
         except HFValidationError as error:
             raise ArgumentError(f"{repo_id!r} is no Hub repository name: {error}") from error
         # huggingface_hub wraps a failed upload in a RuntimeError
-        except (httpx.HTTPError, OfflineModeIsEnabled, RuntimeError) as error:
-            raise WeightsUnavailableError(
-                f"the upload to {repo_id} failed ({error}). Try again; nothing was committed."
-            ) from error
+        except (httpx.HTTPError, OfflineModeIsEnabled, RuntimeError, OSError) as error:
+            close_session()  # it keeps the certificates and proxies of its start, which may be set right meanwhile
+            failure = explain(error, constants.ENDPOINT)
+            advice = "Nothing was committed." if failure.final else "Nothing was committed. Try again."
+            raise WeightsUnavailableError(f"the upload to {repo_id} failed: {failure.reason}. {advice}") from error
     return commit.oid
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import sys
 from collections.abc import Sequence
 
 from pretrainps._version import __version__
 from pretrainps.cli import app, datasets, evaluation, graphs, index, models, pictures, search, training, weights
-from pretrainps.cli.output import note
+from pretrainps.cli.output import abandon, console, flush, note
 from pretrainps.errors import PretrainPSError
 
 EPILOG = """\
@@ -51,24 +50,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The arguments after the program's name; by default those of the process.
     """
+    with console():
+        return _piped(argv)
+
+
+def _piped(argv: Sequence[str] | None) -> int:
+    try:
+        try:
+            return _run(argv)
+        finally:
+            flush()
+    except BrokenPipeError:  # the reader of our output has left (| head): end quietly
+        abandon()
+        return 141
+    except OSError as error:
+        if error.errno == errno.EINVAL and os.name == "nt":  # what Windows calls a broken pipe
+            abandon()
+            return 141
+        if error.errno != errno.ENOSPC:
+            raise
+        note("error: no space left for the output. Free some, or write it elsewhere.")
+        abandon()
+        return 1
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
     try:
         status: int = args.run(args)
-        sys.stdout.flush()
+        return status
     except PretrainPSError as error:
         note(f"error: {error}")
         return 1
     except KeyboardInterrupt:
         note("interrupted; run it again to go on" if getattr(args, "goes_on", True) else "interrupted; nothing was kept")
         return 130
-    except BrokenPipeError:
-        # the reader of our output has left (| head): end quietly, and keep Python from complaining while it shuts down
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        note("error: no space left for the output. Free some, or write it elsewhere.")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import shutil
 import textwrap
 from typing import TYPE_CHECKING
@@ -190,32 +191,47 @@ def _cache(args: argparse.Namespace) -> int:
         return 0
     if args.action == "remove":
         return _remove(cache, args)
-    entries = [(name, cache.record(name), cache.size(name)) for name in cache.names()]
+    pinned = set(cache.pinned_names())
+    entries = [(name, cache.record(name), cache.size(name)) for name in sorted({*cache.names(), *pinned})]
     if args.json:
-        say_json(
-            {
-                "root": str(cache.root),
-                "models": [
-                    {"name": name, "bytes": size, "sha256": record.sha256 if record else None} for name, record, size in entries
-                ],
-            }
-        )
+        models = [
+            {"name": name, "bytes": size, "sha256": record.sha256 if record else None, "pinned": name in pinned}
+            for name, record, size in entries
+        ]
+        say_json({"root": str(cache.root), "models": models})
         return 0
-    rows = [(name, megabytes(size), record.sha256[:16] if record else "incomplete") for name, record, size in entries]
+    rows = [(name, megabytes(size), _state(record, size), "pinned" if name in pinned else "") for name, record, size in entries]
     say(f"{cache.root}: {megabytes(sum(size for _, _, size in entries))}")
     if rows:
-        say(table(("model", "size", "sha256"), rows))
+        say(table(("model", "size", "sha256", "pin"), rows))
     return 0
+
+
+def _state(record: Record | None, size: int) -> str:
+    if record is not None:
+        return record.sha256[:16]
+    return "incomplete" if size else "no file"
 
 
 def _remove(cache: Cache, args: argparse.Namespace) -> int:
-    known = set(cache.names())
+    from pretrainps.store.addresses import canonical
+
     if not args.name:
         raise ArgumentError("which model? `pretrainps cache` shows those that are there.")
-    for name in args.name:
-        pinned = args.forget_pin and cache.pin_path(name).exists()
-        if name not in known and not pinned:
-            note(f"{name} is not in the cache")
+    known, pins = set(cache.names()), set(cache.pinned_names())
+    missing = 0
+    for given in args.name:
+        name = given if given in known | pins else canonical(given)
+        pinned = args.forget_pin and name in pins
+        if name in known or pinned:
+            freed = megabytes(cache.remove(name, forget_pin=args.forget_pin))
+            say(f"removed {name}: {freed}{' and its pin' if pinned else ''}")
             continue
-        say(f"removed {name}: {megabytes(cache.remove(name, forget_pin=args.forget_pin))}" + (" and its pin" if pinned else ""))
-    return 0
+        missing += 1
+        if name in pins:
+            note(f"{name} has no file in the cache, only a pin: --forget-pin removes that")
+        else:
+            near = difflib.get_close_matches(name, sorted(known | pins), n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            note(f"{name} is not in the cache.{hint} `pretrainps cache` shows what is.")
+    return 1 if missing else 0

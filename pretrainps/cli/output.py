@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pretrainps.errors import ArgumentError
 
@@ -16,12 +18,43 @@ if TYPE_CHECKING:
 
 def say(text: str) -> None:
     """Write a line of the result."""
-    sys.stdout.write(_printable(text) + "\n")
+    _write(sys.stdout, text)
 
 
 def note(text: str) -> None:
     """Write a remark that is not part of the result."""
-    sys.stderr.write(_printable(text) + "\n")
+    _write(sys.stderr, text)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    # what a console cannot show is written as an escape
+    stream.write(_printable(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+@contextlib.contextmanager
+def console() -> Iterator[None]:
+    """Put streams that lead nowhere where Python has none (pythonw, `>&-`): progress bars and other libraries write too."""
+    with contextlib.ExitStack() as stack:
+        for name in ("stdout", "stderr"):
+            before: TextIO | None = getattr(sys, name)
+            if before is None or before.closed:
+                setattr(sys, name, stack.enter_context(open(os.devnull, "w", encoding="utf-8")))
+                stack.callback(setattr, sys, name, before)
+        yield
+
+
+def flush() -> None:
+    """Bring out what was said; whether it can be written at all shows only here."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+
+
+def abandon() -> None:
+    """Keep Python from writing more, and from complaining while it shuts down, to streams whose readers have left."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # one that is no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _printable(text: str) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from pretrainps.cli.output import note, say, say_json
 from pretrainps.errors import ArgumentError
+from pretrainps.store.addresses import local_path
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -17,7 +19,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Say what a weight file is: format, architecture, key layout, and what it would load into. "
         "Nothing in the file is run.",
     )
-    parser.add_argument("file", type=Path, nargs="+")
+    parser.add_argument("file", nargs="+", help="a path, with file: before it or not")
     parser.add_argument("--json", action="store_true", help="machine-readable output, with every key and shape")
     parser.set_defaults(run=_inspect)
 
@@ -53,12 +55,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    for path in args.file:
-        if not Path(str(path).removeprefix("file:")).expanduser().exists():
+    paths = [local_path(name) for name in args.file]
+    for path in paths:
+        if not os.path.exists(path):
             raise ArgumentError(f"{path} is not there. Give a weight file.")
     from pretrainps.inspection import inspect
 
-    found = [inspect(path) for path in args.file]
+    found = [inspect(path) for path in paths]
     if args.json:
         say_json([one.to_json() for one in found])
     else:

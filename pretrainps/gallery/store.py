@@ -21,7 +21,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -30,6 +29,7 @@ from pretrainps.errors import CheckpointFormatError, GalleryError, IntegrityErro
 from pretrainps.gallery.approximate import NEAREST, build
 from pretrainps.gallery.manifest import NAME, OWN_FILES, FileMark, Manifest, NeighboursMark, read_manifest
 from pretrainps.store.files import disk_errors, new_file, sha256_of
+from pretrainps.store.locks import LockedError, hold
 
 _LOCK = "index.lock"
 _FRESH = ("people.new", "neighbours.new")
@@ -224,18 +224,17 @@ class GalleryStore:
         self._require_own()
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / _LOCK)
+        with contextlib.ExitStack() as stack:
             try:
-                lock.acquire(timeout=-1 if wait else 0)
-            except Timeout as error:
+                with disk_errors(self.folder):
+                    stack.enter_context(hold(self.folder / _LOCK, wait=wait))
+            except LockedError as error:
+                left = f" If none is, delete {error.marker}, which a killed run left." if error.marker else ""
                 raise GalleryError(
                     f"another run is writing to {self.folder}. Let it end and start again, or wait for it: wait=True, "
-                    "on the command line --wait."
+                    f"on the command line --wait.{left}"
                 ) from error
-        try:
             yield
-        finally:
-            lock.release()
 
     def sweep(self, manifest: Manifest) -> None:
         """Remove what does not belong to the gallery: replaced files, and what a killed run left. Hold the lock."""
@@ -251,7 +250,7 @@ class GalleryStore:
             raise GalleryError(f"{self.folder} is a file. Give a folder to make the gallery in.")
         if not self.folder.is_dir() or (self.folder / NAME).exists():
             return
-        others = [path.name for path in self.folder.iterdir() if path.name != _LOCK and not _is_ours(path.name)]
+        others = [path.name for path in self.folder.iterdir() if not path.name.startswith(_LOCK) and not _is_ours(path.name)]
         if others:
             raise GalleryError(
                 f"{self.folder} is no gallery and holds other things ({sorted(others)[0]}, ...). Give a new folder for it."

@@ -97,7 +97,11 @@ def _nearest(name: str) -> list[str]:
 def _unknown(name: str, base: str) -> tuple[str]:
     near = _nearest(base)
     hint = f"Did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
-    exists = bool(name) and Path(name).exists()
-    if exists or "/" in name or name.endswith((".pth", ".pt", ".tar", ".safetensors")):
-        hint = f"For a file on this machine write 'file:{name}'" + (". " if exists else f", for the Hub 'hf:{name}'. ")
+    try:
+        exists = bool(name) and Path(name).exists()
+    except (OSError, ValueError):  # a name that no file can have
+        exists = False
+    if exists or "/" in name or "\\" in name or name.endswith((".pth", ".pt", ".tar", ".safetensors")):
+        on_hub = not exists and re.fullmatch(r"\w[\w.-]*(/[\w.-]+)+", base)
+        hint = f"For a file on this machine write 'file:{name}'" + (f", for the Hub 'hf:{name}'. " if on_hub else ". ")
     return (f"unknown model {name!r}. {hint}`pretrainps list` shows all names.",)

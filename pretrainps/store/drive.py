@@ -12,6 +12,7 @@ from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 import requests
 
 from pretrainps.store import http
+from pretrainps.store.connection import explain, login_wanted
 from pretrainps.store.source import RETRY_STATUS, Backoff, SourceError
 
 ENDPOINT = "https://drive.usercontent.google.com"
@@ -74,9 +75,13 @@ def _page_at(session: requests.Session, url: str) -> str | None:
                     return response.content[: 1 << 20].decode("utf-8", "replace")
                 if status == 200:
                     return None
-                reason = "it is no longer there (404)" if status == 404 else f"server answers {status}"
-        except requests.RequestException as error:
-            status, retry_after, reason = 503, None, f"connection failed ({type(error).__name__})"
+                known = {404: "it is no longer there (404)", 407: login_wanted(url)}
+                reason = known.get(status, f"server answers {status}")
+        except (requests.RequestException, OSError) as error:
+            cause = explain(error, url)
+            if cause.final:
+                raise SourceError(cause.reason) from error
+            status, retry_after, reason = 503, None, cause.reason
         if status not in RETRY_STATUS or not backoff.wait(retry_after):
             raise SourceError(reason)
 

@@ -1,7 +1,7 @@
 """From a spec to a verified local file: the cache first, then each source in turn.
 
 A file gets its name in the cache only after its size and sha256 were found right. Where nobody published a sha256, the
-first download pins it, and every later one is compared with the pin.
+first file that could be read and understood is pinned, and every later one is compared with the pin.
 """
 
 from __future__ import annotations
@@ -9,20 +9,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pretrainps.errors import ArgumentError, CacheError, IntegrityError
+from pretrainps.errors import ArgumentError, CacheError, IntegrityError, PretrainPSError
 from pretrainps.registry.packages import package_file
 from pretrainps.registry.specs import BundledSource, DriveSource, HttpSource, HubSource, LocalSource, Source
 from pretrainps.store.archive import extract_member
-from pretrainps.store.cache import HINT, Cache, Record
+from pretrainps.store.cache import HINT, Cache, Record, companion
 from pretrainps.store.files import disk_errors, place, sha256_of
 from pretrainps.store.source import SourceError, is_offline
-from pretrainps.store.verify import OFFLINE, Wanted, check_body, mismatch, unavailable, unlikely
+from pretrainps.store.verify import OFFLINE, Wanted, check_body, mismatch, model_name, removal, unavailable, unlikely
 
+BY_HAND = "placed by hand"
+"""The source of a file that did not come by this module."""
 logger = logging.getLogger("pretrainps")
 
 
@@ -46,6 +49,7 @@ def fetch(
     progress: bool = True,
     verify: bool = False,
     force: bool = False,
+    pin: bool = True,
 ) -> Fetched:
     """Return a verified local copy of a model's file.
 
@@ -56,6 +60,8 @@ def fetch(
         progress: Show a progress bar.
         verify: Hash a cached file again even if its size and time have not changed.
         force: Download again although it is cached. The pin still holds.
+        pin: Pin a file of which nothing is known. Who goes on to read it leaves that to `confirm`: until then a copy from the
+            Hub is a draft, for which the Hub is asked again each time whether it still has the same.
 
     Raises:
         IntegrityError: a file differs from its published sha256, its pin, or its own record.
@@ -70,8 +76,10 @@ def fetch(
         raise ArgumentError("force means a new download, but offline mode is on. Use one of the two.")
     # a file that is named first and lies here needs no cache, and a copy cached under the same name is not it
     in_place = isinstance(wanted.sources[0], LocalSource | BundledSource)
-    hit = None if force or in_place else _cached(wanted, cache, verify=verify)
+    hit = None if force or in_place else _cached(wanted, cache, offline=offline, verify=verify)
     if hit is not None:
+        if pin:
+            confirm(wanted, hit, cache)
         return hit
     tried: list[tuple[Source, SourceError]] = []
     for source in wanted.sources:
@@ -80,12 +88,60 @@ def fetch(
                 return _in_place(wanted, source)
             with cache.lock(wanted.name):
                 # another process may have fetched it while this one waited for the lock
-                hit = None if force else _cached(wanted, cache, verify=verify)
-                return hit or _download(wanted, cache, source, offline=offline, progress=progress)
+                hit = None if force else _cached(wanted, cache, offline=offline, verify=verify)
+                fetched = hit or _download(wanted, cache, source, offline=offline, progress=progress)
+            if pin or not isinstance(source, HubSource):  # only the Hub can be asked cheaply whether a file has changed
+                confirm(wanted, fetched, cache)
+            return fetched
         except SourceError as error:
             tried.append((source, error))
     cache.tidy(wanted.name)
     raise unavailable(wanted, cache, tried, offline=offline)
+
+
+def confirm(wanted: Wanted, fetched: Fetched, cache: Cache) -> None:
+    """Pin a file that was read and understood, and the configuration it was found by, if nothing says what they must be.
+
+    Raises:
+        CacheError: there is a pin, but it is damaged.
+    """
+    for name, sha256 in ((wanted.name, fetched.sha256), (companion(wanted.name), None)):
+        if (wanted.sha256 is not None and name == wanted.name) or not fetched.cached or cache.pin(name) is not None:
+            continue
+        if cache.record(name) is None:
+            continue
+        # a cache that can only be read is fine to read from
+        with contextlib.suppress(CacheError), cache.lock(name):
+            record = cache.record(name)  # another process may have replaced it meanwhile
+            if record is not None and sha256 in (None, record.sha256):
+                _pin(name, cache, record)
+
+
+@contextlib.contextmanager
+def remedied(wanted: Wanted, fetched: Fetched, cache: Cache) -> Iterator[None]:
+    """Add to an error about a cached file what brings another one: the copy would be read again for ever."""
+    try:
+        yield
+    except (ArgumentError, CacheError):
+        raise
+    except PretrainPSError as error:
+        if fetched.cached and (remedy := _remedy(wanted, fetched, cache)):
+            error.args = (f"{error}\n{remedy}", *error.args[1:])
+        raise
+
+
+def _remedy(wanted: Wanted, fetched: Fetched, cache: Cache) -> str:
+    name = shlex.quote(model_name(wanted))
+    if sha256_of(fetched.path) != fetched.sha256:
+        return f"{fetched.path} was damaged on this machine: `pretrainps download {name} --force` fetches it again."
+    if wanted.sha256 is not None:
+        return ""
+    if cache.pin(wanted.name) is not None:
+        return (
+            f"It is what {name} was at first download, at {fetched.path}. If it was mended since, run "
+            f"`{removal(wanted, forget_pin=True)}`, then load again."
+        )
+    return f"It lies at {fetched.path} and was not pinned: once it is mended where it came from, load it again."
 
 
 def _in_place(wanted: Wanted, source: LocalSource | BundledSource) -> Fetched:
@@ -103,8 +159,8 @@ def _in_place(wanted: Wanted, source: LocalSource | BundledSource) -> Fetched:
     return Fetched(path=path, sha256=digest, source=str(source))
 
 
-def _cached(wanted: Wanted, cache: Cache, *, verify: bool) -> Fetched | None:
-    """Return the cached file if it is there and right. A file placed by hand is adopted."""
+def _cached(wanted: Wanted, cache: Cache, *, offline: bool, verify: bool) -> Fetched | None:
+    """Return the cached file if it is there and right. A file placed by hand is adopted; a draft counts while it is current."""
     record = cache.record(wanted.name)
     names = [*([record.file] if record else []), *(source.filename for source in wanted.sources)]
     path = next((p for p in (cache.original(wanted.name) / name for name in names) if p.is_file()), None)
@@ -121,19 +177,37 @@ def _cached(wanted: Wanted, cache: Cache, *, verify: bool) -> Fetched | None:
         raise mismatch(wanted, "the cache", path, digest, expected, by)
     if expected is None and record is not None and digest != record.sha256:
         raise mismatch(wanted, "the cache", path, digest, record.sha256, "the record of its download")
+    if expected is None and record is not None and not offline and _outdated(wanted, record, path):
+        return None
     if record is None or record.sha256 != digest or not unchanged:
         if expected is None and record is None and (reason := unlikely(wanted, path, digest)):
-            raise IntegrityError(f"{wanted.name}: the file placed at {path} is not the expected one: {reason}. Remove it.")
+            raise IntegrityError(
+                f"{wanted.name}: the file placed at {path} is not the expected one: {reason}. Delete it, then load again."
+            )
         # placed by hand, touched, or its record was not written any more: it is the right file, so remember it
         stat = path.stat()
-        seen = Record(file=path.name, sha256=digest, size=stat.st_size, mtime_ns=stat.st_mtime_ns, source="placed by hand")
+        seen = Record(file=path.name, sha256=digest, size=stat.st_size, mtime_ns=stat.st_mtime_ns, source=BY_HAND)
         if record is not None and record.sha256 == digest:
             seen = replace(record, size=stat.st_size, mtime_ns=stat.st_mtime_ns)
         record = seen
         with contextlib.suppress(CacheError):  # a read-only cache is fine to read from
-            _pin(wanted, cache, record)
+            if expected is None and record.source == BY_HAND:  # there is nothing to ask whether it has changed
+                _pin(wanted.name, cache, record)
             cache.write_record(wanted.name, record)
     return Fetched(path=path, sha256=digest, source=record.source, commit=record.commit, cached=True)
+
+
+def _outdated(wanted: Wanted, record: Record, path: Path) -> bool:
+    """Return whether the Hub now has another file than a copy that was never confirmed."""
+    source = next((source for source in wanted.sources if str(source) == record.source), None)
+    if not isinstance(source, HubSource):
+        return False
+    from pretrainps.store import hub
+
+    try:
+        return not hub.unchanged(source, path)
+    except SourceError as error:
+        return error.absent is not None  # without an answer the copy is the best there is
 
 
 def _download(wanted: Wanted, cache: Cache, source: Source, *, offline: bool, progress: bool) -> Fetched:
@@ -158,7 +232,6 @@ def _download(wanted: Wanted, cache: Cache, source: Source, *, offline: bool, pr
             source=str(source),
             commit=commit,
         )
-        _pin(wanted, cache, record)
         cache.write_record(wanted.name, record)
         shutil.rmtree(incoming, ignore_errors=True)
     return Fetched(path=final, sha256=digest, source=record.source, commit=commit, cached=True)
@@ -212,15 +285,13 @@ def _unpacked(archive: Path, member: str, target: Path) -> Path:
     return target
 
 
-def _pin(wanted: Wanted, cache: Cache, record: Record) -> None:
-    """Pin the file if nothing else says what it must be, and say so."""
-    if wanted.sha256 is not None or cache.pin(wanted.name) is not None:
-        return
-    replace(record, mtime_ns=0).write(cache.pin_path(wanted.name))
+def _pin(name: str, cache: Cache, record: Record) -> None:
+    """Pin the file, and say so."""
+    cache.write_pin(name, record)
     logger.warning(
         "%s: nobody published a sha256 for this file; pinned %s... of its first download (%s%s). "
         "A different file will be refused from now on.",
-        wanted.name,
+        name,
         record.sha256[:16],
         record.source,
         f", commit {record.commit[:12]}" if record.commit else "",

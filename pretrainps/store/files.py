@@ -11,23 +11,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pretrainps.errors import CacheError
+from pretrainps.errors import CacheError, PretrainPSError
 
 WEIGHTS = "model.safetensors"
 """What the weight file of a saved model is called, in a folder and on the Hub."""
 _BLOCK = 1 << 20
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NOT_WRITABLE = {
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EEXIST,
-    errno.ENOENT,
-    errno.ENOTEMPTY,
-    errno.ENAMETOOLONG,
-}
+_NO_SUCH_CALL = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""What a file system answers to a call that it does not know."""
 
 
 def sha256_of(path: Path) -> str:
@@ -48,8 +39,37 @@ def git_blob_sha1_of(path: Path) -> str:
 def place(temporary: Path, final: Path) -> None:
     """Give a finished temporary file its final name, in one step and after its bytes are on disk."""
     with temporary.open("r+b") as file:  # some systems flush only what is open for writing
-        os.fsync(file.fileno())
+        flush_to_disk(file.fileno())
     temporary.replace(final)
+
+
+def flush_to_disk(handle: int) -> None:
+    """Wait until an open file's bytes are on the disk, where the file system can tell.
+
+    Raises:
+        OSError: the disk failed or is full.
+    """
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_CALL:
+            raise
+
+
+def flush_names(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the system lets a folder be opened and flushed."""
+    if os.name != "posix":
+        return
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        # what is lost where folders cannot be flushed (CIFS, FUSE) is safety against a power cut, not the files
+        if error.errno not in _NO_SUCH_CALL | {errno.EACCES, errno.EPERM, errno.EISDIR, errno.EBADF}:
+            raise
 
 
 @contextlib.contextmanager
@@ -66,12 +86,19 @@ def new_file(final: Path) -> Iterator[Path]:
         temporary = Path(name)
         try:
             yield temporary
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)  # mkstemp's 0600 would lock other users out of a shared cache
+            _share(temporary)
             place(temporary, final)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _share(temporary: Path) -> None:
+    """Give a temporary file the permissions of any new file: mkstemp's 0600 would lock other users out of a shared cache."""
+    umask = os.umask(0)
+    os.umask(umask)
+    # cloud and Windows shares refuse it; the file is as good there, only its permissions are theirs to say
+    with contextlib.suppress(OSError, NotImplementedError):
+        temporary.chmod(0o600 | (0o666 & ~umask))
 
 
 def write_text(final: Path, text: str) -> None:
@@ -81,21 +108,27 @@ def write_text(final: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def disk_errors(place: Path, hint: str = "Choose another place.") -> Iterator[None]:
-    """Turn the operating system's refusals to write at `place` into a `CacheError` that says what to do."""
+def disk_errors(place: Path, hint: str = "Choose another place.", *, verb: str = "written") -> Iterator[None]:
+    """Turn the operating system's refusals at `place` into a `CacheError` that says what to do.
+
+    Args:
+        place: The file or folder that is worked on.
+        hint: What to do about it.
+        verb: What is done there: "written" or "read".
+    """
     try:
         yield
-    except CacheError:
+    except PretrainPSError:
         raise
     except OSError as error:
+        if error.errno is None:  # another library's error, which only borrows the class
+            raise
         if error.errno in _NO_SPACE:
             raise CacheError(
                 f"no space left while writing {place} ({_free(place)} free, or a quota is reached). Nothing incomplete was "
                 f"kept. Free some space. {hint}"
             ) from error
-        if error.errno in _NOT_WRITABLE:
-            raise CacheError(f"{place} cannot be written ({error.strerror}). {hint}") from error
-        raise
+        raise CacheError(f"{place} cannot be {verb} ({error.strerror or error}). {hint}") from error
 
 
 def _free(place: Path) -> str:

@@ -15,6 +15,7 @@ import requests
 from urllib3.exceptions import LocationValueError
 
 from pretrainps._version import __version__
+from pretrainps.store.connection import explain, login_wanted, without_login
 from pretrainps.store.source import RETRY_STATUS, Backoff, SourceError, looks_like_html, progress_bar
 
 TIMEOUT = (10.0, 60.0)
@@ -53,9 +54,14 @@ def download(url: str, part: Path, *, progress: bool, label: str, session: reque
             _try_once(session, url, part, progress, label)
             return
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, LocationValueError) as error:
-            raise SourceError(f"not a usable URL ({error})") from error
-        except requests.RequestException as error:
-            failure = _TryAgain(f"connection failed ({_shortly(error)})")
+            raise SourceError(f"not a usable address: {without_login(str(error))}{_socks(error)}") from error
+        except (requests.RequestException, OSError) as error:
+            if not isinstance(error, requests.RequestException) and error.errno is not None:
+                raise  # the disk's, not the network's
+            cause = explain(error, url)
+            if cause.final:
+                raise SourceError(cause.reason) from error
+            failure = _TryAgain(cause.reason)
         except _TryAgain as error:
             failure = error
         if _size(part) > furthest:
@@ -107,6 +113,8 @@ def _require_body(response: requests.Response, part: Path) -> None:
     if status == 416:
         part.unlink(missing_ok=True)
         raise _TryAgain("the partial file is no beginning of what is there now")
+    if status == 407:
+        raise SourceError(login_wanted(response.url))
     if status in (401, 403):
         raise SourceError(f"access refused ({status})", gated=True)
     if status not in (200, 206):
@@ -139,8 +147,5 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _shortly(error: Exception) -> str:
-    """Return the innermost reason of a nested requests/urllib3 error, without object addresses."""
-    reason = getattr(error.args[0], "reason", error) if error.args else error
-    text = str(reason).rpartition("object at 0x")[2] if "object at 0x" in str(reason) else str(reason)
-    return text.partition(">: ")[2].rstrip("')") or text
+def _socks(error: Exception) -> str:
+    return " (pip install 'requests[socks]')" if "SOCKS" in str(error) else ""

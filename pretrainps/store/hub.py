@@ -7,7 +7,9 @@ hash that the Hub itself names for that commit (sha256 for LFS and Xet files, gi
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,8 +17,11 @@ from tqdm import tqdm
 
 from pretrainps._version import __version__
 from pretrainps.registry.specs import HubSource
+from pretrainps.store import http
+from pretrainps.store.connection import explain, login_wanted, untrusted, without_login
 from pretrainps.store.files import git_blob_sha1_of, sha256_of
-from pretrainps.store.source import RETRY_STATUS, Backoff, SourceError
+from pretrainps.store.locks import lacks_locks
+from pretrainps.store.source import RETRY_STATUS, TRIES, Backoff, SourceError, is_silent
 
 T = TypeVar("T")
 _LIBRARY: dict[str, Any] = {"library_name": "pretrainps", "library_version": __version__}
@@ -37,7 +42,7 @@ def download(source: HubSource, folder: Path, *, progress: bool, label: str) -> 
         """A bar of our own, quiet when asked to be."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.update(disable=None if progress else True, desc=label, leave=False)
+            kwargs.update(disable=is_silent(progress), desc=label, leave=False)
             super().__init__(*args, **kwargs)
 
     def metadata() -> Any:
@@ -48,15 +53,21 @@ def download(source: HubSource, folder: Path, *, progress: bool, label: str) -> 
 
     def fetch(force: bool) -> Path:
         revision = commit or source.revision
-        found = hf_hub_download(
-            source.repo,
-            source.file,
-            revision=revision,
-            local_dir=folder,
-            tqdm_class=Bar,
-            force_download=force,
-            **_LIBRARY,
-        )
+        try:
+            found = hf_hub_download(
+                source.repo,
+                source.file,
+                revision=revision,
+                local_dir=folder,
+                tqdm_class=Bar,
+                force_download=force,
+                **_LIBRARY,
+            )
+        except OSError as error:
+            if not lacks_locks(error):
+                raise
+            # huggingface_hub insists on a lock, which this file system does not know; here another one is held already
+            return _plainly(replace(source, revision=revision), folder, progress=progress, label=label)
         return Path(found)
 
     etag = (described.etag or "").strip('"')
@@ -67,6 +78,61 @@ def download(source: HubSource, folder: Path, *, progress: bool, label: str) -> 
         if not _is_announced(path, etag):
             raise SourceError(f"the body is not the one that the Hub announced ({etag[:12]}...)", integrity=True)
     return path, commit
+
+
+def _plainly(source: HubSource, folder: Path, *, progress: bool, label: str) -> Path:
+    """Download a file by its address alone."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # it is exported at run time
+
+    session = http.new_session()
+    session.headers.update(build_hf_headers(**_LIBRARY))  # requests keeps a token from every other host it is led to
+    path = folder / source.filename
+    folder.mkdir(parents=True, exist_ok=True)
+    url = hf_hub_url(source.repo, source.file, revision=source.revision)
+    http.download(url, path, progress=progress, label=label, session=session)
+    return path
+
+
+def unchanged(source: HubSource, path: Path) -> bool:
+    """Return whether a file is what the Hub has under this name today; false if that cannot be told.
+
+    Raises:
+        SourceError: the Hub cannot be asked.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    url = hf_hub_url(source.repo, source.file, revision=source.revision)
+    etag = (_retried(lambda: get_hf_file_metadata(url, **_LIBRARY), source).etag or "").strip('"')
+    return bool(etag) and _is_announced(path, etag)
+
+
+def files_of(source: HubSource) -> list[str]:
+    """Return the names of a repository's files at the source's revision; none if the Hub does not say."""
+    from huggingface_hub import HfApi
+
+    def listed() -> list[str]:
+        found = HfApi(**_LIBRARY).model_info(source.repo, revision=source.revision)
+        return sorted(each.rfilename for each in found.siblings or ())
+
+    try:
+        return _retried(listed, source, tries=1)
+    except SourceError:
+        return []
+
+
+def revisions_of(source: HubSource) -> list[str]:
+    """Return a repository's branches, then its tags; none if the Hub does not say."""
+    from huggingface_hub import HfApi
+
+    def listed() -> list[str]:
+        refs = HfApi(**_LIBRARY).list_repo_refs(source.repo)
+        return [each.name for each in (*refs.branches, *refs.tags)]
+
+    try:
+        return _retried(listed, source, tries=1)
+    except SourceError:
+        return []
 
 
 def cached(source: HubSource) -> tuple[Path, str | None] | None:
@@ -97,12 +163,12 @@ def _is_announced(path: Path, etag: str) -> bool:
     return True
 
 
-def _retried(call: Callable[[], T], source: HubSource) -> T:
+def _retried(call: Callable[[], T], source: HubSource, *, tries: int = TRIES) -> T:
     """Run a Hub call, waiting and trying again where that may help; every failure becomes a `SourceError`."""
-    from huggingface_hub import errors
+    from huggingface_hub import close_session, constants, errors
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx in 1.x, httpx2 in 2.x
 
-    backoff = Backoff()
+    backoff = Backoff(tries)
     while True:
         retry_after = None
         try:
@@ -114,31 +180,38 @@ def _retried(call: Callable[[], T], source: HubSource) -> T:
         except errors.RepositoryNotFoundError as error:
             raise SourceError("no such repository, or it is private: check the name, or set HF_TOKEN", gated=True) from error
         except errors.RevisionNotFoundError as error:
-            raise SourceError(f"the repository has no revision {source.revision!r}") from error
+            raise SourceError(f"the repository has no revision {source.revision!r}", absent="revision") from error
         except errors.RemoteEntryNotFoundError as error:
-            raise SourceError("the repository has no such file") from error
+            raise SourceError("the repository has no such file", absent="file") from error
         except errors.HFValidationError as error:
             raise SourceError(f"not a Hub repository name ({error})") from error
         except errors.HfHubHTTPError as error:
             status = error.response.status_code
+            if status == 407:
+                raise SourceError(login_wanted(constants.ENDPOINT)) from error
             if status in (401, 403):
                 raise SourceError(f"access refused ({status}): set HF_TOKEN", gated=True) from error
             reason, retry = f"server answers {status}", status in RETRY_STATUS
             retry_after = error.response.headers.get("Retry-After")
         except errors.OfflineModeIsEnabled as error:
             raise SourceError("HF_HUB_OFFLINE is set") from error
-        except (errors.LocalEntryNotFoundError, errors.FileMetadataError) as error:
-            cause = error.__cause__
-            reason, retry = f"unreachable ({type(cause or error).__name__})", True
-        except httpx.HTTPError as error:
-            reason, retry = f"connection failed ({type(error).__name__})", True
+        except errors.FileMetadataError as error:  # a proxy that answers in the Hub's place, among others
+            raise SourceError(f"what answers at {constants.ENDPOINT} is no Hub ({error})") from error
+        except (errors.LocalEntryNotFoundError, httpx.HTTPError) as error:
+            failure = explain(error, constants.ENDPOINT)
+            reason, retry = failure.reason, not failure.final
         except OSError as error:
-            if not isinstance(error, ConnectionError | TimeoutError) and "Consistency check failed" not in str(error):
+            if "Consistency check failed" in str(error):
+                reason, retry = "the connection ended before the whole file had come", True
+            elif isinstance(error, ConnectionError | TimeoutError | ssl.SSLError) or untrusted():
+                failure = explain(error, constants.ENDPOINT)
+                reason, retry = failure.reason, not failure.final
+            else:
                 raise  # the disk's, not the network's
-            reason, retry = "the connection ended before the whole file had come", True
         except (ValueError, ImportError) as error:  # a malformed HF_ENDPOINT, a proxy whose library is missing
-            raise SourceError(f"cannot be asked ({error})") from error
+            raise SourceError(f"cannot be asked ({without_login(str(error))})") from error
         except RuntimeError as error:  # the Xet client's own failures
             reason, retry = f"transfer failed ({error})", True
         if not retry or not backoff.wait(retry_after):
+            close_session()  # it keeps the certificates and proxies of its start, which may be set right meanwhile
             raise SourceError(f"{reason}, tried several times" if retry else reason)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from time import sleep
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from tqdm import tqdm
 
@@ -14,12 +15,26 @@ LONGEST_WAIT = 60.0
 
 
 class SourceError(Exception):
-    """One source did not give the file; the reason is one clause, to stand in a list of sources tried."""
+    """One source did not give the file; the reason is one clause, to stand in a list of sources tried.
 
-    def __init__(self, reason: str, *, gated: bool = False, integrity: bool = False) -> None:
+    Attributes:
+        gated: It asks for a login.
+        integrity: What came is not the file.
+        absent: What the repository, which is there, does not have.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        gated: bool = False,
+        integrity: bool = False,
+        absent: Literal["file", "revision"] | None = None,
+    ) -> None:
         super().__init__(reason)
         self.gated = gated
         self.integrity = integrity
+        self.absent = absent
 
 
 class Backoff:
@@ -58,6 +73,11 @@ def looks_like_html(head: bytes) -> bool:
     return start.startswith((b"<!doctype html", b"<html", b"<head", b"<!--"))
 
 
+def is_silent(show: bool) -> bool | None:
+    """Return what tqdm takes for `disable`: `None` shows a bar if standard error is a terminal."""
+    return None if show and sys.stderr is not None else True
+
+
 def progress_bar(label: str, total: int | None, initial: int, show: bool) -> tqdm[NoReturn]:
     """Return a byte-counting bar on standard error; silent if `show` is false, or if nobody watches the terminal."""
     return tqdm(
@@ -67,6 +87,6 @@ def progress_bar(label: str, total: int | None, initial: int, show: bool) -> tqd
         unit="B",
         unit_scale=True,
         unit_divisor=1000,
-        disable=None if show else True,
+        disable=is_silent(show),
         leave=False,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import zipfile
 from pathlib import Path
 
@@ -14,8 +15,18 @@ from pretrainps.errors import (
     OfflineError,
     WeightsUnavailableError,
 )
-from pretrainps.registry.specs import BundledSource, DriveSource, HttpSource, HubSource, ModelSpec, RemoteFile, Source
+from pretrainps.registry.specs import (
+    BundledSource,
+    DriveSource,
+    HttpSource,
+    HubSource,
+    LocalSource,
+    ModelSpec,
+    RemoteFile,
+    Source,
+)
 from pretrainps.store.cache import Cache, companion
+from pretrainps.store.contents import files_instead, revisions_instead
 from pretrainps.store.kinds import CHECKPOINTS, FileKind, kind_of, safetensors_header
 from pretrainps.store.source import SourceError
 
@@ -71,16 +82,24 @@ def model_name(wanted: Wanted) -> str:
     return wanted.name.removesuffix(companion(""))
 
 
+def removal(wanted: Wanted, *, forget_pin: bool = False) -> str:
+    """Return the command that removes a file, and whatever belongs to it, from the cache."""
+    return f"pretrainps cache remove {shlex.quote(model_name(wanted))}{' --forget-pin' if forget_pin else ''}"
+
+
 def mismatch(wanted: Wanted, where: Source | str, path: Path, got: str, expected: str, by: str) -> IntegrityError:
     """Return the error for a file on this machine that is not what it should be."""
     if isinstance(where, BundledSource):
         remedy = _reinstall(where)
+    elif isinstance(where, LocalSource):
+        remedy = "Copy it again from where it came, or save the model again."
     else:
         remedy = (
-            f"If it is a copy in the cache, remove it with `pretrainps cache remove {model_name(wanted)}` and load again; "
-            "if you placed it by hand, place the right one."
+            f"Remove this copy by `{removal(wanted)}` and load again; if you placed it by hand, place the right one. "
+            f"If this one is right and the pinned one was not: `{removal(wanted, forget_pin=True)}`, and place it again."
+            if "pin" in by
+            else f"Remove this copy by `{removal(wanted)}` and load again; if you placed it by hand, place the right one."
         )
-        remedy += " If this one is right and the pinned one was not, add --forget-pin." if "pin" in by else ""
     return IntegrityError(
         f"{wanted.name}: {path} ({where}) has sha256\n  {got}, but {by} says\n  {expected}.\n"
         f"The file was changed or damaged. {remedy}"
@@ -94,12 +113,12 @@ def unavailable(
     name = model_name(wanted)
     lines = "\n".join(f"  - {source}: {error}" for source, error in tried)
     pin = None if wanted.sha256 else cache.pin(wanted.name)
+    configured = cache.pin(companion(name))
     if any(error.integrity for _, error in tried):
         trust = (
-            "If its authors changed it and you trust the new one, run "
-            f"`pretrainps cache remove {name} --forget-pin`, then load again."
+            f"If its authors changed it and you trust the new one, run `{removal(wanted, forget_pin=True)}`, then load again."
         )
-        advice = trust if pin else "Try again later; if it stays so, tell its authors."
+        advice = trust if pin or configured else "Try again later; if it stays so, tell its authors."
         return IntegrityError(f"{name}: what came is not the expected file, and was deleted.\n{lines}\n{advice}")
     expected = wanted.sha256 or (pin.sha256 if pin else None)
     first = wanted.sources[0]
@@ -112,11 +131,33 @@ def unavailable(
     if offline and any(str(error) == OFFLINE for _, error in tried):
         return OfflineError(
             f"{name} is not in the cache ({cache.root}), and offline mode is on.\n"
-            f"Run `pretrainps download {name}` where there is a network, or leave offline mode (--offline, offline=True, "
-            f"PRETRAINPS_OFFLINE, HF_HUB_OFFLINE). {by_hand}"
+            f"Run `pretrainps download {shlex.quote(name)}` where there is a network, or leave offline mode (--offline, "
+            f"offline=True, PRETRAINPS_OFFLINE, HF_HUB_OFFLINE). {by_hand}"
         )
+    instead = "" if offline else _instead(wanted, tried, pinned=configured is not None)
     kind = GatedWeightsError if any(error.gated for _, error in tried) else WeightsUnavailableError
-    return kind(f"{name}: no source gave the file. Tried:\n{lines}\n{by_hand}")
+    return kind(f"{name}: no source gave the file. Tried:\n{lines}\n{instead or by_hand}")
+
+
+def _instead(wanted: Wanted, tried: list[tuple[Source, SourceError]], *, pinned: bool) -> str:
+    """Say what to write in place of a name whose repository is there, but not what it asks for; empty if that is not so."""
+    name = model_name(wanted)
+    source, error = tried[-1]
+    if not isinstance(source, HubSource) or error.absent is None:
+        return ""
+    if pinned:
+        return (
+            f"{name} stands for what it was at first download, and that is gone. `{removal(wanted, forget_pin=True)}` makes it "
+            "stand for what is there now."
+        )
+    if error.absent == "revision":
+        return revisions_instead(source, name)
+    if not name.startswith("hf:"):
+        return ""
+    if isinstance(wanted, ModelSpec):
+        return "Its configuration is there, its weights are not: has all of it been uploaded? Load it again later."
+    found = files_instead(source)
+    return f"{name} was not saved by pretrainps. {found}" if wanted.is_json else found
 
 
 def _reinstall(source: BundledSource) -> str:

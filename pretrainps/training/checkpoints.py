@@ -17,7 +17,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from torch import Tensor
 from pretrainps.checkpoint.read import read_object, read_tensors
 from pretrainps.checkpoint.write import METADATA_KEY
 from pretrainps.errors import CheckpointFormatError
-from pretrainps.store.files import disk_errors, new_file, sha256_of, write_text
+from pretrainps.store.files import disk_errors, flush_names, flush_to_disk, new_file, sha256_of, write_text
 
 log = logging.getLogger("pretrainps")
 MODEL, AVERAGED, TRAINING, STATE, MANIFEST = (
@@ -88,7 +87,7 @@ class Checkpoints:
                 self._write(temporary, snapshot)
                 shutil.rmtree(final, ignore_errors=True)  # a damaged one that was passed over on resuming
                 temporary.rename(final)
-                _to_disk(self.folder)
+                flush_names(self.folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         self._prune()
@@ -138,7 +137,7 @@ class Checkpoints:
         written[TRAINING] = _write_file(folder / TRAINING, packed.getbuffer())
         written[STATE] = _write_file(folder / STATE, json.dumps(snapshot.state, indent=1).encode())
         _write_file(folder / MANIFEST, json.dumps(written, indent=1).encode())
-        _to_disk(folder)
+        flush_names(folder)
 
     def _prune(self) -> None:
         """Keep the last checkpoints, of one step only the one made after its evaluation."""
@@ -203,18 +202,8 @@ def _write_file(path: Path, content: bytes | memoryview) -> tuple[int, str]:
     with path.open("wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
+        flush_to_disk(file.fileno())
     return len(content), hashlib.sha256(content).hexdigest()
-
-
-def _to_disk(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system lets a folder be opened."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pretrainps.errors import MissingPackageError, TrainingError
-from pretrainps.store.files import disk_errors, write_text
+from pretrainps.store.files import disk_errors, flush_to_disk, write_text
 
 _HINT = "Then resume the run: it goes on from its last checkpoint."
 
@@ -105,7 +104,7 @@ class RunLog:
         """Wait until all lines are on the disk: a checkpoint counts on them."""
         if self._file is not None:
             with disk_errors(self._path, _HINT):
-                os.fsync(self._file.fileno())
+                flush_to_disk(self._file.fileno())
 
     def __enter__(self) -> Self:
         return self

@@ -35,6 +35,8 @@ class FakeHub(Server):
         super().reset()
         self.commits: dict[str, dict[str, dict[str, bytes]]] = {}
         self.heads: dict[str, str] = {}
+        self.tags: dict[str, dict[str, str]] = {}
+        """Repository -> tag -> commit."""
         self.gated: set[str] = set()
         self.private: dict[str, str] = {}
         """Repository -> the token it wants."""
@@ -82,14 +84,22 @@ class FakeHub(Server):
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/(.+)", path):
             commit = self.add(match[1], self._committed(match[1], request.body))
             self._json(handler, {"commitUrl": f"{self.url}/{match[1]}/commit/{commit}", "commitOid": commit, "hookOutput": ""})
+        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/refs", path):
+            if not self._refused(handler, request, match[1]):
+                head = {"main": self.heads[match[1]]}
+                self._json(handler, {"branches": _refs(head), "tags": _refs(self.tags.get(match[1], {})), "converts": []})
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path):
             if not self._refused(handler, request, match[1]):
-                files = self.commits[match[1]][self.heads[match[1]]]
+                commit = self._commit(match[1], match[2] or "main")
+                if commit is None:
+                    self._error(handler, 404, "RevisionNotFound", f"Invalid rev id: {match[2]}")
+                    return
+                files = self.commits[match[1]][commit]
                 self._json(
                     handler,
                     {
                         "id": match[1],
-                        "sha": self.heads[match[1]],
+                        "sha": commit,
                         "private": False,
                         "tags": [],
                         "downloads": 0,
@@ -114,8 +124,8 @@ class FakeHub(Server):
     ) -> None:
         if self._refused(handler, request, repo):
             return
-        commit = self.heads[repo] if revision == "main" else revision
-        if commit not in self.commits[repo]:
+        commit = self._commit(repo, revision)
+        if commit is None:
             self._error(handler, 404, "RevisionNotFound", f"Invalid rev id: {revision}")
             return
         body = self.commits[repo][commit].get(name)
@@ -134,6 +144,11 @@ class FakeHub(Server):
             return
         etag = sha256(body) if large else git_sha1(body)
         self.send_file(handler, request, body, {"ETag": f'"{etag}"', "X-Repo-Commit": commit}, fault)
+
+    def _commit(self, repo: str, revision: str) -> str | None:
+        known = {"main": self.heads[repo], **self.tags.get(repo, {})}
+        commit = known.get(revision, revision)
+        return commit if commit in self.commits[repo] else None
 
     def _refused(self, handler: BaseHTTPRequestHandler, request: Request, repo: str) -> bool:
         token = self.private.get(repo)
@@ -158,6 +173,10 @@ class FakeHub(Server):
         headers: dict[str, str] | None = None,
     ) -> None:
         self.send(handler, status, b"{}", {"X-Error-Code": code, "X-Error-Message": message, **(headers or {})})
+
+
+def _refs(commits: dict[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "ref": f"refs/{name}", "targetCommit": commit} for name, commit in commits.items()]
 
 
 class _Cdn(Server):
