@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from pretrainps.checkpoint.read import has_shape, read_object
+from pretrainps.checkpoint.read import Contents, contents_of, read_object
 from pretrainps.checkpoint.write import read_metadata
 from pretrainps.detector_recognition import recognise_detector
 from pretrainps.errors import CheckpointFormatError, PretrainPSError
@@ -43,6 +42,8 @@ class Inspection:
     wrapper: tuple[str, ...] = ()
     other_wrappers: tuple[tuple[str, ...], ...] = ()
     """Where else in the file tensors lie (an EMA copy, a student)."""
+    side_data: Mapping[str, str] = field(default_factory=dict)
+    """What lies in the same dictionary as the tensors: key -> what it is, in words."""
     shapes: Mapping[str, Shape]
     dtypes: Mapping[str, int]
     """dtype -> number of tensors."""
@@ -71,6 +72,7 @@ class Inspection:
             "sha256": self.sha256,
             "wrapper": list(self.wrapper),
             "other_wrappers": [list(where) for where in self.other_wrappers],
+            "side_data": dict(self.side_data),
             "tensors": len(self.shapes),
             "elements": self.elements,
             "dtypes": dict(self.dtypes),
@@ -101,8 +103,11 @@ class Inspection:
         dtypes = ", ".join(f"{count} {dtype}" for dtype, count in self.dtypes.items())
         lines.append(f"  tensors       {len(self.shapes)} ({dtypes}), {self.elements:,} numbers")
         if self.wrapper:
-            others = ", ".join(" > ".join(other) for other in self.other_wrappers)
+            others = ", ".join(" > ".join(other) or "the top" for other in self.other_wrappers)
             lines.append(f"  found under   {' > '.join(self.wrapper)}" + (f" (more tensors under: {others})" if others else ""))
+        if self.side_data:
+            some = ", ".join(f"{key} ({what})" for key, what in list(self.side_data.items())[:3])
+            lines.append(f"  no tensors    {len(self.side_data)}: {some}{', ...' if len(self.side_data) > 3 else ''}")
         if self.saved_by_us:
             lines.append(f"  saved by      pretrainps, as {self.saved_by_us.get('name', 'unnamed')}")
             lines.append(f"  would load    pretrainps.load('file:{self.path}') gives the model that was saved")
@@ -151,7 +156,7 @@ def inspect(path: Path | str) -> Inspection:
         raise PretrainPSError(f"{path} is {'a folder' if path.is_dir() else 'not there'}. Give a weight file.")
     kind = kind_of(path)
     base = Inspection(path=path, kind=kind, size=path.stat().st_size, sha256=sha256_of(path), shapes={}, dtypes={})
-    if kind in (FileKind.TORCH_ZIP, FileKind.TORCH_LEGACY, FileKind.TORCHSCRIPT, FileKind.PICKLE):
+    if kind in (FileKind.TORCH_ZIP, FileKind.TORCH_LEGACY, FileKind.TORCHSCRIPT, FileKind.PICKLE, FileKind.UNPACKED):
         base = replace(base, imports=tuple(sorted(pickled_globals(path))))
     try:
         if kind is FileKind.SAFETENSORS:
@@ -159,8 +164,10 @@ def inspect(path: Path | str) -> Inspection:
             shapes, dtypes = _header_tensors(path)
             ours = read_metadata(path).get("config")
         else:
-            (wrapper, tensors), *others = _find_tensors(read_object(path))
+            (wrapper, contents), *others = _find_tensors(read_object(path))
             base, ours = replace(base, other_wrappers=tuple(where for where, _ in others)), None
+            tensors = contents.tensors
+            base = replace(base, side_data=contents.side_data)
             shapes = {key: tuple(value.shape) for key, value in tensors.items()}
             dtypes = _counted(str(value.dtype).removeprefix("torch.") for value in tensors.values())
     except CheckpointFormatError as error:
@@ -176,12 +183,12 @@ def inspect(path: Path | str) -> Inspection:
     )
 
 
-def _find_tensors(found: Any) -> list[tuple[tuple[str, ...], dict[str, Tensor]]]:
+def _find_tensors(found: Any) -> list[tuple[tuple[str, ...], Contents]]:
     """Return every dictionary of tensors in an object with the path to it, the one to take first.
 
     That is the one with the most tensors; of equally large ones an averaged copy, which is what its authors evaluate.
     """
-    places: list[tuple[tuple[str, ...], dict[str, Tensor]]] = []
+    places: list[tuple[tuple[str, ...], Contents]] = []
     queue: deque[tuple[tuple[str, ...], Any]] = deque([((), found)])
     seen: set[int] = set()
     while queue:
@@ -189,13 +196,13 @@ def _find_tensors(found: Any) -> list[tuple[tuple[str, ...], dict[str, Tensor]]]
         if not isinstance(here, Mapping) or id(here) in seen:  # a pickle may put one dictionary into itself, ever so often
             continue
         seen.add(id(here))
-        tensors = {key: value for key, value in here.items() if isinstance(key, str) and has_shape(value)}
-        if tensors:
-            places.append((where, tensors))
+        contents = contents_of(here)
+        if contents.tensors:
+            places.append((where, contents))
         if len(where) < 3:
             queue.extend(((*where, key), value) for key, value in here.items() if isinstance(key, str))
-    places.sort(key=lambda place: (-len(place[1]), not any("teacher" in key or "ema" in key for key in place[0])))
-    return places or [((), {})]
+    places.sort(key=lambda place: (-len(place[1].tensors), not any("teacher" in key or "ema" in key for key in place[0])))
+    return places or [((), contents_of(found) if isinstance(found, Mapping) else Contents({}))]
 
 
 def _header_tensors(path: Path) -> tuple[dict[str, Shape], dict[str, int]]:
