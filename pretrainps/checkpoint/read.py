@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pretrainps.checkpoint.torch_file import CompressedMemberError, read_legacy, read_plain, read_zip
-from pretrainps.checkpoint.unpickle import LONGEST_NAME, RefusedNameError, Stranger, UnpackedError
+from pretrainps.checkpoint.unpickle import EndlessNameError, RefusedNameError, Stranger, UnpackedError
 from pretrainps.errors import CheckpointFormatError
 from pretrainps.store.kinds import FileKind, kind_of, pickled_globals, safetensors_header
 from pretrainps.store.pickled import is_refused, normal_name
@@ -52,7 +52,7 @@ class Contents:
     """What else is in it: key -> what its value is, in words."""
 
 
-def read_object(path: Path, *, mapped: bool = True) -> Any:
+def read_object(path: Path, *, mapped: bool = True, plain: bool = False) -> Any:
     """Return what a checkpoint holds: a dictionary of tensors, or the dictionary around it.
 
     Args:
@@ -60,6 +60,7 @@ def read_object(path: Path, *, mapped: bool = True) -> Any:
             a checkpoint in shards. Tensors land on the CPU.
         mapped: Leave the tensors in the file's own pages where the format allows it. Only for files that nobody rewrites in
             place, such as those in the cache: what is written there later would show in the tensors.
+        plain: Refuse a file that holds more than tensors, numbers, text and containers of them, instead of leaving placeholders.
 
     Raises:
         CheckpointFormatError: not a checkpoint, damaged, or a pickle that names what runs commands.
@@ -77,17 +78,17 @@ def read_object(path: Path, *, mapped: bool = True) -> Any:
         except SafetensorError as error:
             raise CheckpointFormatError(f"{path}: damaged safetensors file ({error}). Fetch it again.") from error
         return tensors if mapped else {key: value.clone() for key, value in tensors.items()}
-    return _read_pickle(path, kind, mapped=mapped)
+    return _read_pickle(path, kind, mapped=mapped, plain=plain)
 
 
-def _read_pickle(path: Path, kind: FileKind, *, mapped: bool) -> Any:
+def _read_pickle(path: Path, kind: FileKind, *, mapped: bool, plain: bool) -> Any:
     try:
         if kind is FileKind.TORCH_ZIP:
-            found = read_zip(path, mapped=mapped)
+            found, strangers = read_zip(path, mapped=mapped)
         elif kind is FileKind.TORCH_LEGACY:
-            found = read_legacy(path, mapped=mapped)
+            found, strangers = read_legacy(path, mapped=mapped)
         else:
-            found = read_plain(path)
+            found, strangers = read_plain(path)
     except RefusedNameError as error:
         refused = sorted({str(error)} | {name for name in map(normal_name, pickled_globals(path)) if is_refused(name)})
         raise CheckpointFormatError(
@@ -99,14 +100,19 @@ def _read_pickle(path: Path, kind: FileKind, *, mapped: bool) -> Any:
             f"{path}: {error} in it is compressed, which torch.save never does. It was packed again: unpack it, and pack it "
             "without compression (zip -0 -r), or ask for the file as it was saved."
         ) from error
+    except EndlessNameError as error:
+        raise CheckpointFormatError(
+            f"{path}: damaged. Names in it are longer than any that Python imports. Fetch it again."
+        ) from error
     except UnpackedError as error:
         raise CheckpointFormatError(f"{path}: {ADVICE[FileKind.UNPACKED]}") from error
     except (pickle.UnpicklingError, zipfile.BadZipFile, NotImplementedError, ValueError, LookupError, MemoryError) as error:
-        if "is longer than" in str(error):
-            raise CheckpointFormatError(
-                f"{path}: damaged. Names in it are longer than any that Python imports ({LONGEST_NAME} characters). Fetch it again."
-            ) from error
         raise CheckpointFormatError(f"{path}: truncated or damaged ({_reason(error)}). Fetch it again.") from error
+    if plain and strangers:
+        raise CheckpointFormatError(
+            f"{path}: refused. It holds {', '.join(sorted(strangers)[:5])}, and was to hold tensors, numbers and text only. Take "
+            "the file as it was written."
+        )
     if isinstance(found, Stranger) and not found:
         raise CheckpointFormatError(
             f"{path}: refused. It is a pickled {found.name} as a whole; making it would run that class's code, which no tensor "

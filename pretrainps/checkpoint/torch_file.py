@@ -19,6 +19,8 @@ import torch
 
 from pretrainps.checkpoint.unpickle import STORAGES, Storage, Stranger, Unpickler
 
+Read = tuple[Any, set[str]]
+"""An object, and the names of what in it was not made."""
 MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _ALIGNED = 16
@@ -73,8 +75,8 @@ class _Bytes:
         return torch.frombuffer(self.read(start, length), dtype=torch.uint8).untyped_storage()
 
 
-def read_zip(path: Path, *, mapped: bool) -> Any:
-    """Return the object of a torch zip.
+def read_zip(path: Path, *, mapped: bool) -> Read:
+    """Return the object, and what was not made, of a torch zip.
 
     Args:
         path: The file.
@@ -110,11 +112,12 @@ def read_zip(path: Path, *, mapped: bool) -> Any:
             return _swapped(found, dtype) if other_order else found
 
         storages = _Storages(stored)
-        return Unpickler(storages, content.budget).load(io.BytesIO(content.read(*place("data.pkl"))))
+        unpickler = Unpickler(storages, content.budget)
+        return unpickler.load(io.BytesIO(content.read(*place("data.pkl")))), unpickler.strangers
 
 
-def read_legacy(path: Path, *, mapped: bool) -> Any:
-    """Return the object of a legacy file.
+def read_legacy(path: Path, *, mapped: bool) -> Read:
+    """Return the object, and what was not made, of a legacy file.
 
     Args:
         path: The file.
@@ -155,17 +158,19 @@ def read_legacy(path: Path, *, mapped: bool) -> Any:
             return _swapped(found, dtype) if sys.byteorder == "big" else found
 
         stream.seek(begin)
-        return Unpickler(_Storages(stored), content.budget).load(stream)
+        unpickler = Unpickler(_Storages(stored), content.budget)
+        return unpickler.load(stream), unpickler.strangers
 
 
-def read_plain(path: Path) -> Any:
-    """Return the object of a pickle without tensors, such as detectron2's dictionaries of NumPy arrays.
+def read_plain(path: Path) -> Read:
+    """Return the object, and what was not made, of a pickle without tensors, such as detectron2's dictionaries of NumPy arrays.
 
     Raises:
         pickle.UnpicklingError: see `Unpickler.load`.
     """
     with path.open("rb") as stream:
-        return Unpickler(budget=_MOST_COPIES * path.stat().st_size + _SOME_BYTES).load(stream)
+        unpickler = Unpickler(budget=_MOST_COPIES * path.stat().st_size + _SOME_BYTES)
+        return unpickler.load(stream), unpickler.strangers
 
 
 class _Storages:

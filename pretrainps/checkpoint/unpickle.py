@@ -28,7 +28,7 @@ from torch import Tensor
 
 from pretrainps.store.pickled import NO_END, UNREADABLE, decoded, is_refused, normal_name
 
-LONGEST_NAME = 1000
+_LONGEST_NAME = 1000
 """Characters of a module and a class in it."""
 _MOST_DIMENSIONS = 64
 _ITEM = 100
@@ -39,6 +39,10 @@ _LONGEST_KEY = 64
 
 class RefusedNameError(pickle.UnpicklingError):
     """The pickle names something that runs commands or code."""
+
+
+class EndlessNameError(pickle.UnpicklingError):
+    """A name in the pickle is longer than any that Python imports."""
 
 
 class UnpackedError(pickle.UnpicklingError):
@@ -135,6 +139,8 @@ class Unpickler:
     def __init__(self, storage_of: StorageOf | None = None, budget: int = 1 << 26) -> None:
         self._storage_of = storage_of
         self._budget = budget
+        self.strangers: set[str] = set()
+        """Names of what was not made."""
 
     def load(self, stream: IO[bytes]) -> Any:
         """Return the object of the pickle that begins here; the stream is left behind it.
@@ -152,7 +158,9 @@ class Unpickler:
                 self._step(opcode.name, argument)
         except UNREADABLE as error:
             if NO_END in str(error):
-                raise pickle.UnpicklingError(f"a name in it is longer than {LONGEST_NAME} characters") from error
+                raise EndlessNameError from error
+            if isinstance(error, UnicodeDecodeError):
+                raise pickle.UnpicklingError("its text is in no known encoding") from error
             raise pickle.UnpicklingError(str(error)) from error
         except (TypeError, RecursionError, ArithmeticError, RuntimeError, AttributeError) as error:
             raise pickle.UnpicklingError(str(error)) from error
@@ -193,8 +201,10 @@ class Unpickler:
         return items
 
     def _name(self, module: Any, name: Any) -> Any:
-        if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > LONGEST_NAME:
-            raise pickle.UnpicklingError(f"a name in it is no text, or longer than {LONGEST_NAME} characters")
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise pickle.UnpicklingError("a name in it is no text")
+        if len(module) + len(name) > _LONGEST_NAME:
+            raise EndlessNameError
         full = normal_name(f"{module}.{name}")
         if is_refused(full):
             raise RefusedNameError(full)
@@ -207,7 +217,10 @@ class Unpickler:
             raise pickle.UnpicklingError("what is called has no name")
         maker = _MAKERS.get(function.name)
         made = maker(self, arguments) if maker else None
-        return Stranger(function.name) if made is None else made
+        if made is None or type(made) is Stranger:
+            made = made or Stranger(function.name)
+            self.strangers.add(made.name)
+        return made
 
     def spend(self, amount: int) -> None:
         """Take bytes from the budget."""
@@ -489,6 +502,14 @@ def _complex(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
     return complex(*arguments) if len(arguments) == 2 and all(type(part) is float for part in arguments) else None
 
 
+def _attribute(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
+    """Name what lies in a class: old pickles reach a class in a class so, and attacks whatever they need."""
+    match arguments:
+        case (Stranger() as owner, str() as attribute) if attribute.isidentifier() and not attribute.startswith("_"):
+            return self._name(owner.name, attribute)
+    raise RefusedNameError("builtins.getattr")
+
+
 def _reconstructed(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
     return Stranger(arguments[0].name) if arguments and isinstance(arguments[0], Stranger) else None
 
@@ -561,6 +582,7 @@ _MAKERS: dict[str, Callable[[Unpickler, tuple[Any, ...]], Any]] = {
     "builtins.complex": _complex,
     "builtins.bytes": _bytes,
     "_codecs.encode": _bytes,
+    "builtins.getattr": _attribute,
     "copyreg._reconstructor": _reconstructed,
     "numpy.dtype": _dtype,
     **{f"numpy.{core}.multiarray._reconstruct": _array for core in ("core", "_core")},

@@ -28,7 +28,7 @@ _REFUSED_NAMES = re.compile(
     r"|types\.(FunctionType|LambdaType|CodeType|ModuleType)|_?operator\.(call|methodcaller|attrgetter)"
     r"|code\.(interact|InteractiveInterpreter|InteractiveConsole)|commands\.(getoutput|getstatusoutput)|platform\.popen"
     r"|timeit\.(timeit|repeat|Timer|main)|c?[pP]rofile\.(run|runctx|Profile)|trace\.Trace|_?io\.(open|open_code|FileIO)"
-    r"|(http\.client|urllib\.request)\..*"
+    r"|pathlib\.(_local\.)?\w*Path\.[a-z]\w*|(http\.client|urllib\.request)\..*"
     r"|torch\.(load|save|compile|(hub|jit|package|ops|classes|utils\.cpp_extension)\..*)|torch\.serialization\.(load|save)"
     r"|torch\.storage\._load_from_bytes|numpy\.(load|save|fromfile|memmap|(f2py|testing|distutils)\..*)"
 )
