@@ -170,6 +170,7 @@ def _fill(model: nn.Module, checkpoint: NativeCheckpoint, spec: ModelSpec, origi
         name=spec.name,
         ignored=checkpoint.ignored,
         stray=checkpoint.stray,
+        side_data=checkpoint.side_data,
         expected_missing=spec.file.expected_missing,
     )
     require_complete(report, origin)

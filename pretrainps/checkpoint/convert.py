@@ -11,19 +11,23 @@ import contextlib
 import fnmatch
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
+import torch
+
+from pretrainps.checkpoint.layout import Layout
 from pretrainps.checkpoint.layouts import layout_of
-from pretrainps.checkpoint.read import Tensors, read_tensors
+from pretrainps.checkpoint.read import Tensors, read_contents, read_tensors
+from pretrainps.checkpoint.report import SideData
 from pretrainps.checkpoint.write import read_metadata, write_safetensors
-from pretrainps.errors import CacheError, CheckpointFormatError
+from pretrainps.errors import CacheError, CheckpointFormatError, LayoutError
 from pretrainps.registry.specs import FileFormat, ModelSpec
 from pretrainps.store import Cache, Fetched
 from pretrainps.store.cache import Record
 from pretrainps.store.files import sha256_of
 
-CONVERSION = 1
+CONVERSION = 2
 """Raised whenever the code below would turn the same file into other tensors."""
 
 
@@ -36,6 +40,8 @@ class NativeCheckpoint:
     """The file's keys that were left out, as declared."""
     stray: tuple[str, ...] = ()
     """The file's keys without the declared prefix: nothing is declared of them, so they fit no model."""
+    side_data: tuple[SideData, ...] = ()
+    """What lies in the file among the tensors and is none."""
 
 
 def convert(path: Path, file: FileFormat, family: str, *, mapped: bool = True) -> NativeCheckpoint:
@@ -52,8 +58,10 @@ def convert(path: Path, file: FileFormat, family: str, *, mapped: bool = True) -
         LayoutError: the family does not know the layout.
     """
     layout = layout_of(family, file.layout)
-    found = read_tensors(path, file.wrapper, mapped=mapped)
-    ignored = [key for key in found if any(fnmatch.fnmatchcase(key, pattern) for pattern in file.ignored)]
+    contents = read_contents(path, file.wrapper, mapped=mapped)
+    found = contents.tensors
+    declared = [key for key in (*found, *contents.side_data) if any(fnmatch.fnmatchcase(key, each) for each in file.ignored)]
+    ignored = [*dict.fromkeys(declared)]
     kept = {key: value for key, value in found.items() if key not in set(ignored)}
     if file.prefix and not any(key.startswith(file.prefix) for key in kept):
         raise CheckpointFormatError(
@@ -73,7 +81,24 @@ def convert(path: Path, file: FileFormat, family: str, *, mapped: bool = True) -
         native = layout.to_native(own)
     except RuntimeError as error:  # a reordering met a tensor of another shape
         raise CheckpointFormatError(f"{path}: its tensors do not have the shapes of the key layout {layout.name!r}.") from error
-    return NativeCheckpoint(tensors=native, ignored=(*ignored, *(file.prefix + key for key in foreign)), stray=stray)
+    return NativeCheckpoint(
+        tensors=native,
+        ignored=(*ignored, *(file.prefix + key for key in foreign)),
+        stray=stray,
+        side_data=tuple(
+            SideData(key, _native_key(key.removeprefix(file.prefix), layout) if key.startswith(file.prefix) else None, what)
+            for key, what in contents.side_data.items()
+            if key not in set(ignored)
+        ),
+    )
+
+
+def _native_key(key: str, layout: Layout) -> str:
+    """Return the package's own name for a key, as far as the layout can tell it from the key alone."""
+    try:
+        return next(iter(layout.to_native({key: torch.empty(0, device="meta")})), key)
+    except (RuntimeError, LayoutError):  # it wants to reorder values, which there are none of
+        return key
 
 
 def native_checkpoint(
@@ -125,7 +150,12 @@ def _read_conversion(target: Path, fetched: Fetched, *, verify: bool) -> NativeC
         tensors = read_tensors(target)
     except (CheckpointFormatError, OSError):  # another process may be removing it
         return None
-    return NativeCheckpoint(tensors=tensors, ignored=tuple(notes.get("ignored", ())), stray=tuple(notes.get("stray", ())))
+    return NativeCheckpoint(
+        tensors=tensors,
+        ignored=tuple(notes.get("ignored", ())),
+        stray=tuple(notes.get("stray", ())),
+        side_data=tuple(SideData(*entry) for entry in notes.get("side_data", ())),
+    )
 
 
 def _write_conversion(target: Path, checkpoint: NativeCheckpoint, spec: ModelSpec, fetched: Fetched) -> None:
@@ -138,6 +168,7 @@ def _write_conversion(target: Path, checkpoint: NativeCheckpoint, spec: ModelSpe
         "source_sha256": fetched.sha256,
         "ignored": list(checkpoint.ignored),
         "stray": list(checkpoint.stray),
+        "side_data": [list(astuple(entry)) for entry in checkpoint.side_data],
     }
     write_safetensors(checkpoint.tensors, target, notes)
     stat = target.stat()
