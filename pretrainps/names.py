@@ -22,6 +22,8 @@ from pretrainps.registry.specs import (
 from pretrainps.store import Cache, fetch
 from pretrainps.store.cache import companion
 from pretrainps.store.files import WEIGHTS
+from pretrainps.store.kinds import folder_advice
+from pretrainps.store.shards import index_in
 
 CONFIG = "config.json"
 FORMAT = 1
@@ -91,13 +93,14 @@ def resolve(
 
 
 def _local(path: Path, arch: str | None) -> ModelSpec:
+    if path.is_dir() and not (path / WEIGHTS).is_file() and (index := index_in(path)) is not None:
+        path = index
     if path.is_dir():
         config, weights = path / CONFIG, path / WEIGHTS
         for file in (config, weights):
             if not file.is_file():
-                raise WeightsUnavailableError(
-                    f"{path} has no {file.name}. Give a folder written by save_pretrained, or a weight file."
-                )
+                advice = f"it has no {file.name}. Give a folder written by save_pretrained, or a weight file."
+                raise WeightsUnavailableError(f"{path}: {folder_advice(path) or advice}")
         spec = _saved(_read_json(config), str(config))
         return replace(spec, name=f"file:{path}", sources=(LocalSource(path=str(weights)),))
     if not path.is_file():
@@ -150,7 +153,7 @@ def _recognised(name: str, path: Path, source: HubSource | LocalSource, arch: st
     from pretrainps.inspection import inspect
     from pretrainps.recognition import recognise
 
-    seen = inspect(path)
+    seen = inspect(path, tried=False)
     if seen.problem:
         raise CheckpointFormatError(f"{path}: {seen.problem}")
     if seen.saved_by_us is not None:

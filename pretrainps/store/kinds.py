@@ -64,6 +64,24 @@ def kind_of(path: Path) -> FileKind:
     return kind
 
 
+def folder_advice(folder: Path) -> str | None:
+    """Return what a folder is and what to do about it, if it is an everyday mistake; `None` otherwise."""
+    names = {path.name for path in folder.iterdir()}
+    if "data.pkl" in names and {"data", "version"} & names:
+        return (
+            "it is an unpacked torch file, whose data.pkl stands for the tensors in data/. Pack it again without compression "
+            f"(zip -0 -r weights.pth {folder.name}, from the folder's parent), or take the original."
+        )
+    if "saved_model.pb" in names or any(name.endswith(".data-00000-of-00001") for name in names):
+        return "it is a TensorFlow model, not torch weights. Save its arrays with torch.save or safetensors."
+    if ".metadata" in names and any(name.endswith(".distcp") for name in names):
+        return (
+            "it is a checkpoint of torch.distributed in many files. Make one file of it: python -m "
+            f"torch.distributed.checkpoint.format_utils dcp_to_torch {folder} weights.pth."
+        )
+    return None
+
+
 def safetensors_header(path: Path) -> dict[str, Any]:
     """Return a safetensors file's JSON header: `{key: {dtype, shape, data_offsets}}` and perhaps `__metadata__`.
 

@@ -14,9 +14,10 @@ from pretrainps.errors import (
     OfflineError,
     WeightsUnavailableError,
 )
-from pretrainps.registry.specs import BundledSource, DriveSource, HttpSource, HubSource, ModelSpec, RemoteFile, Source
+from pretrainps.registry.specs import BundledSource, DriveSource, HttpSource, HubSource, LocalSource, ModelSpec, RemoteFile, Source
 from pretrainps.store.cache import Cache, companion
 from pretrainps.store.kinds import CHECKPOINTS, FileKind, kind_of, safetensors_header
+from pretrainps.store.signatures import ADVICE
 from pretrainps.store.source import SourceError
 
 Wanted = ModelSpec | RemoteFile
@@ -63,7 +64,7 @@ def unlikely(wanted: Wanted, path: Path, digest: str) -> str | None:
         return str(error)
     if kind is FileKind.TORCH_ZIP and not zipfile.is_zipfile(path):
         return "it is truncated"
-    return None if kind in CHECKPOINTS else f"it is no checkpoint ({kind.value})"
+    return None if kind in CHECKPOINTS else f"it is no checkpoint ({kind.value}): {ADVICE.get(kind, '')}"
 
 
 def model_name(wanted: Wanted) -> str:
@@ -73,6 +74,9 @@ def model_name(wanted: Wanted) -> str:
 
 def mismatch(wanted: Wanted, where: Source | str, path: Path, got: str, expected: str, by: str) -> IntegrityError:
     """Return the error for a file on this machine that is not what it should be."""
+    advice = ADVICE.get(kind_of(path)) if isinstance(where, LocalSource) else None
+    if advice is not None:
+        return IntegrityError(f"{wanted.name}: {path} is not the file that {by} names: {advice}")
     if isinstance(where, BundledSource):
         remedy = _reinstall(where)
     else:
