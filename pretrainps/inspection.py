@@ -168,7 +168,11 @@ def inspect(path: Path | str, *, tried: bool = True) -> Inspection:
     elif path.is_dir():
         path = index_in(path) or path
     if not path.is_file():
-        what = (folder_advice(path) or "it is a folder. Give a weight file.") if path.is_dir() else "it is not there. Give a weight file."
+        what = (
+            (folder_advice(path) or "it is a folder. Give a weight file.")
+            if path.is_dir()
+            else "it is not there. Give a weight file."
+        )
         raise PretrainPSError(f"{path}: {what}")
     kind = kind_of(path)
     base = Inspection(path=path, kind=kind, size=path.stat().st_size, sha256=sha256_of(path), shapes={}, dtypes={})

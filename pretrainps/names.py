@@ -23,7 +23,7 @@ from pretrainps.store import Cache, fetch
 from pretrainps.store.cache import companion
 from pretrainps.store.files import WEIGHTS
 from pretrainps.store.kinds import folder_advice
-from pretrainps.store.shards import index_in
+from pretrainps.store.shards import INDEXES, index_in
 
 CONFIG = "config.json"
 FORMAT = 1
@@ -116,10 +116,20 @@ def _hub(name: str, rest: str, arch: str | None, cache: Cache, offline: bool | N
     repo, file = "/".join(parts[:2]), "/".join(parts[2:])
     source = HubSource(repo=repo, file=file or CONFIG, revision=revision or "main")
     wanted = RemoteFile(name=name if file else companion(name), sources=(source,), is_json=not file)
-    fetched = fetch(wanted, cache=cache, offline=offline, progress=progress, force=force)
     if file:
+        fetched = fetch(wanted, cache=cache, offline=offline, progress=progress, force=force)
         return _recognised(name, fetched.path, source, arch)
-    spec = _saved(_read_json(fetched.path), f"{name}/{CONFIG}")
+    try:
+        fetched = fetch(wanted, cache=cache, offline=offline, progress=progress, force=force)
+        spec = _saved(_read_json(fetched.path), f"{name}/{CONFIG}")
+    except (WeightsUnavailableError, UnknownModelError) as error:  # not ours; it may hold plain weights in shards
+        index = replace(source, file=INDEXES[0])
+        try:
+            shards = RemoteFile(name=name, sources=(index,))
+            fetched = fetch(shards, cache=cache, offline=offline, progress=progress, force=force)
+        except WeightsUnavailableError:
+            raise error from None
+        return _recognised(name, fetched.path, index, arch)
     # weights of the commit that the configuration came from, whatever the branch says by now
     weights = replace(source, file=WEIGHTS, revision=fetched.commit or source.revision)
     return replace(spec, name=name, sources=(weights,))

@@ -11,10 +11,13 @@ import contextlib
 import fnmatch
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from pretrainps.checkpoint.layout import Layout
 from pretrainps.checkpoint.layouts import layout_of
@@ -44,7 +47,34 @@ class NativeCheckpoint:
     """What lies in the file among the tensors and is none."""
 
 
-def convert(path: Path, file: FileFormat, family: str, *, mapped: bool = True) -> NativeCheckpoint:
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """Tensors under a model's names, with an account of where each comes from."""
+
+    tensors: Tensors
+    sources: dict[str, tuple[str, ...]]
+    """A name -> the file's keys that its tensor is made of."""
+
+
+class Adapter(Protocol):
+    """Brings one architecture's files under its names, where a key layout cannot: it needs the model."""
+
+    fingerprint: str
+    """Changes whenever the same file would become other tensors."""
+
+    def __call__(self, tensors: Mapping[str, Tensor], known: tuple[str, ...]) -> Adapted:
+        """Return the tensors under the model's names.
+
+        Args:
+            tensors: The file's, without prefix.
+            known: Shell patterns of keys that may be left over.
+        """
+        ...
+
+
+def convert(
+    path: Path, file: FileFormat, family: str, *, mapped: bool = True, adapter: Adapter | None = None
+) -> NativeCheckpoint:
     """Read a file and bring its tensors under the package's own names. Writes nothing.
 
     Args:
@@ -52,6 +82,7 @@ def convert(path: Path, file: FileFormat, family: str, *, mapped: bool = True) -
         file: How its tensors lie in it.
         family: The architecture's family, which knows the key layouts.
         mapped: See `read_object`.
+        adapter: The architecture's own way with files that are not in the native layout.
 
     Raises:
         CheckpointFormatError: unreadable, holding NaN or infinity, or without any tensor that the declared prefix fits.
@@ -69,6 +100,18 @@ def convert(path: Path, file: FileFormat, family: str, *, mapped: bool = True) -
         )
     stray = tuple(key for key in kept if not key.startswith(file.prefix))
     bare = {key.removeprefix(file.prefix): value for key, value in kept.items() if key.startswith(file.prefix)}
+    if adapter is not None and file.layout != "native":
+        everything = {key.removeprefix(file.prefix): value for key, value in found.items() if key.startswith(file.prefix)}
+        adapted = adapter(everything, file.ignored)
+        unwanted = {key.removeprefix(file.prefix) for key in ignored}
+        bare = {
+            key: value
+            for key, value in adapted.tensors.items()
+            if not set(adapted.sources[key]) <= unwanted and not any(fnmatch.fnmatchcase(key, each) for each in file.ignored)
+        }
+        used = {source for key in bare for source in adapted.sources[key]}
+        left = [file.prefix + key for key in everything if key not in used]
+        ignored = [*dict.fromkeys((*ignored, *left))]
     foreign = [key for key in bare if any(fnmatch.fnmatchcase(key, pattern) for pattern in layout.foreign)]
     own = {key: value for key, value in bare.items() if key not in set(foreign)}
     broken = [key for key, value in own.items() if value.is_floating_point() and not bool(value.isfinite().all())]
@@ -102,7 +145,7 @@ def _native_key(key: str, layout: Layout) -> str:
 
 
 def native_checkpoint(
-    spec: ModelSpec, fetched: Fetched, family: str, cache: Cache, *, verify: bool = False
+    spec: ModelSpec, fetched: Fetched, family: str, cache: Cache, *, verify: bool = False, adapter: Adapter | None = None
 ) -> NativeCheckpoint:
     """Return a fetched model's tensors, from the cached conversion if there is one.
 
@@ -115,26 +158,27 @@ def native_checkpoint(
         family: The architecture's family, which knows the key layouts.
         cache: Where conversions are kept.
         verify: Hash a cached conversion again even though its size and time have not changed.
+        adapter: See `convert`.
 
     Raises:
         CheckpointFormatError: see `convert`.
         LayoutError: see `convert`.
     """
     if not fetched.cached:
-        return convert(fetched.path, spec.file, family, mapped=False)
-    name = f"native-{fetched.sha256[:12]}-{_fingerprint(spec.file, family)}.safetensors"
+        return convert(fetched.path, spec.file, family, mapped=False, adapter=adapter)
+    name = f"native-{fetched.sha256[:12]}-{_fingerprint(spec.file, family, adapter)}.safetensors"
     target = cache.folder(spec.name) / name
     cached = _read_conversion(target, fetched, verify=verify)
     if cached is not None:
         return cached
-    checkpoint = convert(fetched.path, spec.file, family)
+    checkpoint = convert(fetched.path, spec.file, family, adapter=adapter)
     with contextlib.suppress(CacheError), cache.lock(spec.name):
         _write_conversion(target, checkpoint, spec, fetched)
     return checkpoint
 
 
-def _fingerprint(file: FileFormat, family: str) -> str:
-    inputs = json.dumps([CONVERSION, asdict(file), family], sort_keys=True)
+def _fingerprint(file: FileFormat, family: str, adapter: Adapter | None) -> str:
+    inputs = json.dumps([CONVERSION, asdict(file), family, adapter.fingerprint if adapter else None], sort_keys=True)
     return hashlib.sha256(inputs.encode()).hexdigest()[:12]
 
 

@@ -6,7 +6,9 @@ makes tensors and plain containers and leaves an inert placeholder for everythin
 
 from __future__ import annotations
 
+import errno
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +31,11 @@ from pretrainps.store.signatures import ADVICE
 
 Tensors = dict[str, Tensor]
 
+_DAMAGED = (
+    *(pickle.UnpicklingError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ArithmeticError, MemoryError),
+    *(ValueError, LookupError, EOFError, struct.error, OSError),
+)
+"""What reading a damaged archive or pickle ends in."""
 _ODD_TENSORS = {
     "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
     "torch._utils._rebuild_sparse_csr_tensor": "a sparse tensor",
@@ -56,11 +63,11 @@ def read_object(path: Path, *, mapped: bool = True, plain: bool = False) -> Any:
     """Return what a checkpoint holds: a dictionary of tensors, or the dictionary around it.
 
     Args:
-        path: A .safetensors file, a .pth/.pt/.pth.tar/.bin/.ckpt of any torch version, a pickle of NumPy arrays, or the index of
-            a checkpoint in shards. Tensors land on the CPU.
+        path: A .safetensors file, a .pth/.pt/.pth.tar/.bin/.ckpt of any torch version, a pickle of NumPy arrays, or the index
+            of a checkpoint in shards. Tensors land on the CPU.
         mapped: Leave the tensors in the file's own pages where the format allows it. Only for files that nobody rewrites in
             place, such as those in the cache: what is written there later would show in the tensors.
-        plain: Refuse a file that holds more than tensors, numbers, text and containers of them, instead of leaving placeholders.
+        plain: Refuse a file that holds more than tensors, numbers, text and containers of them, rather than leave placeholders.
 
     Raises:
         CheckpointFormatError: not a checkpoint, damaged, or a pickle that names what runs commands.
@@ -106,12 +113,14 @@ def _read_pickle(path: Path, kind: FileKind, *, mapped: bool, plain: bool) -> An
         ) from error
     except UnpackedError as error:
         raise CheckpointFormatError(f"{path}: {ADVICE[FileKind.UNPACKED]}") from error
-    except (pickle.UnpicklingError, zipfile.BadZipFile, NotImplementedError, ValueError, LookupError, MemoryError) as error:
+    except _DAMAGED as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise  # the disk's; the other is of a place before the file's start, which a damaged archive names
         raise CheckpointFormatError(f"{path}: truncated or damaged ({_reason(error)}). Fetch it again.") from error
     if plain and strangers:
         raise CheckpointFormatError(
-            f"{path}: refused. It holds {', '.join(sorted(strangers)[:5])}, and was to hold tensors, numbers and text only. Take "
-            "the file as it was written."
+            f"{path}: refused. It holds {', '.join(sorted(strangers)[:5])}, and was to hold tensors, numbers and text only. "
+            "Take the file as it was written."
         )
     if isinstance(found, Stranger) and not found:
         raise CheckpointFormatError(

@@ -43,7 +43,7 @@ class _Bytes:
         self.size = path.stat().st_size
         self._left = self.budget  # members of an archive may lie over one another
         # private: what is written to the tensors does not reach the file
-        self._map = torch.UntypedStorage.from_file(str(path), False, self.size) if mapped and self.size else None
+        self._map: Any = torch.UntypedStorage.from_file(str(path), False, self.size) if mapped and self.size else None
 
     def __enter__(self) -> Self:
         return self
@@ -71,7 +71,7 @@ class _Bytes:
         if not length:
             return torch.UntypedStorage(0)
         if self._map is not None and start % _ALIGNED == 0 and 0 <= start <= start + length <= self.size:
-            return self._map[start : start + length]  # type: ignore[return-value]
+            return _part(self._map, start, start + length)
         return torch.frombuffer(self.read(start, length), dtype=torch.uint8).untyped_storage()
 
 
@@ -194,11 +194,16 @@ class _Storages:
         _, begin, count = more[0]  # a part of it, in files of before torch 0.4
         if type(begin) is not int or type(count) is not int or not 0 <= begin <= begin + count <= length:
             raise pickle.UnpicklingError("a part outside its storage")
-        part = values[begin * dtype.itemsize : (begin + count) * dtype.itemsize] if values is not None else None
-        return Storage(part, dtype, count)  # type: ignore[arg-type]
+        part = None if values is None else _part(values, begin * dtype.itemsize, (begin + count) * dtype.itemsize)
+        return Storage(part, dtype, count)
 
 
 def _swapped(storage: torch.UntypedStorage, dtype: torch.dtype) -> torch.UntypedStorage:
     storage = storage.clone()
     storage.byteswap(dtype)
     return storage
+
+
+def _part(storage: torch.UntypedStorage, begin: int, end: int) -> torch.UntypedStorage:
+    found: torch.UntypedStorage = storage[begin:end]
+    return found

@@ -233,7 +233,9 @@ class Unpickler:
         if not isinstance(storage, Storage):
             raise pickle.UnpicklingError("a tensor without a storage")
         numbers = [offset, *size, *stride]
-        if not len(size) == len(stride) <= _MOST_DIMENSIONS or any(type(number) is not int or not 0 <= number < 1 << 62 for number in numbers):
+        if not len(size) == len(stride) <= _MOST_DIMENSIONS or any(
+            type(number) is not int or not 0 <= number < 1 << 62 for number in numbers
+        ):
             raise pickle.UnpicklingError("a tensor of an impossible shape")
         dtype, length = dtype or storage.dtype, storage.length
         if dtype != storage.dtype:
@@ -248,7 +250,7 @@ class Unpickler:
         if dtype in _QUANTISED:
             return Stranger("torch._utils._rebuild_qtensor")
         found = torch.empty(0, dtype=dtype)
-        found.set_(storage.values, offset if count else 0, tuple(size), tuple(stride))  # type: ignore[call-overload]
+        found.set_(storage.values, offset if count else 0, tuple(size), tuple(stride))
         return found
 
 
@@ -287,10 +289,11 @@ def _build(self: Unpickler, _: Any) -> None:
         if built.place is not None:
             self._memo[built.place] = array
     elif isinstance(built, _DType):
-        order = state[1] if isinstance(state, tuple) and len(state) > 1 else "="
-        if order not in ("<", ">", "=", "|"):
-            raise pickle.UnpicklingError("numbers of an unknown order of bytes")
-        built.dtype = built.dtype.newbyteorder(order)
+        match state:
+            case (_, "<" | ">" | "=" | "|" as order, *_):
+                built.dtype = built.dtype.newbyteorder(order)
+            case _:
+                raise pickle.UnpicklingError("numbers of an unknown order of bytes")
     elif not isinstance(built, Stranger | OrderedDict | Tensor):  # what those would be told is not needed
         raise pickle.UnpicklingError("a state for what has none")
 
@@ -482,7 +485,11 @@ def _copied(kind: Callable[..., Any], *accepted: type) -> Callable[[Unpickler, t
 def _ordered(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
     """Make an ordered dictionary: empty, or of the pairs that Python 2 writes."""
     pairs = arguments[0] if arguments else []
-    if len(arguments) > 1 or type(pairs) is not list or any(type(pair) not in (list, tuple) or len(pair) != 2 for pair in pairs):
+    if (
+        len(arguments) > 1
+        or type(pairs) is not list
+        or any(type(pair) not in (list, tuple) or len(pair) != 2 for pair in pairs)
+    ):
         return None
     self.spend(_ITEM * len(pairs))
     return OrderedDict((_as_key(key), value) for key, value in pairs)

@@ -70,7 +70,7 @@ def folder_advice(folder: Path) -> str | None:
     if "data.pkl" in names and {"data", "version"} & names:
         return (
             "it is an unpacked torch file, whose data.pkl stands for the tensors in data/. Pack it again without compression "
-            f"(zip -0 -r weights.pth {folder.name}, from the folder's parent), or take the original."
+            f"(zip -0 -r weights.pth {folder.absolute().name}, from the folder's parent), or take the original."
         )
     if "saved_model.pb" in names or any(name.endswith(".data-00000-of-00001") for name in names):
         return "it is a TensorFlow model, not torch weights. Save its arrays with torch.save or safetensors."

@@ -6,12 +6,14 @@ import json
 import re
 import shutil
 import struct
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pretrainps.errors import CheckpointFormatError
+from pretrainps.registry.specs import HubSource
 from pretrainps.store.kinds import FileKind, kind_of, safetensors_header
+from pretrainps.store.source import SourceError
 
 INDEX_SUFFIX = ".index.json"
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -40,8 +42,8 @@ class ShardIndex:
         missing = [name for name in self.shards if not (folder / name).is_file()]
         if missing:
             raise CheckpointFormatError(
-                f"{self.path}: {len(missing)} of {len(self.shards)} shards are not in its folder ({_some(missing)}). Fetch them, "
-                "and put them there."
+                f"{self.path}: {len(missing)} of {len(self.shards)} shards are not in its folder ({_some(missing)}). Fetch "
+                "them, and put them there."
             )
         families = {match.group(1, 3, 4) for name in self.shards if (match := _NUMBERED.fullmatch(name))}
         others = [
@@ -51,8 +53,8 @@ class ShardIndex:
         ]
         if others:
             raise CheckpointFormatError(
-                f"{self.path}: {_some(others)} in its folder is numbered like its shards, but the index does not name it: index "
-                "and shards are not of one checkpoint. Fetch all of them again."
+                f"{self.path}: {_some(others)} in its folder is numbered like its shards, but the index does not name it: "
+                "index and shards are not of one checkpoint. Fetch all of them again."
             )
 
     def require_keys(self, name: str, found: Collection[str]) -> None:
@@ -65,8 +67,8 @@ class ShardIndex:
         for what, keys in (("lacks", sorted(wanted - set(found))), ("has, unknown to the index,", sorted(set(found) - wanted))):
             if keys:
                 raise CheckpointFormatError(
-                    f"{self.path}: the shard {name} {what} {len(keys)} tensors ({_some(keys)}): index and shards are not of one "
-                    "checkpoint. Fetch all of them again."
+                    f"{self.path}: the shard {name} {what} {len(keys)} tensors ({_some(keys)}): index and shards are not of "
+                    "one checkpoint. Fetch all of them again."
                 )
 
     def require_total(self, found: int) -> None:
@@ -148,6 +150,38 @@ def merge(index: ShardIndex, folder: Path, target: Path) -> None:
             with (folder / name).open("rb") as shard:
                 shard.seek(8 + struct.unpack("<Q", shard.read(8))[0])
                 shutil.copyfileobj(shard, out, 1 << 20)
+
+
+def give_merged(
+    source: HubSource, give: Callable[[HubSource], tuple[Path, str | None]], workspace: Path
+) -> tuple[Path, str | None]:
+    """Fetch an index and its shards from the Hub, all of one commit, and return one file of them with the commit.
+
+    Args:
+        source: The index.
+        give: Fetches one file, verified.
+        workspace: A folder to work in.
+
+    Raises:
+        SourceError: a file is not there, or they do not belong together.
+    """
+    path, commit = give(source)
+    try:
+        index = read_index(path)
+        if not all(name.endswith(".safetensors") for name in index.shards):
+            raise CheckpointFormatError(
+                "its shards are pickles, which are not merged here. Download the index and all shards into one folder, and "
+                "load file:FOLDER"
+            )
+        folder = source.file.rpartition("/")[0]
+        for name in index.shards:
+            file = f"{folder}/{name}" if folder else name
+            give(replace(source, file=file, revision=commit or source.revision))
+        target = workspace / "merged"
+        merge(index, path.parent, target)
+    except CheckpointFormatError as error:
+        raise SourceError(str(error).removeprefix(f"{path}: "), integrity=True) from error
+    return target, commit
 
 
 def index_in(folder: Path) -> Path | None:

@@ -58,7 +58,9 @@ class FileKind(enum.Enum):
 CHECKPOINTS = frozenset({FileKind.SAFETENSORS, FileKind.TORCH_ZIP, FileKind.TORCH_LEGACY, FileKind.PICKLE})
 """What may hold tensors in one file."""
 
-_NOT_TORCH = "load it with the software that wrote it, and save its arrays with torch.save or safetensors under the names of a model."
+_NOT_TORCH = (
+    "load it with the software that wrote it, and save its arrays with torch.save or safetensors under the names of a model."
+)
 _UNPACK = "neither safetensors nor a torch checkpoint as it lies. Unpack it{how} and give the checkpoint inside."
 _NO_WEIGHTS = "not a weight file. Check the path or the address that it came from."
 
@@ -159,7 +161,9 @@ _MAGIC: tuple[tuple[int, bytes, FileKind], ...] = (
     (0, b"MZ\x90\x00", FileKind.PROGRAM),
 )
 """Where a kind's mark stands, and the mark."""
-_ONNX = re.compile(rb"\x08[\x01-\x20](?:\x12[\x01-\x40][\x20-\x7e]|[\x1a\x22\x32][\x00-\x7f]|\x3a[\x80-\xff]|\x42[\x02-\x40]\x0a)")
+_ONNX = re.compile(
+    rb"\x08[\x01-\x20](?:\x12[\x01-\x40][\x20-\x7e]|[\x1a\x22\x32][\x00-\x7f]|\x3a[\x80-\xff]|\x42[\x02-\x40]\x0a)"
+)
 """A protobuf message whose first field is ONNX's version, followed by another of ONNX's fields."""
 _TABLE_END = bytes.fromhex("57fb808b247547db")
 """The last bytes of the sorted table that TensorFlow keeps a checkpoint's names in."""
@@ -188,7 +192,9 @@ def text_kind(head: bytes) -> FileKind | None:
     """Return the kind of a text by its beginning; `None` if it is no text."""
     try:
         # a character of several bytes may be cut at the end
-        text = head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "strict" if len(head) < 512 else "ignore")
+        text = head.decode(
+            "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "strict" if len(head) < 512 else "ignore"
+        )
     except UnicodeDecodeError:
         return None
     if sum(not letter.isprintable() and letter not in "\t\r\n" for letter in text) or len(text) < len(head) // 4:

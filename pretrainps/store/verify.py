@@ -14,9 +14,19 @@ from pretrainps.errors import (
     OfflineError,
     WeightsUnavailableError,
 )
-from pretrainps.registry.specs import BundledSource, DriveSource, HttpSource, HubSource, LocalSource, ModelSpec, RemoteFile, Source
+from pretrainps.registry.specs import (
+    BundledSource,
+    DriveSource,
+    HttpSource,
+    HubSource,
+    LocalSource,
+    ModelSpec,
+    RemoteFile,
+    Source,
+)
 from pretrainps.store.cache import Cache, companion
 from pretrainps.store.kinds import CHECKPOINTS, FileKind, kind_of, safetensors_header
+from pretrainps.store.shards import INDEX_SUFFIX
 from pretrainps.store.signatures import ADVICE
 from pretrainps.store.source import SourceError
 
@@ -111,6 +121,8 @@ def unavailable(
     addresses = " or ".join(address for source in wanted.sources if (address := _address(source)))
     by_hand = "To place the file by hand: " + (f"fetch {addresses}, and " if addresses else "")
     by_hand += f"put it at {target}" + (f" (sha256 {expected})." if expected else ".")
+    if first.filename.endswith(INDEX_SUFFIX):
+        by_hand = "To load files fetched by hand, put the index and all its shards into one folder, and load file:FOLDER."
     if isinstance(first, BundledSource):  # what comes with a package is looked for nowhere else
         by_hand = _reinstall(first)
     if offline and any(str(error) == OFFLINE for _, error in tried):
