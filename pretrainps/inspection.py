@@ -5,20 +5,26 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 
-from pretrainps.checkpoint.read import has_shape, read_object
+from pretrainps.backbones import build_backbone
+from pretrainps.checkpoint.convert import convert
+from pretrainps.checkpoint.read import Contents, contents_of, read_object
+from pretrainps.checkpoint.report import compare
 from pretrainps.checkpoint.write import read_metadata
 from pretrainps.detector_recognition import recognise_detector
+from pretrainps.detectors import assemble
 from pretrainps.errors import CheckpointFormatError, PretrainPSError
 from pretrainps.recognition import Recognition, Shape, recognise
+from pretrainps.registry.specs import ASSUMED_INPUT
 from pretrainps.store.files import WEIGHTS, sha256_of
-from pretrainps.store.kinds import FileKind, kind_of, pickled_globals, safetensors_header
+from pretrainps.store.kinds import FileKind, folder_advice, kind_of, pickled_globals, safetensors_header
+from pretrainps.store.shards import index_in
 
 _DTYPE_NAMES = {
     "F64": "float64",
@@ -43,6 +49,8 @@ class Inspection:
     wrapper: tuple[str, ...] = ()
     other_wrappers: tuple[tuple[str, ...], ...] = ()
     """Where else in the file tensors lie (an EMA copy, a student)."""
+    side_data: Mapping[str, str] = field(default_factory=dict)
+    """What lies in the same dictionary as the tensors: key -> what it is, in words."""
     shapes: Mapping[str, Shape]
     dtypes: Mapping[str, int]
     """dtype -> number of tensors."""
@@ -51,6 +59,8 @@ class Inspection:
     """In words, if the keys are a known detector's."""
     saved_by_us: Mapping[str, Any] | None = None
     """The configuration stored by `save_pretrained`."""
+    obstacle: str | None = None
+    """Why `load` would refuse the file although its keys are those of a model."""
     problem: str | None = None
     """Why the tensors could not be read."""
     imports: tuple[str, ...] = ()
@@ -71,6 +81,7 @@ class Inspection:
             "sha256": self.sha256,
             "wrapper": list(self.wrapper),
             "other_wrappers": [list(where) for where in self.other_wrappers],
+            "side_data": dict(self.side_data),
             "tensors": len(self.shapes),
             "elements": self.elements,
             "dtypes": dict(self.dtypes),
@@ -83,6 +94,7 @@ class Inspection:
             "not_used": list(found.foreign + found.extra) if found else [],
             "detector": self.detector,
             "saved_by_pretrainps": dict(self.saved_by_us) if self.saved_by_us else None,
+            "obstacle": self.obstacle,
             "problem": self.problem,
             "imports": list(self.imports),
             "keys": {key: list(shape) for key, shape in self.shapes.items()},
@@ -101,8 +113,11 @@ class Inspection:
         dtypes = ", ".join(f"{count} {dtype}" for dtype, count in self.dtypes.items())
         lines.append(f"  tensors       {len(self.shapes)} ({dtypes}), {self.elements:,} numbers")
         if self.wrapper:
-            others = ", ".join(" > ".join(other) for other in self.other_wrappers)
+            others = ", ".join(" > ".join(other) or "the top" for other in self.other_wrappers)
             lines.append(f"  found under   {' > '.join(self.wrapper)}" + (f" (more tensors under: {others})" if others else ""))
+        if self.side_data:
+            some = ", ".join(f"{key} ({what})" for key, what in list(self.side_data.items())[:3])
+            lines.append(f"  no tensors    {len(self.side_data)}: {some}{', ...' if len(self.side_data) > 3 else ''}")
         if self.saved_by_us:
             lines.append(f"  saved by      pretrainps, as {self.saved_by_us.get('name', 'unnamed')}")
             lines.append(f"  would load    pretrainps.load('file:{self.path}') gives the model that was saved")
@@ -127,6 +142,8 @@ class Inspection:
             if keys:
                 shown = ", ".join(f"{key} {list(self.shapes[key])}" for key in keys[:3])
                 lines.append(f"  {label:13} {len(keys)}: {shown}{', ...' if len(keys) > 3 else ''}")
+        if self.obstacle:
+            return "\n".join([*lines, f"  would refuse  {self.obstacle}"])
         ignore = f", ignore={list(found.extra)}" if found.extra else ""
         what = f"the {whole} detector" if found.detector else f"a {found.arch} backbone"
         lines.append(f"  would load    pretrainps.load('file:{self.path}'{ignore}) gives {what}")
@@ -135,11 +152,12 @@ class Inspection:
         return "\n".join(lines)
 
 
-def inspect(path: Path | str) -> Inspection:
+def inspect(path: Path | str, *, tried: bool = True) -> Inspection:
     """Say what a file is. A file that cannot be read is described too, with the reason in `problem`.
 
     Args:
-        path: Any file, or a folder written by `save_pretrained`.
+        path: Any file, a folder written by `save_pretrained`, or a folder with the index of a checkpoint in shards.
+        tried: Try whether `load` would take it, for keys and shapes alone do not say: that reads every tensor.
 
     Raises:
         PretrainPSError: there is no such file.
@@ -147,11 +165,18 @@ def inspect(path: Path | str) -> Inspection:
     path = Path(str(path).removeprefix("file:")).expanduser()
     if (path / WEIGHTS).is_file():
         path = path / WEIGHTS
+    elif path.is_dir():
+        path = index_in(path) or path
     if not path.is_file():
-        raise PretrainPSError(f"{path} is {'a folder' if path.is_dir() else 'not there'}. Give a weight file.")
+        what = (
+            (folder_advice(path) or "it is a folder. Give a weight file.")
+            if path.is_dir()
+            else "it is not there. Give a weight file."
+        )
+        raise PretrainPSError(f"{path}: {what}")
     kind = kind_of(path)
     base = Inspection(path=path, kind=kind, size=path.stat().st_size, sha256=sha256_of(path), shapes={}, dtypes={})
-    if kind in (FileKind.TORCH_ZIP, FileKind.TORCH_LEGACY, FileKind.TORCHSCRIPT, FileKind.PICKLE):
+    if kind in (FileKind.TORCH_ZIP, FileKind.TORCH_LEGACY, FileKind.TORCHSCRIPT, FileKind.PICKLE, FileKind.UNPACKED):
         base = replace(base, imports=tuple(sorted(pickled_globals(path))))
     try:
         if kind is FileKind.SAFETENSORS:
@@ -159,13 +184,15 @@ def inspect(path: Path | str) -> Inspection:
             shapes, dtypes = _header_tensors(path)
             ours = read_metadata(path).get("config")
         else:
-            (wrapper, tensors), *others = _find_tensors(read_object(path))
+            (wrapper, contents), *others = _find_tensors(read_object(path))
             base, ours = replace(base, other_wrappers=tuple(where for where, _ in others)), None
+            tensors = contents.tensors
+            base = replace(base, side_data=contents.side_data)
             shapes = {key: tuple(value.shape) for key, value in tensors.items()}
             dtypes = _counted(str(value.dtype).removeprefix("torch.") for value in tensors.values())
     except CheckpointFormatError as error:
         return replace(base, problem=str(error).removeprefix(f"{path}: "))
-    return replace(
+    base = replace(
         base,
         wrapper=wrapper,
         shapes=shapes,
@@ -174,14 +201,44 @@ def inspect(path: Path | str) -> Inspection:
         detector=_detector(shapes),
         saved_by_us=ours if isinstance(ours, Mapping) else None,
     )
+    found = base.recognition
+    if not tried or base.saved_by_us or found is None or found.missing:
+        return base
+    return replace(base, obstacle=_obstacle(path, found))
 
 
-def _find_tensors(found: Any) -> list[tuple[tuple[str, ...], dict[str, Tensor]]]:
+def _obstacle(path: Path, found: Recognition) -> str | None:
+    """Bring the tensors under the model's names and compare them with it, as `load` does, and return what it would say."""
+    backbone = build_backbone(found.arch, empty=True)
+    model: nn.Module = backbone
+    family = backbone.family
+    if found.detector is not None:
+        with torch.device("meta"):
+            model = assemble(found.detector.kind, backbone, found.detector.config, ASSUMED_INPUT)
+        family = model.family
+    file = replace(found.file, ignored=(*found.extra, *backbone.tail))
+    try:
+        checkpoint = convert(path, file, family)
+    except PretrainPSError as error:
+        return str(error).removeprefix(f"{path}: ")
+    report = compare(
+        model,
+        checkpoint.tensors,
+        name=found.arch,
+        ignored=checkpoint.ignored,
+        stray=checkpoint.stray,
+        side_data=checkpoint.side_data,
+        expected_missing=file.expected_missing,
+    )
+    return None if report.ok else "\n".join(str(report).splitlines()[1:]).strip()
+
+
+def _find_tensors(found: Any) -> list[tuple[tuple[str, ...], Contents]]:
     """Return every dictionary of tensors in an object with the path to it, the one to take first.
 
     That is the one with the most tensors; of equally large ones an averaged copy, which is what its authors evaluate.
     """
-    places: list[tuple[tuple[str, ...], dict[str, Tensor]]] = []
+    places: list[tuple[tuple[str, ...], Contents]] = []
     queue: deque[tuple[tuple[str, ...], Any]] = deque([((), found)])
     seen: set[int] = set()
     while queue:
@@ -189,13 +246,13 @@ def _find_tensors(found: Any) -> list[tuple[tuple[str, ...], dict[str, Tensor]]]
         if not isinstance(here, Mapping) or id(here) in seen:  # a pickle may put one dictionary into itself, ever so often
             continue
         seen.add(id(here))
-        tensors = {key: value for key, value in here.items() if isinstance(key, str) and has_shape(value)}
-        if tensors:
-            places.append((where, tensors))
+        contents = contents_of(here)
+        if contents.tensors:
+            places.append((where, contents))
         if len(where) < 3:
             queue.extend(((*where, key), value) for key, value in here.items() if isinstance(key, str))
-    places.sort(key=lambda place: (-len(place[1]), not any("teacher" in key or "ema" in key for key in place[0])))
-    return places or [((), {})]
+    places.sort(key=lambda place: (-len(place[1].tensors), not any("teacher" in key or "ema" in key for key in place[0])))
+    return places or [((), contents_of(found) if isinstance(found, Mapping) else Contents({}))]
 
 
 def _header_tensors(path: Path) -> tuple[dict[str, Shape], dict[str, int]]:

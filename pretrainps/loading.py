@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pretrainps.backbones import Backbone, build_backbone
-from pretrainps.checkpoint import LoadReport, NativeCheckpoint, compare, native_checkpoint, require_complete
+from pretrainps.checkpoint import Adapter, LoadReport, NativeCheckpoint, compare, native_checkpoint, require_complete
 from pretrainps.detectors import PersonSearchDetector, assemble
 from pretrainps.errors import ArgumentError, CacheError
 from pretrainps.heads import CropModel
@@ -94,7 +94,8 @@ def load(
     elif spec.head is not None:
         model = CropModel(backbone, _saved_head(spec, spec.head, wanted_head))
     family = model.family if isinstance(model, PersonSearchDetector) else backbone.family
-    fetched, checkpoint = _tensors(spec, family, cache, offline=offline, progress=progress, verify=verify)
+    adapter = None if spec.detector else backbone.adapter
+    fetched, checkpoint = _tensors(spec, family, adapter, cache, offline=offline, progress=progress, verify=verify)
     with remedied(spec, fetched, cache):
         report = _fill(model, checkpoint, spec, str(fetched.path))
     confirm(spec, fetched, cache)
@@ -107,14 +108,14 @@ def load(
 
 
 def _tensors(
-    spec: ModelSpec, family: str, cache: Cache, *, offline: bool | None, progress: bool, verify: bool
+    spec: ModelSpec, family: str, adapter: Adapter | None, cache: Cache, *, offline: bool | None, progress: bool, verify: bool
 ) -> tuple[Fetched, NativeCheckpoint]:
     """Fetch the file and bring its tensors under our names; again if another process removed it in between."""
     for _ in range(5):
         fetched = fetch(spec, cache=cache, offline=offline, progress=progress, verify=verify, pin=False)
         try:
             with remedied(spec, fetched, cache):
-                return fetched, native_checkpoint(spec, fetched, family, cache, verify=verify)
+                return fetched, native_checkpoint(spec, fetched, family, cache, verify=verify, adapter=adapter)
         except FileNotFoundError:
             continue
     raise CacheError(f"{spec.name}: another process keeps removing it from {cache.root}. Wait for it to end, then load again.")
@@ -174,6 +175,7 @@ def _fill(model: nn.Module, checkpoint: NativeCheckpoint, spec: ModelSpec, origi
         name=spec.name,
         ignored=checkpoint.ignored,
         stray=checkpoint.stray,
+        side_data=checkpoint.side_data,
         expected_missing=spec.file.expected_missing,
     )
     require_complete(report, origin)

@@ -35,6 +35,8 @@ from pretrainps.store.cache import companion
 from pretrainps.store.contents import files_instead
 from pretrainps.store.fetch import remedied
 from pretrainps.store.files import WEIGHTS
+from pretrainps.store.kinds import folder_advice
+from pretrainps.store.shards import INDEXES, index_in
 from pretrainps.store.source import is_offline
 
 CONFIG = "config.json"
@@ -108,6 +110,8 @@ def resolve(
 
 def _local(path: Path, arch: str | None) -> ModelSpec:
     try:
+        if path.is_dir() and not (path / WEIGHTS).is_file() and (index := index_in(path)) is not None:
+            path = index
         if path.is_dir():
             return _local_folder(path)
         if not path.is_file():
@@ -123,9 +127,8 @@ def _local_folder(path: Path) -> ModelSpec:
     config, weights = path / CONFIG, path / WEIGHTS
     for file in (config, weights):
         if not file.is_file():
-            raise WeightsUnavailableError(
-                f"{path} has no {file.name}. Give a folder written by save_pretrained, or a weight file."
-            )
+            advice = f"it has no {file.name}. Give a folder written by save_pretrained, or a weight file."
+            raise WeightsUnavailableError(f"{path}: {folder_advice(path) or advice}")
     spec = _saved(_read_json(config), str(config))
     return replace(spec, name=f"file:{path}", sources=(LocalSource(path=str(weights)),))
 
@@ -134,16 +137,28 @@ def _hub(asked: HubName, arch: str | None, cache: Cache, offline: bool | None, p
     name = str(asked)
     source = HubSource(repo=asked.repo, file=asked.file or CONFIG, revision=asked.revision or "main")
     wanted = RemoteFile(name=name if asked.file else companion(name), sources=(source,), is_json=not asked.file)
-    fetched = fetch(wanted, cache=cache, offline=offline, progress=progress, force=force, pin=False)
-    with remedied(wanted, fetched, cache):
+    try:
+        fetched = fetch(wanted, cache=cache, offline=offline, progress=progress, force=force, pin=False)
+        with remedied(wanted, fetched, cache):
+            if asked.file:
+                return _recognised(name, fetched.path, source, arch)
+            config = _read_json(fetched.path)
+            if not _is_ours(config):
+                instead = "" if is_offline(offline) else files_instead(source)
+                instead = instead or "Write hf:owner/repository/FILE for a bare weight file."
+                raise UnknownModelError(f"{name} was not saved by pretrainps: its {CONFIG} is another library's. {instead}")
+            spec = _saved(config, f"{name}/{CONFIG}")
+    except (WeightsUnavailableError, UnknownModelError) as error:  # not ours; it may hold plain weights in shards
         if asked.file:
-            return _recognised(name, fetched.path, source, arch)
-        config = _read_json(fetched.path)
-        if not _is_ours(config):
-            instead = "" if is_offline(offline) else files_instead(source)
-            instead = instead or "Write hf:owner/repository/FILE for a bare weight file."
-            raise UnknownModelError(f"{name} was not saved by pretrainps: its {CONFIG} is another library's. {instead}")
-        spec = _saved(config, f"{name}/{CONFIG}")
+            raise
+        index = replace(source, file=INDEXES[0])
+        shards = RemoteFile(name=name, sources=(index,))
+        try:
+            fetched = fetch(shards, cache=cache, offline=offline, progress=progress, force=force, pin=False)
+        except WeightsUnavailableError:
+            raise error from None
+        with remedied(shards, fetched, cache):
+            return _recognised(name, fetched.path, index, arch)
     # weights of the commit that the configuration came from, whatever the branch says by now
     weights = replace(source, file=WEIGHTS, revision=fetched.commit or source.revision)
     return replace(spec, name=name, sources=(weights,))
@@ -180,7 +195,7 @@ def _recognised(name: str, path: Path, source: HubSource | LocalSource, arch: st
     from pretrainps.inspection import inspect
     from pretrainps.recognition import recognise
 
-    seen = inspect(path)
+    seen = inspect(path, tried=False)
     # of a file on the Hub the hash is not published but only seen, and pinned once the file was loaded
     sha256 = seen.sha256 if isinstance(source, LocalSource) else None
     if seen.problem:

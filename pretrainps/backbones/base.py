@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from pretrainps.checkpoint import LoadReport
+from pretrainps.checkpoint import Adapter, LoadReport
 from pretrainps.errors import ArgumentError
 from pretrainps.registry.specs import ModelSpec
 
@@ -42,6 +42,7 @@ class Backbone(nn.Module):
             ends in that map; "stem" ends in none.
         tail: Shell patterns of the keys of what the original model runs after the last stage (norm, classifier). A file may
             hold them; the backbone does not.
+        adapter: Brings files of this very architecture under its names, where no key layout can.
         spec: What was loaded; set by `pretrainps.load`.
         load_report: How it fitted; set by `pretrainps.load`.
     """
@@ -51,6 +52,7 @@ class Backbone(nn.Module):
     feature_maps: tuple[FeatureMap, ...]
     segments: Mapping[str, tuple[str, ...]]
     tail: tuple[str, ...] = ()
+    adapter: Adapter | None = None
     spec: ModelSpec
     load_report: LoadReport
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrainps.backbones.base import Backbone, FeatureMap
+from pretrainps.backbones.timm_files import TimmFiles
 from pretrainps.errors import UnknownModelError, UnsupportedModelError
 from pretrainps.registry.specs import (
     FileFormat,
@@ -60,6 +61,7 @@ class TimmBackbone(Backbone):
             else:
                 self.add_module(child, module)
         self.tail = tuple(tail)
+        self.adapter = TimmFiles(name, {key: tuple(value.shape) for key, value in self.state_dict().items()})
 
     def _compute(self, name: str, x: Tensor) -> Tensor:
         if self._channels_last and name != next(iter(self.segments)):

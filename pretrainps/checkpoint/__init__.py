@@ -1,5 +1,7 @@
 """Read checkpoints safely, map key layouts, report coverage, write reproducible safetensors."""
 
+from pretrainps.checkpoint.convert import Adapted as Adapted
+from pretrainps.checkpoint.convert import Adapter as Adapter
 from pretrainps.checkpoint.convert import NativeCheckpoint as NativeCheckpoint
 from pretrainps.checkpoint.convert import convert as convert
 from pretrainps.checkpoint.convert import native_checkpoint as native_checkpoint

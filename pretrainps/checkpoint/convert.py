@@ -11,19 +11,26 @@ import contextlib
 import fnmatch
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
+from typing import Protocol
 
+import torch
+from torch import Tensor
+
+from pretrainps.checkpoint.layout import Layout
 from pretrainps.checkpoint.layouts import layout_of
-from pretrainps.checkpoint.read import Tensors, read_tensors
+from pretrainps.checkpoint.read import Tensors, read_contents, read_tensors
+from pretrainps.checkpoint.report import SideData
 from pretrainps.checkpoint.write import read_metadata, write_safetensors
-from pretrainps.errors import CacheError, CheckpointFormatError
+from pretrainps.errors import CacheError, CheckpointFormatError, LayoutError
 from pretrainps.registry.specs import FileFormat, ModelSpec
 from pretrainps.store import Cache, Fetched
 from pretrainps.store.cache import Record
 from pretrainps.store.files import sha256_of
 
-CONVERSION = 1
+CONVERSION = 2
 """Raised whenever the code below would turn the same file into other tensors."""
 
 
@@ -36,9 +43,38 @@ class NativeCheckpoint:
     """The file's keys that were left out, as declared."""
     stray: tuple[str, ...] = ()
     """The file's keys without the declared prefix: nothing is declared of them, so they fit no model."""
+    side_data: tuple[SideData, ...] = ()
+    """What lies in the file among the tensors and is none."""
 
 
-def convert(path: Path, file: FileFormat, family: str, *, mapped: bool = True) -> NativeCheckpoint:
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """Tensors under a model's names, with an account of where each comes from."""
+
+    tensors: Tensors
+    sources: dict[str, tuple[str, ...]]
+    """A name -> the file's keys that its tensor is made of."""
+
+
+class Adapter(Protocol):
+    """Brings one architecture's files under its names, where a key layout cannot: it needs the model."""
+
+    fingerprint: str
+    """Changes whenever the same file would become other tensors."""
+
+    def __call__(self, tensors: Mapping[str, Tensor], known: tuple[str, ...]) -> Adapted:
+        """Return the tensors under the model's names.
+
+        Args:
+            tensors: The file's, without prefix.
+            known: Shell patterns of keys that may be left over.
+        """
+        ...
+
+
+def convert(
+    path: Path, file: FileFormat, family: str, *, mapped: bool = True, adapter: Adapter | None = None
+) -> NativeCheckpoint:
     """Read a file and bring its tensors under the package's own names. Writes nothing.
 
     Args:
@@ -46,14 +82,17 @@ def convert(path: Path, file: FileFormat, family: str, *, mapped: bool = True) -
         file: How its tensors lie in it.
         family: The architecture's family, which knows the key layouts.
         mapped: See `read_object`.
+        adapter: The architecture's own way with files that are not in the native layout.
 
     Raises:
         CheckpointFormatError: unreadable, holding NaN or infinity, or without any tensor that the declared prefix fits.
         LayoutError: the family does not know the layout.
     """
     layout = layout_of(family, file.layout)
-    found = read_tensors(path, file.wrapper, mapped=mapped)
-    ignored = [key for key in found if any(fnmatch.fnmatchcase(key, pattern) for pattern in file.ignored)]
+    contents = read_contents(path, file.wrapper, mapped=mapped)
+    found = contents.tensors
+    declared = [key for key in (*found, *contents.side_data) if any(fnmatch.fnmatchcase(key, each) for each in file.ignored)]
+    ignored = [*dict.fromkeys(declared)]
     kept = {key: value for key, value in found.items() if key not in set(ignored)}
     if file.prefix and not any(key.startswith(file.prefix) for key in kept):
         raise CheckpointFormatError(
@@ -61,6 +100,18 @@ def convert(path: Path, file: FileFormat, family: str, *, mapped: bool = True) -
         )
     stray = tuple(key for key in kept if not key.startswith(file.prefix))
     bare = {key.removeprefix(file.prefix): value for key, value in kept.items() if key.startswith(file.prefix)}
+    if adapter is not None and file.layout != "native":
+        everything = {key.removeprefix(file.prefix): value for key, value in found.items() if key.startswith(file.prefix)}
+        adapted = adapter(everything, file.ignored)
+        unwanted = {key.removeprefix(file.prefix) for key in ignored}
+        bare = {
+            key: value
+            for key, value in adapted.tensors.items()
+            if not set(adapted.sources[key]) <= unwanted and not any(fnmatch.fnmatchcase(key, each) for each in file.ignored)
+        }
+        used = {source for key in bare for source in adapted.sources[key]}
+        left = [file.prefix + key for key in everything if key not in used]
+        ignored = [*dict.fromkeys((*ignored, *left))]
     foreign = [key for key in bare if any(fnmatch.fnmatchcase(key, pattern) for pattern in layout.foreign)]
     own = {key: value for key, value in bare.items() if key not in set(foreign)}
     broken = [key for key, value in own.items() if value.is_floating_point() and not bool(value.isfinite().all())]
@@ -73,11 +124,28 @@ def convert(path: Path, file: FileFormat, family: str, *, mapped: bool = True) -
         native = layout.to_native(own)
     except RuntimeError as error:  # a reordering met a tensor of another shape
         raise CheckpointFormatError(f"{path}: its tensors do not have the shapes of the key layout {layout.name!r}.") from error
-    return NativeCheckpoint(tensors=native, ignored=(*ignored, *(file.prefix + key for key in foreign)), stray=stray)
+    return NativeCheckpoint(
+        tensors=native,
+        ignored=(*ignored, *(file.prefix + key for key in foreign)),
+        stray=stray,
+        side_data=tuple(
+            SideData(key, _native_key(key.removeprefix(file.prefix), layout) if key.startswith(file.prefix) else None, what)
+            for key, what in contents.side_data.items()
+            if key not in set(ignored)
+        ),
+    )
+
+
+def _native_key(key: str, layout: Layout) -> str:
+    """Return the package's own name for a key, as far as the layout can tell it from the key alone."""
+    try:
+        return next(iter(layout.to_native({key: torch.empty(0, device="meta")})), key)
+    except (RuntimeError, LayoutError):  # it wants to reorder values, which there are none of
+        return key
 
 
 def native_checkpoint(
-    spec: ModelSpec, fetched: Fetched, family: str, cache: Cache, *, verify: bool = False
+    spec: ModelSpec, fetched: Fetched, family: str, cache: Cache, *, verify: bool = False, adapter: Adapter | None = None
 ) -> NativeCheckpoint:
     """Return a fetched model's tensors, from the cached conversion if there is one.
 
@@ -90,26 +158,27 @@ def native_checkpoint(
         family: The architecture's family, which knows the key layouts.
         cache: Where conversions are kept.
         verify: Hash a cached conversion again even though its size and time have not changed.
+        adapter: See `convert`.
 
     Raises:
         CheckpointFormatError: see `convert`.
         LayoutError: see `convert`.
     """
     if not fetched.cached:
-        return convert(fetched.path, spec.file, family, mapped=False)
-    name = f"native-{fetched.sha256[:12]}-{_fingerprint(spec.file, family)}.safetensors"
+        return convert(fetched.path, spec.file, family, mapped=False, adapter=adapter)
+    name = f"native-{fetched.sha256[:12]}-{_fingerprint(spec.file, family, adapter)}.safetensors"
     target = cache.folder(spec.name) / name
     cached = _read_conversion(target, fetched, verify=verify)
     if cached is not None:
         return cached
-    checkpoint = convert(fetched.path, spec.file, family)
+    checkpoint = convert(fetched.path, spec.file, family, adapter=adapter)
     with contextlib.suppress(CacheError), cache.lock(spec.name):
         _write_conversion(target, checkpoint, spec, fetched)
     return checkpoint
 
 
-def _fingerprint(file: FileFormat, family: str) -> str:
-    inputs = json.dumps([CONVERSION, asdict(file), family], sort_keys=True)
+def _fingerprint(file: FileFormat, family: str, adapter: Adapter | None) -> str:
+    inputs = json.dumps([CONVERSION, asdict(file), family, adapter.fingerprint if adapter else None], sort_keys=True)
     return hashlib.sha256(inputs.encode()).hexdigest()[:12]
 
 
@@ -125,7 +194,12 @@ def _read_conversion(target: Path, fetched: Fetched, *, verify: bool) -> NativeC
         tensors = read_tensors(target)
     except (CheckpointFormatError, OSError):  # another process may be removing it
         return None
-    return NativeCheckpoint(tensors=tensors, ignored=tuple(notes.get("ignored", ())), stray=tuple(notes.get("stray", ())))
+    return NativeCheckpoint(
+        tensors=tensors,
+        ignored=tuple(notes.get("ignored", ())),
+        stray=tuple(notes.get("stray", ())),
+        side_data=tuple(SideData(*entry) for entry in notes.get("side_data", ())),
+    )
 
 
 def _write_conversion(target: Path, checkpoint: NativeCheckpoint, spec: ModelSpec, fetched: Fetched) -> None:
@@ -138,6 +212,7 @@ def _write_conversion(target: Path, checkpoint: NativeCheckpoint, spec: ModelSpe
         "source_sha256": fetched.sha256,
         "ignored": list(checkpoint.ignored),
         "stray": list(checkpoint.stray),
+        "side_data": [list(astuple(entry)) for entry in checkpoint.side_data],
     }
     write_safetensors(checkpoint.tensors, target, notes)
     stat = target.stat()

@@ -1,81 +1,83 @@
 """Read the tensors of a checkpoint without running anything that lies in it.
 
-safetensors files are mapped into memory; torch pickles go through `torch.load(weights_only=True)`, which builds tensors
-and plain containers and refuses every other import. What it refuses is named in the error.
+safetensors files are mapped into memory; torch's files and plain pickles go through `pretrainps.checkpoint.unpickle`, which
+makes tensors and plain containers and leaves an inert placeholder for everything else.
 """
 
 from __future__ import annotations
 
-import argparse
 import errno
 import pickle
-import re
 import struct
-import warnings
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pretrainps.checkpoint.torch_file import CompressedMemberError, read_legacy, read_plain, read_zip
+from pretrainps.checkpoint.unpickle import EndlessNameError, RefusedNameError, Stranger, UnpackedError
 from pretrainps.errors import CheckpointFormatError
-from pretrainps.store.kinds import ENDLESS_NAME, FileKind, kind_of, pickled_globals, safetensors_header
+from pretrainps.store.kinds import FileKind, kind_of, pickled_globals, safetensors_header
+from pretrainps.store.pickled import is_refused, normal_name
+from pretrainps.store.shards import read_index
+from pretrainps.store.signatures import ADVICE
 
 Tensors = dict[str, Tensor]
 
-_HARMLESS = re.compile(
-    r"collections\.(OrderedDict|Counter|defaultdict)"
-    r"|torch\.(\w*Storage|Size|Tensor|device|dtype|_utils\._rebuild\w+|_tensor\._rebuild\w+|nn\.parameter\.Parameter)"
-    r"|argparse\.Namespace|_codecs\.encode"
-)
-_ROOMY = frozenset({"builtins.bytearray", "__builtin__.bytearray"})
-"""What torch's restricted unpickler calls although a file of a few bytes can have it fill the memory."""
-_LONGEST_NAME = 1000
-"""Characters of a module and a class in it."""
-_REFUSED = {
-    FileKind.HTML: "it is a web page, not a weight file: the download met a login, quota or error page. Fetch it again.",
-    FileKind.EMPTY: "it is empty. Fetch it again.",
-    FileKind.TORCHSCRIPT: "it is a TorchScript program, which is code. Ask for the plain state dict.",
-    FileKind.TAR: "it is a tar archive. Unpack it and give the checkpoint inside.",
-    FileKind.ZIP: "it is a zip archive without a torch checkpoint. Unpack it and give the checkpoint inside.",
-    FileKind.UNKNOWN: "it is neither safetensors nor a torch checkpoint.",
-}
-
 _DAMAGED = (
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    MemoryError,
-    struct.error,
+    *(pickle.UnpicklingError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ArithmeticError, MemoryError),
+    *(ValueError, LookupError, EOFError, struct.error, OSError),
 )
-"""What torch's restricted unpickler ends in when the stream is damaged or asks for more than it allows."""
+"""What reading a damaged archive or pickle ends in."""
+_ODD_TENSORS = {
+    "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
+    "torch._utils._rebuild_sparse_csr_tensor": "a sparse tensor",
+    "torch._utils._rebuild_qtensor": "a quantised tensor",
+    "torch._utils._rebuild_nested_tensor": "a nested tensor",
+    "torch.nested._internal.nested_tensor._rebuild_njt": "a nested tensor",
+    "torch._utils._rebuild_meta_tensor_no_storage": "a tensor without values",
+    "torch._utils._rebuild_tensor_v2": "a conjugated or negated tensor",
+    "torch._utils._rebuild_tensor_v3": "a conjugated or negated tensor",
+    "torch._utils._rebuild_wrapper_subclass": "a tensor of a class of its own",
+}
+"""What torch calls to make tensors that are more than numbers in a row."""
 
 
-def read_object(path: Path, *, mapped: bool = True) -> Any:
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """The dictionary that holds a checkpoint's tensors."""
+
+    tensors: Tensors
+    side_data: dict[str, str] = field(default_factory=dict)
+    """What else is in it: key -> what its value is, in words."""
+
+
+def read_object(path: Path, *, mapped: bool = True, plain: bool = False) -> Any:
     """Return what a checkpoint holds: a dictionary of tensors, or the dictionary around it.
 
     Args:
-        path: A .safetensors file, or a .pth/.pt/.pth.tar/.bin/.ckpt of any torch version. Tensors land on the CPU.
+        path: A .safetensors file, a .pth/.pt/.pth.tar/.bin/.ckpt of any torch version, a pickle of NumPy arrays, or the index
+            of a checkpoint in shards. Tensors land on the CPU.
         mapped: Leave the tensors in the file's own pages where the format allows it. Only for files that nobody rewrites in
             place, such as those in the cache: what is written there later would show in the tensors.
+        plain: Refuse a file that holds more than tensors, numbers, text and containers of them, rather than leave placeholders.
 
     Raises:
-        CheckpointFormatError: not a checkpoint, damaged, or a pickle that wants to import more than tensors need.
+        CheckpointFormatError: not a checkpoint, damaged, or a pickle that names what runs commands.
         OSError: the file cannot be opened.
     """
     kind = kind_of(path)
-    if kind in _REFUSED:
-        raise CheckpointFormatError(f"{path}: {_REFUSED[kind]}")
+    if kind in ADVICE:
+        raise CheckpointFormatError(f"{path}: {ADVICE[kind]}")
+    if kind is FileKind.SHARD_INDEX:
+        return _read_shards(path, mapped=mapped)
     if kind is FileKind.SAFETENSORS:
         safetensors_header(path)
         try:
@@ -83,76 +85,72 @@ def read_object(path: Path, *, mapped: bool = True) -> Any:
         except SafetensorError as error:
             raise CheckpointFormatError(f"{path}: damaged safetensors file ({error}). Fetch it again.") from error
         return tensors if mapped else {key: value.clone() for key, value in tensors.items()}
-    if kind is FileKind.TORCH_ZIP:
-        _require_stored(path)
-    return _read_pickle(path, mapped=mapped and kind is FileKind.TORCH_ZIP)
+    return _read_pickle(path, kind, mapped=mapped, plain=plain)
 
 
-def _require_stored(path: Path) -> None:
-    """Refuse an archive whose members are compressed: torch maps them as they lie, and would take that for numbers."""
+def _read_pickle(path: Path, kind: FileKind, *, mapped: bool, plain: bool) -> Any:
     try:
-        with zipfile.ZipFile(path) as archive:
-            packed = [info.filename for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise CheckpointFormatError(f"{path}: truncated or damaged ({type(error).__name__}). Fetch it again.") from error
-    if packed:
+        if kind is FileKind.TORCH_ZIP:
+            found, strangers = read_zip(path, mapped=mapped)
+        elif kind is FileKind.TORCH_LEGACY:
+            found, strangers = read_legacy(path, mapped=mapped)
+        else:
+            found, strangers = read_plain(path)
+    except RefusedNameError as error:
+        refused = sorted({str(error)} | {name for name in map(normal_name, pickled_globals(path)) if is_refused(name)})
         raise CheckpointFormatError(
-            f"{path}: {packed[0]} in it is compressed, which torch.save never does. Somebody packed it again: unpack it, and "
-            "pack it without compression (zip -0 -r), or ask for the file as it was saved."
-        )
-
-
-def _read_pickle(path: Path, *, mapped: bool) -> Any:
-    wanted = pickled_globals(path)
-    if ENDLESS_NAME in wanted or any(len(name) > _LONGEST_NAME for name in wanted):  # torch would search it for minutes
-        raise CheckpointFormatError(f"{path}: damaged. Names in it are longer than any that Python imports. Fetch it again.")
-    if _ROOMY & wanted:
-        raise CheckpointFormatError(
-            f"{path}: refused. It makes a bytearray, of any size that it likes and of no use for tensors. Ask its author for a "
-            "safetensors file or a plain state dict."
-        )
-    for encoding in ("utf-8", "latin1"):  # Python 2 pickles may hold byte strings that are not UTF-8
-        try:
-            return _load(path, encoding, mapped=mapped)
-        except UnicodeDecodeError:
-            continue
-        except _DAMAGED as error:
-            _explain(path, error)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            _explain(path, error)  # it was to be read where no file has anything, before its start
-    raise CheckpointFormatError(f"{path}: its text is in no known encoding.")
-
-
-def _load(path: Path, encoding: str, *, mapped: bool) -> Any:
-    try:
-        # a Namespace of command-line options (SOLIDER, DINO) is a plain record; its class does nothing on loading
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped, encoding=encoding)
-    except Exception:
-        # torch still holds the sparse tensors of this file, and would blame the next one for what is wrong with them
-        getattr(torch._utils, "_sparse_tensors_to_validate", []).clear()
-        raise
-
-
-def _explain(path: Path, error: Exception) -> NoReturn:
-    named = re.findall(r"(?:GLOBAL|global:?|class) `?([A-Za-z_][\w.]*\.[\w]+)", str(error))
-    refused = sorted(name for name in pickled_globals(path) | set(named) if not _HARMLESS.fullmatch(name))
-    refused = [name for name in refused if not name.startswith("torch.serialization")]
-    if isinstance(error, pickle.UnpicklingError) and (refused or "Unsupported global" in str(error)):
-        raise CheckpointFormatError(
-            f"{path}: refused. Unpickling it would run {', '.join(refused[:5]) or 'code'}, which loading tensors does not "
-            "need; nothing of it was run. If you trust its author, ask for a safetensors file or a plain state dict."
+            f"{path}: refused. Unpickling it would run {', '.join(refused[:5])}, which no tensor needs; nothing of it was run. "
+            "If you trust its author, ask for a safetensors file or a plain state dict."
         ) from error
-    raise CheckpointFormatError(f"{path}: truncated or damaged ({type(error).__name__}). Fetch it again.") from error
+    except CompressedMemberError as error:
+        raise CheckpointFormatError(
+            f"{path}: {error} in it is compressed, which torch.save never does. It was packed again: unpack it, and pack it "
+            "without compression (zip -0 -r), or ask for the file as it was saved."
+        ) from error
+    except EndlessNameError as error:
+        raise CheckpointFormatError(
+            f"{path}: damaged. Names in it are longer than any that Python imports. Fetch it again."
+        ) from error
+    except UnpackedError as error:
+        raise CheckpointFormatError(f"{path}: {ADVICE[FileKind.UNPACKED]}") from error
+    except _DAMAGED as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise  # the disk's; the other is of a place before the file's start, which a damaged archive names
+        raise CheckpointFormatError(f"{path}: truncated or damaged ({_reason(error)}). Fetch it again.") from error
+    if plain and strangers:
+        raise CheckpointFormatError(
+            f"{path}: refused. It holds {', '.join(sorted(strangers)[:5])}, and was to hold tensors, numbers and text only. "
+            "Take the file as it was written."
+        )
+    if isinstance(found, Stranger) and not found:
+        raise CheckpointFormatError(
+            f"{path}: refused. It is a pickled {found.name} as a whole; making it would run that class's code, which no tensor "
+            "needs. Ask its author for the model's state_dict(), best as a safetensors file."
+        )
+    return found
 
 
-def read_tensors(path: Path, wrapper: tuple[str, ...] = (), *, mapped: bool = True) -> Tensors:
-    """Return a checkpoint's tensors, found by a declared rule.
+def _reason(error: Exception) -> str:
+    """Return what an error says, in one short line."""
+    text = " ".join(str(error).split())[:100]
+    return text if text.isprintable() and text else type(error).__name__
+
+
+def _read_shards(path: Path, *, mapped: bool) -> Tensors:
+    """Return the tensors of all shards, each from the file that the index names for it."""
+    index = read_index(path)
+    index.require_files(path.parent)
+    tensors: Tensors = {}
+    for name, keys in index.shards.items():
+        shard = read_contents(path.parent / name, mapped=mapped).tensors
+        index.require_keys(name, shard)
+        tensors.update((key, shard[key]) for key in keys)
+    index.require_total(sum(value.numel() * value.element_size() for value in tensors.values()))
+    return tensors
+
+
+def read_contents(path: Path, wrapper: tuple[str, ...] = (), *, mapped: bool = True) -> Contents:
+    """Return a checkpoint's tensors, found by a declared rule, and what lies in the same dictionary.
 
     Args:
         path: The checkpoint, see `read_object`.
@@ -160,41 +158,66 @@ def read_tensors(path: Path, wrapper: tuple[str, ...] = (), *, mapped: bool = Tr
         mapped: See `read_object`.
 
     Raises:
-        CheckpointFormatError: see `read_object`; or a wrapper key is missing, or an entry is no tensor.
+        CheckpointFormatError: see `read_object`; or a wrapper key is missing.
         OSError: the file cannot be opened.
     """
     found = read_object(path, mapped=mapped)
-    if kind_of(path) is not FileKind.SAFETENSORS:
+    if kind_of(path) not in (FileKind.SAFETENSORS, FileKind.SHARD_INDEX):
         for depth, key in enumerate(wrapper):
             if not isinstance(found, Mapping) or key not in found:
                 raise CheckpointFormatError(
-                    f"{path}: expected the tensors under {' > '.join(wrapper[: depth + 1])!r}, found {_describe(found)}. "
+                    f"{path}: expected the tensors under {' > '.join(wrapper[: depth + 1])!r}, found {describe(found)}. "
                     f"`pretrainps inspect {path}` shows what the file is."
                 )
             found = found[key]
-    if not isinstance(found, Mapping):
-        raise CheckpointFormatError(f"{path}: expected a dictionary of tensors, found {_describe(found)}.")
-    strange = [str(key) for key, value in found.items() if not isinstance(key, str) or not _is_plain(value)]
-    if strange:
+    if not isinstance(found, Mapping) or (isinstance(found, Stranger) and not found):
+        raise CheckpointFormatError(f"{path}: expected a dictionary of tensors, found {describe(found)}.")
+    return contents_of(found)
+
+
+def contents_of(found: Mapping[Any, Any]) -> Contents:
+    """Divide a dictionary into tensors and what else is in it.
+
+    Arrays of NumPy are its tensors where there are no others (detectron2 and PaddlePaddle save them so). Next to tensors they
+    are side data: somebody's curve.
+    """
+    tensors = {key: value for key, value in found.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if not tensors:
+        arrays = {key: value for key, value in found.items() if isinstance(key, str) and isinstance(value, np.ndarray)}
+        tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
+    return Contents(tensors, {str(key): describe(value) for key, value in found.items() if key not in tensors})
+
+
+def read_tensors(path: Path, wrapper: tuple[str, ...] = (), *, mapped: bool = True) -> Tensors:
+    """Return a checkpoint's tensors, found by a declared rule, of a dictionary that holds nothing else.
+
+    Args:
+        path: The checkpoint, see `read_object`.
+        wrapper: See `read_contents`.
+        mapped: See `read_object`.
+
+    Raises:
+        CheckpointFormatError: see `read_contents`; or an entry is no tensor.
+        OSError: the file cannot be opened.
+    """
+    contents = read_contents(path, wrapper, mapped=mapped)
+    if contents.side_data:
         raise CheckpointFormatError(
-            f"{path}: {len(strange)} entries are no plain tensors ({', '.join(strange[:5])}). "
+            f"{path}: {len(contents.side_data)} entries are no plain tensors ({', '.join(list(contents.side_data)[:5])}). "
             f"`pretrainps inspect {path}` shows what the file is."
         )
-    # a Parameter, or a tensor that asks for gradients, would take its ways into the model it fills
-    return {key: value.detach() for key, value in found.items()}
+    return contents.tensors
 
 
-def has_shape(value: Any) -> bool:
-    """Whether a value is a tensor with one size a dimension; nested tensors have several, and raise when asked for them."""
-    return isinstance(value, Tensor) and not value.is_nested
-
-
-def _is_plain(value: Any) -> bool:
-    return has_shape(value) and value.layout is torch.strided and not value.is_quantized and not value.is_meta
-
-
-def _describe(found: Any) -> str:
+def describe(found: Any) -> str:
+    """Say what a value is, in words."""
+    if isinstance(found, Stranger):
+        return _ODD_TENSORS.get(found.name, found.name)
+    if isinstance(found, Tensor):
+        return "a tensor"
+    if isinstance(found, np.ndarray):
+        return "a NumPy array"
     if isinstance(found, Mapping):
         keys = [str(key) for key in found]
         return f"a dictionary with {', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''}" if keys else "an empty dictionary"
-    return f"a {type(found).__name__}"
+    return "nothing (None)" if found is None else f"a {type(found).__name__}"

@@ -13,6 +13,18 @@ from pretrainps.errors import StateDictMismatchError
 Shape = tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class SideData:
+    """An entry of the file that lies among the tensors and is none: an epoch, settings, a curve."""
+
+    key: str
+    """In the file."""
+    native: str | None
+    """The key that a tensor of that name would have in the model; `None` if it would have none."""
+    what: str
+    """What the value is, in words."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadReport:
     """How a checkpoint fitted a model: each tensor of either side is in exactly one list."""
@@ -24,6 +36,10 @@ class LoadReport:
     """In the model only, declared: they keep their initial values."""
     ignored: tuple[str, ...] = ()
     """In the file only, declared (a classifier over ImageNet's classes, say)."""
+    side_data: tuple[str, ...] = ()
+    """In the file only, and no tensors: numbers, settings, text. They are left out."""
+    no_tensor: tuple[tuple[str, str], ...] = ()
+    """In both, but no plain tensor in the file: (key of the model, what it is in the file)."""
     missing: tuple[str, ...] = ()
     """In the model only, undeclared."""
     unexpected: tuple[str, ...] = ()
@@ -45,7 +61,7 @@ class LoadReport:
     def ok(self) -> bool:
         """Whether nothing undeclared was found, and anything was filled at all."""
         filled = self.parameters_loaded > 0 or self.parameters == 0
-        return filled and not (self.missing or self.unexpected or self.wrong_shape or self.wrong_kind)
+        return filled and not (self.missing or self.unexpected or self.wrong_shape or self.wrong_kind or self.no_tensor)
 
     @property
     def share(self) -> float:
@@ -53,7 +69,7 @@ class LoadReport:
         return self.parameters_loaded / self.parameters if self.parameters else 0.0
 
     def __str__(self) -> str:
-        unfit = len(self.wrong_shape) + len(self.wrong_kind)
+        unfit = len(self.wrong_shape) + len(self.wrong_kind) + len(self.no_tensor)
         model_side = len(self.matched) + len(self.expected_missing) + len(self.missing) + unfit
         # rounded down, for 99.99 % is not 100 %
         percent = f"{int(self.share * 10000) / 100:g} %"
@@ -64,6 +80,7 @@ class LoadReport:
         for label, keys in (
             ("not in the file, as declared", self.expected_missing),
             ("in the file and not used, as declared", self.ignored),
+            ("in the file and no tensors, left out", self.side_data),
             ("stored in another precision and converted", self.converted),
             ("new, freshly initialised", self.new),
             ("MISSING from the file", self.missing),
@@ -75,6 +92,8 @@ class LoadReport:
             lines.append(f"  WRONG SHAPE: {key} is {list(found)} in the file and {list(wanted)} in the model")
         if len(self.wrong_shape) > 5:
             lines.append(f"  WRONG SHAPE: {len(self.wrong_shape) - 5} more")
+        for key, what in self.no_tensor[:5]:
+            lines.append(f"  NO PLAIN TENSOR: {key} is {what} in the file")
         for key, kind, model_kind in self.wrong_kind[:5]:
             lines.append(f"  WRONG TYPE: {key} is {kind} in the file and {model_kind} in the model")
         return "\n".join(lines)
@@ -87,6 +106,7 @@ def compare(
     name: str,
     ignored: Iterable[str] = (),
     stray: Iterable[str] = (),
+    side_data: Iterable[SideData] = (),
     expected_missing: Iterable[str] = (),
 ) -> LoadReport:
     """Compare a state dict with a model, by key, shape and kind of number. Loads nothing.
@@ -97,13 +117,16 @@ def compare(
         name: The model's name, for the report.
         ignored: Keys that were declared unwanted and left out of `found`; reported as such.
         stray: Keys of the file that were left out undeclared; reported as unexpected.
+        side_data: What lies in the file among the tensors and is none.
         expected_missing: Shell patterns of model keys that the file may lack.
     """
+    side_data = tuple(side_data)
     wanted: dict[str, Tensor] = model.state_dict()
     learned = {key: value.numel() for key, value in model.named_parameters()}
     same_shape = [key for key, value in wanted.items() if key in found and found[key].shape == value.shape]
     matched = [key for key in same_shape if found[key].is_floating_point() == wanted[key].is_floating_point()]
-    absent = [key for key in wanted if key not in found]
+    no_tensor = {entry.native: entry.what for entry in side_data if entry.native in wanted and entry.native not in found}
+    absent = [key for key in wanted if key not in found and key not in no_tensor]
     patterns = tuple(expected_missing)
     excused = {key for key in absent if any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)}
     return LoadReport(
@@ -111,6 +134,8 @@ def compare(
         matched=tuple(matched),
         expected_missing=tuple(key for key in absent if key in excused),
         ignored=tuple(ignored),
+        side_data=tuple(entry.key for entry in side_data if entry.native not in no_tensor),
+        no_tensor=tuple((key, what) for key, what in no_tensor.items() if key is not None),
         missing=tuple(key for key in absent if key not in excused),
         unexpected=(*(key for key in found if key not in wanted), *stray),
         wrong_shape=tuple(
@@ -147,6 +172,11 @@ def require_complete(report: LoadReport, origin: str) -> None:
 
 
 def _guess(report: LoadReport) -> str:
+    if report.no_tensor:
+        return (
+            f"{report.no_tensor[0][0]} is a tensor of the model. Save it as a plain one (.to_dense(), .dequantize(), "
+            "torch.as_tensor(...)) before torch.save, or ask for such a file."
+        )
     if report.missing and report.unexpected and not report.matched:
         for prefix in _prefixes(report.unexpected):
             stripped = {key.removeprefix(prefix) for key in report.unexpected}

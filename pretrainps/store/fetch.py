@@ -21,6 +21,7 @@ from pretrainps.registry.specs import BundledSource, DriveSource, HttpSource, Hu
 from pretrainps.store.archive import extract_member
 from pretrainps.store.cache import HINT, Cache, Record, companion
 from pretrainps.store.files import disk_errors, place, sha256_of
+from pretrainps.store.shards import INDEX_SUFFIX, give_merged
 from pretrainps.store.source import SourceError, is_offline
 from pretrainps.store.verify import OFFLINE, Wanted, check_body, mismatch, model_name, removal, unavailable, unlikely
 
@@ -220,7 +221,7 @@ def _download(wanted: Wanted, cache: Cache, source: Source, *, offline: bool, pr
         with _body(wanted, source, incoming, offline=offline, progress=progress) as (path, commit):
             digest = sha256_of(path)
             check_body(wanted, cache, path, digest)
-            final = cache.original(wanted.name) / source.filename
+            final = cache.original(wanted.name) / source.filename.removesuffix(INDEX_SUFFIX)
             final.parent.mkdir(parents=True, exist_ok=True)
             place(path, final)
         stat = final.stat()
@@ -250,14 +251,21 @@ def _body(
     part = incoming / f"{source.filename}{'.archive' if archived else ''}.part"
     workspace = incoming / f"hub-{os.getpid()}"
     try:
-        if offline:
-            found = hub.cached(source) if isinstance(source, HubSource) else None
-            if found is None:
-                raise SourceError(OFFLINE)
-            workspace.mkdir(parents=True, exist_ok=True)
-            yield Path(shutil.copyfile(found[0], workspace / source.filename)), found[1]
-        elif isinstance(source, HubSource):
-            yield hub.download(source, workspace, progress=progress, label=wanted.name)
+        if isinstance(source, HubSource):
+
+            def give(one: HubSource) -> tuple[Path, str | None]:
+                if not offline:
+                    return hub.download(one, workspace, progress=progress, label=wanted.name)
+                found = hub.cached(one)
+                if found is None:
+                    raise SourceError(OFFLINE)
+                copy = workspace / one.file
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                return Path(shutil.copyfile(found[0], copy)), found[1]
+
+            yield give_merged(source, give, workspace) if source.file.endswith(INDEX_SUFFIX) else give(source)
+        elif offline:
+            raise SourceError(OFFLINE)
         elif isinstance(source, HttpSource):
             http.download(source.url, part, progress=progress, label=wanted.name)
             if source.member is None:

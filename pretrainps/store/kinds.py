@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import enum
 import gzip
 import io
 import json
@@ -17,38 +16,24 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pretrainps.errors import CheckpointFormatError
-from pretrainps.store.source import looks_like_html
+from pretrainps.store.pickled import ENDLESS_NAME as ENDLESS_NAME
+from pretrainps.store.pickled import UNREADABLE, globals_of_stream
+from pretrainps.store.signatures import CHECKPOINTS as CHECKPOINTS
+from pretrainps.store.signatures import FileKind as FileKind
+from pretrainps.store.signatures import is_shard_index, signature_of, text_kind
 
 _DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, EOFError, ValueError, OSError)
 """What reading an archive ends in when it is damaged, or of a kind that Python does not know."""
 
 
-class FileKind(enum.Enum):
-    """The container formats that turn up under weight-file names."""
-
-    SAFETENSORS = "safetensors"
-    TORCH_ZIP = "torch zip (torch.save of 1.6 and later)"
-    TORCH_LEGACY = "torch legacy pickle (torch.save before 1.6)"
-    TORCHSCRIPT = "TorchScript archive"
-    PICKLE = "plain pickle"
-    TAR = "tar archive"
-    ZIP = "zip archive without a torch checkpoint"
-    HTML = "web page"
-    EMPTY = "empty file"
-    UNKNOWN = "unknown"
-
-
-CHECKPOINTS = frozenset({FileKind.SAFETENSORS, FileKind.TORCH_ZIP, FileKind.TORCH_LEGACY, FileKind.PICKLE})
-"""What may hold tensors."""
 LARGEST_HEADER = 100_000_000
 """The safetensors library's own limit on the JSON header, in bytes."""
-ENDLESS_NAME = "(a name without an end)"
-"""Stands among the imports of a pickle whose damage took the end of line behind a name: what the name is, nobody can say."""
+_SCANNED = 1 << 16
+"""Bytes of a pickle that tell its kind."""
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
@@ -61,17 +46,40 @@ def kind_of(path: Path) -> FileKind:
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(512)
+        file.seek(max(0, size - 8))
+        tail = file.read(8)
     if not head:
         return FileKind.EMPTY
-    if looks_like_html(head):
-        return FileKind.HTML
     if len(head) > 9 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= min(LARGEST_HEADER, size - 8):
         return FileKind.SAFETENSORS
-    if head.startswith(b"PK\x03\x04"):
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _zip_kind(path)
     if head.startswith(b"\x80"):
-        return FileKind.TORCH_LEGACY if _first_pickle_is_magic(path) else FileKind.PICKLE
-    return FileKind.TAR if head[257:262] == b"ustar" or _is_tar(path) else FileKind.UNKNOWN
+        return FileKind.TORCH_LEGACY if _first_pickle_is_magic(path) else _pickle_kind(path)
+    if head[257:262] == b"ustar" or _is_tar(path):
+        return FileKind.TAR
+    kind = signature_of(head, tail) or text_kind(head) or FileKind.UNKNOWN
+    if kind is FileKind.JSON and size <= LARGEST_HEADER and is_shard_index(path.read_text("utf-8", "replace")):
+        return FileKind.SHARD_INDEX
+    return kind
+
+
+def folder_advice(folder: Path) -> str | None:
+    """Return what a folder is and what to do about it, if it is an everyday mistake; `None` otherwise."""
+    names = {path.name for path in folder.iterdir()}
+    if "data.pkl" in names and {"data", "version"} & names:
+        return (
+            "it is an unpacked torch file, whose data.pkl stands for the tensors in data/. Pack it again without compression "
+            f"(zip -0 -r weights.pth {folder.absolute().name}, from the folder's parent), or take the original."
+        )
+    if "saved_model.pb" in names or any(name.endswith(".data-00000-of-00001") for name in names):
+        return "it is a TensorFlow model, not torch weights. Save its arrays with torch.save or safetensors."
+    if ".metadata" in names and any(name.endswith(".distcp") for name in names):
+        return (
+            "it is a checkpoint of torch.distributed in many files. Make one file of it: python -m "
+            f"torch.distributed.checkpoint.format_utils dcp_to_torch {folder} weights.pth."
+        )
+    return None
 
 
 def safetensors_header(path: Path) -> dict[str, Any]:
@@ -135,37 +143,13 @@ def pickled_globals(path: Path) -> set[str]:
                 # torch compresses no pickle; who does can make gigabytes of a few bytes, and torch is not given such files
                 if info.filename.endswith(".pkl") and info.compress_type == zipfile.ZIP_STORED:
                     with archive.open(info) as stream:
-                        found.update(_globals_of_stream(stream))
+                        found.update(globals_of_stream(stream))
     else:
         with path.open("rb") as stream:
             # a legacy file is several pickles in a row: magic number, version, system, object, storage keys
             while stream.peek(1)[:1] == b"\x80" and stream.peek(2)[1:2] <= bytes([pickle.HIGHEST_PROTOCOL]):
-                found.update(_globals_of_stream(stream))
+                found.update(globals_of_stream(stream))
     return found
-
-
-def _globals_of_stream(stream: IO[bytes]) -> Iterator[str]:
-    """Follow strings through the memo, for STACK_GLOBAL names its import by the two strings pushed last."""
-    strings: list[str] = []
-    memo: dict[int, str] = {}
-    try:
-        for opcode, argument, _ in pickletools.genops(stream):
-            if opcode.name in ("GLOBAL", "INST"):
-                yield str(argument).replace(" ", ".")
-            elif opcode.name == "STACK_GLOBAL":
-                yield ".".join(strings[-2:]) if len(strings) > 1 else "something unnamed"
-            elif isinstance(argument, str):
-                strings.append(argument)
-            elif opcode.name == "MEMOIZE":
-                memo[len(memo)] = strings[-1] if strings else ""
-            elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(argument, int):
-                memo[argument] = strings[-1] if strings else ""
-            elif opcode.name in ("GET", "BINGET", "LONG_BINGET") and isinstance(argument, int):
-                strings.append(memo.get(argument, ""))
-    except (ValueError, EOFError, UnicodeDecodeError, IndexError, OverflowError, MemoryError, struct.error) as error:
-        if "no newline found" in str(error):
-            yield ENDLESS_NAME
-        return  # a damaged pickle: what was found until here is what can be said
 
 
 def _zip_kind(path: Path) -> FileKind:
@@ -177,7 +161,28 @@ def _zip_kind(path: Path) -> FileKind:
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner and any(name.startswith("code/") for name in inner):
         return FileKind.TORCHSCRIPT
-    return FileKind.TORCH_ZIP if "data.pkl" in inner else FileKind.ZIP
+    if "data.pkl" in inner or "data.pkl" in names:
+        return FileKind.TORCH_ZIP
+    if "archive_format" in inner or any(name.startswith("models/") and name.endswith(".json") for name in inner | set(names)):
+        return FileKind.EXPORTED_PROGRAM
+    if "serialized_exported_program.json" in names:  # before torch 2.8
+        return FileKind.EXPORTED_PROGRAM
+    if any(name.startswith(".data/") for name in inner):
+        return FileKind.PACKAGE
+    if names and all(name.endswith(".npy") for name in names):
+        return FileKind.NPZ
+    return FileKind.KERAS if "model.weights.h5" in names else FileKind.ZIP
+
+
+def _pickle_kind(path: Path) -> FileKind:
+    """Tell a plain pickle from the one inside a torch zip, which refers to storages that lie in other files."""
+    with path.open("rb") as stream:
+        head = stream.read(_SCANNED)
+    try:
+        unpacked = any(opcode.name == "BINPERSID" for opcode, _, _ in pickletools.genops(head))
+    except UNREADABLE:
+        unpacked = False
+    return FileKind.UNPACKED if unpacked else FileKind.PICKLE
 
 
 def _first_pickle_is_magic(path: Path) -> bool:
@@ -185,7 +190,7 @@ def _first_pickle_is_magic(path: Path) -> bool:
         head = stream.read(32)
     try:
         return any(argument == _LEGACY_MAGIC for _, argument, _ in pickletools.genops(head))
-    except (ValueError, EOFError, IndexError, OverflowError, MemoryError, struct.error):
+    except UNREADABLE:
         return False
 
 

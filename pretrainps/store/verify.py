@@ -28,6 +28,8 @@ from pretrainps.registry.specs import (
 from pretrainps.store.cache import Cache, companion
 from pretrainps.store.contents import files_instead, revisions_instead
 from pretrainps.store.kinds import CHECKPOINTS, FileKind, kind_of, safetensors_header
+from pretrainps.store.shards import INDEX_SUFFIX
+from pretrainps.store.signatures import ADVICE
 from pretrainps.store.source import SourceError
 
 Wanted = ModelSpec | RemoteFile
@@ -74,7 +76,7 @@ def unlikely(wanted: Wanted, path: Path, digest: str) -> str | None:
         return str(error)
     if kind is FileKind.TORCH_ZIP and not zipfile.is_zipfile(path):
         return "it is truncated"
-    return None if kind in CHECKPOINTS else f"it is no checkpoint ({kind.value})"
+    return None if kind in CHECKPOINTS else f"it is no checkpoint ({kind.value}): {ADVICE.get(kind, '')}"
 
 
 def model_name(wanted: Wanted) -> str:
@@ -89,6 +91,9 @@ def removal(wanted: Wanted, *, forget_pin: bool = False) -> str:
 
 def mismatch(wanted: Wanted, where: Source | str, path: Path, got: str, expected: str, by: str) -> IntegrityError:
     """Return the error for a file on this machine that is not what it should be."""
+    advice = ADVICE.get(kind_of(path)) if isinstance(where, LocalSource) else None
+    if advice is not None:
+        return IntegrityError(f"{wanted.name}: {path} is not the file that {by} names: {advice}")
     if isinstance(where, BundledSource):
         remedy = _reinstall(where)
     elif isinstance(where, LocalSource):
@@ -126,6 +131,8 @@ def unavailable(
     addresses = " or ".join(address for source in wanted.sources if (address := _address(source)))
     by_hand = "To place the file by hand: " + (f"fetch {addresses}, and " if addresses else "")
     by_hand += f"put it at {target}" + (f" (sha256 {expected})." if expected else ".")
+    if first.filename.endswith(INDEX_SUFFIX):
+        by_hand = "To load files fetched by hand, put the index and all its shards into one folder, and load file:FOLDER."
     if isinstance(first, BundledSource):  # what comes with a package is looked for nowhere else
         by_hand = _reinstall(first)
     if offline and any(str(error) == OFFLINE for _, error in tried):

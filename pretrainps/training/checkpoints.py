@@ -170,7 +170,7 @@ def load_snapshot(path: Path) -> Snapshot:
         CheckpointFormatError: damaged, or not written by this package.
         OSError: a file is missing.
     """
-    training = read_object(path / TRAINING, mapped=False)
+    training = read_object(path / TRAINING, mapped=False, plain=True)
     state = json.loads((path / STATE).read_text(encoding="utf-8"))
     if not isinstance(training, dict) or not isinstance(state, dict):
         raise CheckpointFormatError(f"{path}: not a checkpoint of a pretrainps training.")
