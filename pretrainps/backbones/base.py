@@ -89,6 +89,7 @@ class Backbone(nn.Module):
         Returns:
             name -> (N, C, about H / stride, about W / stride), from the finest to the coarsest.
         """
+        self._require_images(images)
         if self.training:
             self._require_measurable(images)
         maps = self.trunk_maps(images)
@@ -97,6 +98,7 @@ class Backbone(nn.Module):
 
     def trunk_maps(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """Return the maps up to stride 16. (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ...}."""
+        self._require_images(images)
         maps: OrderedDict[str, Tensor] = OrderedDict()
         x = images
         for name in self.segments:
@@ -178,6 +180,11 @@ class Backbone(nn.Module):
     def segment_modules(self, name: str) -> list[nn.Module]:
         """Return the modules of one segment, in order of computation."""
         return [self.get_submodule(path) for path in self.segments[name]]
+
+    def _require_images(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != 3:
+            hint = " Channels come first: images.permute(0, 3, 1, 2)." if images.shape[-1] == 3 else ""
+            raise ArgumentError(f"expected images (N, 3, height, width), not {tuple(images.shape)}.{hint}")
 
     def _require_measurable(self, images: Tensor) -> None:
         """See that the coarsest map has more than one place."""

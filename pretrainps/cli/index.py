@@ -66,7 +66,6 @@ def _index(args: argparse.Namespace) -> int:
     say(str(report))
     looked = report.added + report.changed
     note(f"{report.seconds:.1f} s" + (f", {report.images_per_second:.1f} images a second" if looked else ""))
-    note(
-        f"find somebody: pretrainps search {args.output} --query PHOTO --model {args.model}{''.join(f' --set {shlex.quote(each)}' for each in args.settings)}"
-    )
+    settings = "".join(f" --set {shlex.quote(each)}" for each in args.settings)
+    note(f"find somebody: pretrainps search {args.output} --query PHOTO --model {args.model}{settings}")
     return 0
