@@ -37,7 +37,7 @@ def require_finite(what: str, *computed: Tensor) -> None:
 
 def spoiled_by(loss: Tensor, *computed: Tensor) -> Tensor:
     """Return a loss, or NaN if anything computed is not finite. Gradients are the loss's alone."""
-    return loss + 0.0 * _total([each.detach() for each in computed])
+    return loss + 0.0 * _total(computed)
 
 
 def made_finite(x: Tensor) -> Tensor:
@@ -47,4 +47,4 @@ def made_finite(x: Tensor) -> Tensor:
 
 def _total(computed: Sequence[Tensor]) -> Tensor:
     """Return a number that is finite if all are: one infinity or NaN makes every sum such, and so do numbers near them."""
-    return torch.stack([each.sum(dtype=torch.float32) for each in computed]).sum()
+    return torch.stack([each.detach().sum(dtype=torch.float32) for each in computed]).sum()
