@@ -81,11 +81,13 @@ def embed(
         progress: Show a progress bar.
 
     Raises:
-        ArgumentError: the model has no embedding head.
+        ArgumentError: the model has no embedding head, or is in training mode.
         ImageError: not one of the images can be read.
     """
     if not isinstance(model, CropModel) or model.head_spec.kind != "embedding":
         raise ArgumentError("this model gives no embeddings. Load it with head='embedding'.")
+    if model.training:
+        raise ArgumentError("embedding needs the model in eval mode: call model.eval() first.")
     transform = Preprocess(model.spec.input)
     device = next(model.parameters()).device
     paths: list[Path] = []
@@ -100,7 +102,8 @@ def embed(
             except ImageError as error:
                 failures.append((path, str(error)))
             if batch and (len(batch) == batch_size or index == len(images) - 1):
-                rows.append(model(torch.stack(batch).to(device)).float().cpu())
+                vectors = model(torch.stack(batch).to(device)).float()
+                rows.append(torch.nn.functional.normalize(vectors, dim=1).cpu())  # half precision misses length 1
                 batch.clear()
             bar.update()
     if not rows:

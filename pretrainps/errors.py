@@ -84,6 +84,10 @@ class DatasetError(PretrainPSError, ValueError):
     """A data set that does not lie on disk as its layout wants it, or whose annotation cannot be right."""
 
 
+class NonFiniteError(PretrainPSError, ArithmeticError):
+    """What a network computed is not finite: its weights are not, or half precision overflowed."""
+
+
 class TrainingError(PretrainPSError, RuntimeError):
     """A training that cannot start, go on or be resumed, for a reason that lies in the run: its folder, losses or model."""
 

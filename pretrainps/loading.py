@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,7 @@ def load(
     num_classes: int | None = None,
     arch: str | None = None,
     ignore: Sequence[str] = (),
+    config: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
     offline: bool | None = None,
     cache_dir: Path | str | None = None,
@@ -52,6 +53,8 @@ def load(
         arch: The architecture of a bare weight file whose keys do not tell; of a file with a whole detector, its backbone's, to
             get that alone.
         ignore: Shell patterns of keys in the file that are known not to be wanted, such as a classifier's.
+        config: Settings of a detector instead of those it was saved with, such as `{"score_threshold": 0.2, "min_size": 600}`;
+            see `PersonSearchDetector.configured`.
         device: Where to put the model; checked before anything is downloaded.
         offline: Never use the network. `None` follows `PRETRAINPS_OFFLINE` and `HF_HUB_OFFLINE`.
         cache_dir: Cache folder, instead of the environment's.
@@ -68,6 +71,7 @@ def load(
         IntegrityError: a file is not the expected one.
         CheckpointFormatError: unreadable, or a pickle that wants to run code.
         StateDictMismatchError: file and model differ in anything undeclared.
+        ArgumentError: settings that do not go together with the model; says which, before anything is downloaded.
 
     Example:
         >>> import pretrainps
@@ -84,13 +88,18 @@ def load(
         raise ArgumentError(
             f"{spec.name} is a detector ({spec.detector.kind}), which has its own heads; load it without head=."
         )
+    if spec.detector is None and config:
+        raise ArgumentError(f"{spec.name} is no detector, and settings (config=, --set) are for those. Leave them out.")
     # batch counters start at zero anyway; any other tensor that the file may lack needs its proper initial value
     empty = all(pattern.endswith("num_batches_tracked") for pattern in spec.file.expected_missing)
     backbone = build_backbone(spec.arch, spec.arch_options, empty=empty)
     spec = replace(spec, file=replace(spec.file, ignored=(*spec.file.ignored, *ignore, *backbone.tail)))
     model: Model = backbone
     if spec.detector is not None:
-        model = _assembled(spec, spec.detector, backbone)
+        model = detector = _assembled(spec, spec.detector, backbone)
+        if config:
+            detector.config = detector.config.changed(config)
+            spec = replace(spec, detector=detector.detector_spec())
     elif spec.head is not None:
         model = CropModel(backbone, _saved_head(spec, spec.head, wanted_head))
     family = model.family if isinstance(model, PersonSearchDetector) else backbone.family

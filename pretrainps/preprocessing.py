@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     Picture = Image.Image | Tensor | NDArray[np.uint8] | Path | str
 
 Size = Literal["crop", "scene"] | tuple[int, int]
+_LOWEST, _HIGHEST = -0.5, 1.5
+"""What pixels in 0..1 never reach, though resizing by cubic curves overshoots: beyond lie other ranges."""
 
 
 class Preprocess:
@@ -122,9 +126,34 @@ def to_tensor(picture: Picture) -> Tensor:
         return picture.float() / 255
     if not picture.is_floating_point():
         raise ArgumentError(f"expected a uint8 or float tensor, not {picture.dtype}.")
-    if picture.numel() and not (float(picture.min()) >= -0.5 and float(picture.max()) <= 1.5):  # NaN fails too
-        raise ArgumentError("a float tensor must hold pixels in 0..1; divide by 255, or give uint8.")
+    require_fractions([picture], "the tensor")
     return picture.float()
+
+
+def require_fractions(pictures: Sequence[Tensor], name: str) -> None:
+    """See that float pixels lie in 0..1, as RGB does that nobody has normalised. A GPU is waited for once.
+
+    Args:
+        pictures: Float tensors, on one device.
+        name: What to call them; "{}" in it stands for a picture's place.
+
+    Raises:
+        ArgumentError: pixels in 0..255, normalised ones, or some that are not finite.
+    """
+    filled = [(place, picture) for place, picture in enumerate(pictures) if picture.numel()]
+    if not filled:
+        return
+    ends = torch.stack([torch.stack(torch.aminmax(picture.detach())).float() for _, picture in filled])
+    for (place, _), (low, high) in zip(filled, ends.tolist(), strict=True):
+        if low >= _LOWEST and high <= _HIGHEST:
+            continue
+        if not math.isfinite(low + high):
+            found = "holds numbers that are not finite"
+            remedy = "Look at where it was read or computed."
+        else:
+            found = f"holds numbers from {low:.3g} to {high:.3g}"
+            remedy = "Divide by 255." if low >= 0 else "Give them as they were: what normalises them comes later."
+        raise ArgumentError(f"{name.format(place)} {found}; expected RGB pixels in 0..1. {remedy}")
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -82,7 +82,15 @@ def test_context_and_cameras(detector: Path, tmp_path: Path, capsys: pytest.Capt
     assert status == 0 and "k1 = 30" in out and "mAP" in out and "4 queries" in out
     status, out, _ = run(capsys, *base, "--protocol", "prw-cross-camera")
     assert status == 0 and "cross-camera only" in out
+    status, out, err = run(capsys, *base, "--protocol", "prw-alignps", "--set", "score_threshold=0.5")
+    assert status == 0 and "score above 0.5, for the detector kept no others (not the protocol's 0.15 and above)" in out
+    assert "keeps only those above 0.5. To have all: --set score_threshold=0.15\n" in err
+    status, out, err = run(capsys, *base, "--protocol", "prw-alignps", "--set", "score_threshold=0.15", "--set", "min_size=80")
+    assert status == 0 and "detections of score 0.15 and above" in out and "keeps only" not in err
     for options, message in (
+        (["--set", "score_treshold=0.15"], "Did you mean 'score_threshold'"),
+        (["--set", "num_identities=7"], "belongs to the weights"),
+        (["--set", "score_threshold"], "expected name=value"),
         (["--protocol", "pwr"], "no protocol"),
         (["--gallery", "many"], "size or 'full'"),
         (["--gallery", "100"], "without such lists"),

@@ -86,3 +86,20 @@ def test_finding_images(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(errors.ArgumentError, match="no images"):
         find_images([tmp_path / "empty"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_models_give_unit_vectors_in_float32(embedder: CropModel, tmp_path: Path, dtype: torch.dtype) -> None:
+    paths = draw_people(tmp_path / "people")[:2]
+    wanted = embed(embedder, paths, progress=False).vectors
+    found = embed(embedder.to(dtype), paths, progress=False).vectors
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(2))
+    assert float((found * wanted).sum(dim=1).min()) > 0.99
+
+
+def test_a_model_in_training_is_refused(embedder: CropModel, tmp_path: Path) -> None:
+    paths = draw_people(tmp_path / "people")[:1]
+    with pytest.raises(errors.ArgumentError, match=r"model\.eval\(\)"):
+        embed(embedder.train(), paths, progress=False)
+    assert len(embed(embedder.eval(), paths, progress=False).vectors) == 1

@@ -24,7 +24,7 @@ from pretrainps.graphs.formats import FORMATS
 from pretrainps.graphs.running import Run
 from pretrainps.graphs.scenes import DetectGraph, gathered, interpolated, resized_sides
 from pretrainps.registry.specs import ASSUMED_INPUT
-from tests.support.detectors import lively_detector, small_detector
+from tests.support.detectors import TINY, lively_detector, small_detector
 
 Detector = PersonSearchDetector[Any]
 SIZES = [(96, 128), (101, 77), (90, 400)]
@@ -268,3 +268,21 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert f"torch.jit.load({str(file)!r})(image, boxes)" in out and "-> embeddings (N, dim)" in out
     assert main(["export", f"file:{saved}", "--format", "onnx", "-o", str(file), "--quiet"]) == 1
     assert "ends in .onnx" in capsys.readouterr().err
+    assert main(["export", f"file:{saved}", "--format", "onnx", "-o", str(file), "--quiet", "--set", "min_sise=80"]) == 1
+    assert "Did you mean 'min_size'" in capsys.readouterr().err
+
+
+def test_settings_go_into_the_file(tmp_path: Path) -> None:
+    """Of a copy that was configured, and of a model whose config was set."""
+    model = lively_detector("oim", "resnet_tiny", **TINY)
+    image = torch.rand(3, 50, 70)
+    for number, changes in enumerate(({"score_threshold": 0.3}, {"min_size": 80, "max_size": 110}, {"max_detections": 2})):
+        other = model.configured(**changes)
+        if number == 0:
+            other, model.config = model, other.config
+        file = tmp_path / f"{number}.pt2"
+        export_graph(other, file, format="pt2")
+        found = FORMATS["pt2"].open(file)({"image": image}, None)
+        expected = other([image])[0]
+        assert len(found[1]) == len(expected["scores"]) > 0
+        torch.testing.assert_close(found[0], expected["boxes"], rtol=1e-3, atol=0.05)

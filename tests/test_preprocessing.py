@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 import pretrainps
 from pretrainps import errors
-from pretrainps.preprocessing import Preprocess, to_tensor
+from pretrainps.preprocessing import Preprocess, require_fractions, to_tensor
 from pretrainps.registry import find_spec
 
 RGB = find_spec("resnet50-hybrid").input
@@ -108,6 +108,30 @@ def test_scene_keeps_its_size() -> None:
 def test_pictures_that_cannot_be_right(bad: object) -> None:
     with pytest.raises(errors.ArgumentError):
         to_tensor(bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (torch.rand(3, 4, 4) * 255, "Divide by 255"),
+        (torch.rand(3, 4, 4).double() * 255 + 2, "Divide by 255"),
+        (torch.rand(3, 4, 4) * 4 - 2, "what normalises them comes later"),
+        (torch.rand(3, 4, 4) * torch.inf, "not finite"),
+        (torch.full((3, 4, 4), float("nan")), "not finite"),
+        (torch.full((3, 4, 4), -torch.inf), "not finite"),
+    ],
+)
+def test_pixels_beyond_their_range_say_what_they_seem_to_be(pixels: torch.Tensor, message: str) -> None:
+    with pytest.raises(errors.ArgumentError, match=f"the tensor holds numbers.*{message}"):
+        Preprocess(RGB)(pixels)
+
+
+def test_a_batch_is_looked_at_at_once() -> None:
+    fine = torch.rand(3, 5, 5)
+    require_fractions([], "image {}")
+    require_fractions([fine, fine[:, :0], fine * 1.4 - 0.2], "image {}")
+    with pytest.raises(errors.ArgumentError, match="image 2 holds"):
+        require_fractions([fine, fine[:, :0], fine * 255, fine * 255], "image {}")
 
 
 @pytest.mark.parametrize("size", ["crops", (0, 5), (5,), 5, None, (1.5, 2)])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from pretrainps.backbones.measuring import require_measurable
+from pretrainps.backbones.precision import matching
 from pretrainps.checkpoint import Adapter, LoadReport
 from pretrainps.errors import ArgumentError
 from pretrainps.registry.specs import ModelSpec
@@ -88,12 +91,16 @@ class Backbone(nn.Module):
         Returns:
             name -> (N, C, about H / stride, about W / stride), from the finest to the coarsest.
         """
+        self._require_images(images)
+        if self.training:
+            self._require_measurable(images)
         maps = self.trunk_maps(images)
         maps["c5"] = self.last_stage(maps["c4"])
         return maps
 
     def trunk_maps(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """Return the maps up to stride 16. (N, 3, H, W) -> {"c2": ..., "c3": ..., "c4": ...}."""
+        self._require_images(images)
         maps: OrderedDict[str, Tensor] = OrderedDict()
         x = images
         for name in self.segments:
@@ -176,6 +183,18 @@ class Backbone(nn.Module):
         """Return the modules of one segment, in order of computation."""
         return [self.get_submodule(path) for path in self.segments[name]]
 
+    def _require_images(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != 3:
+            hint = " Channels come first: images.permute(0, 3, 1, 2)." if images.shape[-1] == 3 else ""
+            raise ArgumentError(f"expected images (N, 3, height, width), not {tuple(images.shape)}.{hint}")
+
+    def _require_measurable(self, images: Tensor) -> None:
+        """See that the coarsest map has more than one place."""
+        height, width = images.shape[-2:]
+        places = math.prod(math.ceil(side / self.feature_maps[-1].stride) for side in (height, width))
+        remedy = "Give two or more, or larger ones, and leave out a last batch of one: DataLoader(..., drop_last=True)."
+        require_measurable(len(images) * places, f"image of {height}x{width}, whose last map is one pixel", remedy, self)
+
     def _frozen_modules(self) -> Iterator[nn.Module]:
         if self._frozen_up_to is not None:
             for name in self.segments:
@@ -192,6 +211,7 @@ class Backbone(nn.Module):
         return x
 
     def _run(self, name: str, x: Tensor) -> Tensor:
+        x = matching(x, self)
         if not (self.gradient_checkpointing and self.training):
             return self._compute(name, x)
         modules = self.segment_modules(name)

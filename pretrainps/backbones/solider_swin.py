@@ -104,6 +104,7 @@ class SoliderSwin(Backbone):
         ]
 
     def _maps(self, images: Tensor, names: tuple[str, ...]) -> OrderedDict[str, Tensor]:
+        self._require_images(images)
         x = self._run("stem", images)
         maps: OrderedDict[str, Tensor] = OrderedDict()
         for name in names:

@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 
-from pretrainps.cli.loading import add_loading_options, load_detector
+from pretrainps.cli.loading import add_loading_options, add_settings_option, load_detector
 from pretrainps.cli.output import note, say
 from pretrainps.errors import ArgumentError
 
@@ -29,6 +29,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860)")
     parser.add_argument("--browser", action="store_true", help="open the page")
     add_loading_options(parser)
+    add_settings_option(parser)
     parser.set_defaults(run=_app, goes_on=False)
 
 

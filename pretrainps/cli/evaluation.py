@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pretrainps.cli.loading import add_loading_options
+from pretrainps.cli.loading import add_loading_options, add_settings_option, settings_of
 from pretrainps.cli.output import note, picture_file, save_picture, say, say_json
 from pretrainps.errors import ArgumentError
 
 if TYPE_CHECKING:
     from pretrainps.data.layout import Layout
     from pretrainps.data.records import SearchSet
+    from pretrainps.evaluation.detections import DetectionTable
     from pretrainps.evaluation.extraction import Extractor
     from pretrainps.evaluation.miss_rate import Variant
     from pretrainps.evaluation.protocols import SearchProtocol
@@ -70,6 +71,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--keep-nothing", action="store_true", help="do not keep features")
     parser.add_argument("--force", action="store_true", help="use a data set that its owners have withdrawn")
     add_loading_options(parser, quiet="no progress bars, no load report")
+    add_settings_option(parser)
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     parser.set_defaults(run=_evaluate)
 
@@ -121,9 +123,10 @@ def _extractor(args: argparse.Namespace, *, detects: bool) -> Extractor:
     from pretrainps.loading import load
     from pretrainps.store.cache import default_root
 
-    model = load(args.model, device=args.device, offline=args.offline, progress=not args.quiet)
+    where: dict[str, Any] = {"device": args.device, "offline": args.offline, "progress": not args.quiet}
+    model = load(args.model, config=settings_of(args), **where)
     if not isinstance(model, PersonSearchDetector | CropModel):
-        model = load(args.model, head="embedding", device=args.device, offline=args.offline, progress=not args.quiet)
+        model = load(args.model, head="embedding", **where)
     if not args.quiet:
         note(str(model.load_report))
     if isinstance(model, CropModel) and detects:
@@ -140,6 +143,16 @@ def _extractor(args: argparse.Namespace, *, detects: bool) -> Extractor:
     )
 
 
+def _tell_threshold(table: DetectionTable, what: str, min_score: float) -> None:
+    """Say that the detector keeps less than a protocol takes, and how to measure by it."""
+    if table.kept_above is not None and table.kept_above > min_score:
+        taken = f"of score {min_score:g} and above" if min_score > 0 else "of any score"
+        note(
+            f"note: {what}: detections {taken} take part, but the detector keeps only those above {table.kept_above:g}. "
+            f"To have all: --set score_threshold={min_score:g}"
+        )
+
+
 def _search(args: argparse.Namespace, layout: Layout) -> dict[str, Any]:
     from pretrainps.evaluation import evaluate_detection, evaluate_search, report, require_suitable
     from pretrainps.evaluation.ranking_sheet import ranking_sheet
@@ -149,6 +162,8 @@ def _search(args: argparse.Namespace, layout: Layout) -> dict[str, Any]:
     require_suitable(search_set, protocol)
     extractor = _extractor(args, detects=not args.annotated_boxes or protocol.context is not None)
     table = (extractor.annotated if args.annotated_boxes else extractor.detections)(search_set.gallery)
+    if not args.annotated_boxes:
+        _tell_threshold(table, protocol.name, protocol.min_score)
     asks_with_boxes = protocol.query == "annotated_box"
     result = evaluate_search(
         search_set,
@@ -174,6 +189,7 @@ def _detection(args: argparse.Namespace, layout: Layout) -> dict[str, Any]:
     split = layout.read(args.data, args.split or layout.main_splits[-1], force=args.force)
     split = split.with_sizes(skip_unreadable=args.skip_damaged)
     table = _extractor(args, detects=True).detections(split)
+    _tell_threshold(table, "average precision and miss rate", 0.0)
     variant, setup = _MISS_RATE_OF.get(layout.name, ("crowdhuman", "all"))
     return {
         "coco": report(evaluate_coco(split, table)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pretrainps.cli.loading import add_settings_option, settings_of
 from pretrainps.cli.output import megabytes, note, say
 
 
@@ -30,6 +31,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--offline", action="store_true", default=None, help="never use the network")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_settings_option(parser)
     parser.set_defaults(run=_export)
 
 
@@ -37,7 +39,7 @@ def _export(args: argparse.Namespace) -> int:
     from pretrainps.graphs.export import export_graph
     from pretrainps.loading import load
 
-    model = load(args.name, offline=args.offline, progress=not args.quiet)
+    model = load(args.name, config=settings_of(args), offline=args.offline, progress=not args.quiet)
     note(str(model.load_report))
     written = export_graph(model, args.output, format=args.format, what=args.what)
     agreement = ", ".join(f"{name} {value:.1g}" for name, value in written.differences.items())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
-from pretrainps.cli.loading import add_loading_options, load_detector
+from pretrainps.cli.loading import add_loading_options, add_settings_option, load_detector
 from pretrainps.cli.output import note, say, say_json
 from pretrainps.errors import ArgumentError
 
@@ -32,6 +33,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--batch-size", type=int, help="images of one size a forward pass (default: 1 on a CPU, else 8)")
     parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="float32", help="of the detector")
     add_loading_options(parser)
+    add_settings_option(parser)
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     parser.set_defaults(run=_index)
 
@@ -64,5 +66,6 @@ def _index(args: argparse.Namespace) -> int:
     say(str(report))
     looked = report.added + report.changed
     note(f"{report.seconds:.1f} s" + (f", {report.images_per_second:.1f} images a second" if looked else ""))
-    note(f"find somebody: pretrainps search {args.output} --query PHOTO --model {args.model}")
+    settings = "".join(f" --set {shlex.quote(each)}" for each in args.settings)
+    note(f"find somebody: pretrainps search {args.output} --query PHOTO --model {args.model}{settings}")
     return 0

@@ -24,12 +24,41 @@ def add_loading_options(parser: argparse.ArgumentParser, *, quiet: str = "no pro
     parser.add_argument("--quiet", action="store_true", help=quiet)
 
 
+def add_settings_option(parser: argparse.ArgumentParser) -> None:
+    """Add --set."""
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the detector, such as score_threshold=0.2, min_size=600 or max_detections=50; may be repeated",
+    )
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what --set says, as `pretrainps.load` takes it (`config=`).
+
+    Raises:
+        ArgumentError: not NAME=VALUE.
+    """
+    from pretrainps.training.overrides import plain_value
+
+    found = {}
+    for assignment in args.settings:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ArgumentError(f"--set {assignment}: expected name=value, for example --set score_threshold=0.2.")
+        found[name.strip()] = plain_value(text.strip())
+    return found
+
+
 def load_detector(name: str, args: argparse.Namespace, *, remedy: str, report: bool = True) -> PersonSearchDetector[Any]:
     """Load a detector to where the options say.
 
     Args:
         name: As `pretrainps.load` takes it.
-        args: The options of `add_loading_options`.
+        args: The options of `add_loading_options` and `add_settings_option`.
         remedy: What to do about a model that is no detector.
         report: Tell what was loaded, unless --quiet.
 
@@ -40,7 +69,7 @@ def load_detector(name: str, args: argparse.Namespace, *, remedy: str, report: b
     from pretrainps.detectors import PersonSearchDetector
     from pretrainps.loading import load
 
-    model = load(name, device=args.device, offline=args.offline, progress=not args.quiet)
+    model = load(name, config=settings_of(args), device=args.device, offline=args.offline, progress=not args.quiet)
     if not isinstance(model, PersonSearchDetector):
         raise ArgumentError(f"{name} detects nobody. {remedy}")
     if report and not args.quiet:

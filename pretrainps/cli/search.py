@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pretrainps.cli.loading import add_loading_options, load_detector
+from pretrainps.cli.loading import add_loading_options, add_settings_option, load_detector
 from pretrainps.cli.output import note, picture_file, save_picture, say, say_json, table
 from pretrainps.errors import ArgumentError
 
@@ -47,6 +47,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--images", type=Path, metavar="PLACE", help="where the gallery's images lie now, if they were moved")
     parser.add_argument("--model", help="the detector that the gallery was made with (default: by the name it had then)")
     add_loading_options(parser)
+    add_settings_option(parser)
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     parser.set_defaults(run=_search)
 

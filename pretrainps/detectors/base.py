@@ -5,20 +5,24 @@ The contract is torchvision's: `model(images, targets)` returns losses in traini
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, Self, TypeVar
+from dataclasses import replace
+from typing import Any, Self, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pretrainps.backbones import Backbone
+from pretrainps.backbones.measuring import require_measurable
 from pretrainps.checkpoint import LoadReport
 from pretrainps.detectors.checks import PERSON, check_images, check_query_boxes, check_targets
 from pretrainps.detectors.config import DetectorConfig
+from pretrainps.detectors.configuring import ConfigurableModel
+from pretrainps.detectors.finite import require_finite
 from pretrainps.detectors.inference import optimized
 from pretrainps.detectors.proposals import ProposalNetwork
-from pretrainps.detectors.regions import Detections, RegionSampler, RegionStage
+from pretrainps.detectors.regions import Detections, RegionSampler, RegionStage, Samples
 from pretrainps.detectors.scene import Group, SceneTransform, Size
 from pretrainps.errors import ArgumentError
 from pretrainps.heads.oim import OIMLoss
@@ -28,12 +32,12 @@ Config = TypeVar("Config", bound=DetectorConfig)
 Result = dict[str, Tensor]
 
 
-class PersonSearchDetector(nn.Module, ABC, Generic[Config]):
+class PersonSearchDetector(ConfigurableModel[Config]):
     """Base of the detectors.
 
     Attributes:
         kind: The detector's name, a key of `DETECTORS`.
-        config: How it was built.
+        config: Its settings. Another config with the same weights may be set, and takes effect at once; or see `configured`.
         convention: How its pixels go in; done inside.
         backbone: The trunk.
         rpn: Proposals.
@@ -55,8 +59,7 @@ class PersonSearchDetector(nn.Module, ABC, Generic[Config]):
     load_report: LoadReport
 
     def __init__(self, backbone: Backbone, config: Config, convention: InputConvention) -> None:
-        super().__init__()
-        self.config: Config = config
+        super().__init__(config)
         self.convention = convention
         self.transform = SceneTransform(convention, config.min_size, config.max_size)
         self.backbone, last = backbone.halves()
@@ -73,12 +76,23 @@ class PersonSearchDetector(nn.Module, ABC, Generic[Config]):
         self._freeze(self.backbone, last)
 
     def forward(
-        self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]] | None = None
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        score_threshold: float | None = None,
+        max_detections: int | None = None,
+        min_size: int | None = None,
+        max_size: int | None = None,
     ) -> dict[str, Tensor] | list[Result]:
         """Detect everyone, or in training mode return the losses.
 
         Args:
             images: (3, H, W) float tensors, RGB in 0..1, of any sizes.
+            score_threshold: In eval mode, instead of the config's, for this call; so are the next three.
+            max_detections: See `DetectorConfig`.
+            min_size: See `DetectorConfig`.
+            max_size: See `DetectorConfig`.
             targets: In training, for each image `boxes` (P, 4) x1, y1, x2, y2 in pixels, `ids` (P,) from 0, -1 for a person
                 without a label, and perhaps `labels` (P,), all 1.
 
@@ -88,38 +102,63 @@ class PersonSearchDetector(nn.Module, ABC, Generic[Config]):
             by the scores if the config says so.
 
         Raises:
-            ArgumentError: images or targets that cannot be; names the image and the field.
+            ArgumentError: images, targets or settings that cannot be; names the image and the field.
+            NonFiniteError: in eval mode, what the network computed is not finite; in training mode a loss is NaN then.
         """
-        check_images(images, self.config.max_size)
-        return self._losses(images, targets) if self.training else self._detect_all(images, None)
+        model = self._with(score_threshold=score_threshold, max_detections=max_detections, min_size=min_size, max_size=max_size)
+        if model is not self and self.training:
+            raise ArgumentError("settings of a single call are for detecting. In training mode, set the model's config.")
+        model._require_input(images)
+        return self._losses(images, targets) if self.training else model._detect_all(images, None)
 
     @torch.no_grad()
-    def embed(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
+    def embed(
+        self,
+        images: Sequence[Tensor],
+        boxes: Sequence[Tensor],
+        *,
+        min_size: int | None = None,
+        max_size: int | None = None,
+    ) -> list[Tensor]:
         """Return the query embeddings of given people. No score weighs them.
 
         Args:
             images: As for `forward`.
             boxes: For each image (N, 4) x1, y1, x2, y2 in its pixels, of any kind of number; they may leave the image.
+            min_size: Instead of the config's, for this call.
+            max_size: Instead of the config's, for this call.
 
         Returns:
             For each image (N, dim).
 
         Raises:
-            ArgumentError: images or boxes that cannot be; or the model is in training mode.
+            ArgumentError: images, boxes or settings that cannot be; or the model is in training mode.
+            NonFiniteError: what the network computed is not finite.
         """
         self._require_eval("embed")
-        check_images(images, self.config.max_size)
+        model = self._with(min_size=min_size, max_size=max_size)
+        model._require_input(images)
         people = check_query_boxes(boxes, images)
         results: list[Tensor] = [images[0].new_empty(0)] * len(images) if len(images) else []
-        for group in self.transform.groups(images):
+        for group in model.transform.groups(images):
             scaled = [group.to_network(member, people[index]) for member, index in enumerate(group.members)]
             vectors = self._embed(self.features(group.batch.tensors), scaled)
+            require_finite("embeddings", vectors)
             for index, part in zip(group.members, vectors.split([len(each) for each in scaled]), strict=True):
                 results[index] = part
         return results
 
     @torch.no_grad()
-    def query_as_gallery(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Result]:
+    def query_as_gallery(
+        self,
+        images: Sequence[Tensor],
+        boxes: Sequence[Tensor],
+        *,
+        score_threshold: float | None = None,
+        max_detections: int | None = None,
+        min_size: int | None = None,
+        max_size: int | None = None,
+    ) -> list[Result]:
         """Detect everyone in query images, the person searched for first: what context matching (CBGM) needs.
 
         The given box is taken as a certain detection: it comes first with score 1, and what overlaps it too far is suppressed.
@@ -128,17 +167,23 @@ class PersonSearchDetector(nn.Module, ABC, Generic[Config]):
         Args:
             images: As for `forward`.
             boxes: For each image (1, 4), or (4,), x1, y1, x2, y2 in its pixels.
+            score_threshold: Instead of the config's, for this call; so are the next three.
+            max_detections: See `DetectorConfig`.
+            min_size: See `DetectorConfig`.
+            max_size: See `DetectorConfig`.
 
         Returns:
             As `forward` in eval mode.
 
         Raises:
-            ArgumentError: images or boxes that cannot be; or the model is in training mode.
+            ArgumentError: images, boxes or settings that cannot be; or the model is in training mode.
+            NonFiniteError: what the network computed is not finite.
         """
         self._require_eval("query_as_gallery")
-        check_images(images, self.config.max_size)
+        model = self._with(score_threshold=score_threshold, max_detections=max_detections, min_size=min_size, max_size=max_size)
+        model._require_input(images)
         people = check_query_boxes(boxes, images, one_each=True)
-        return self._detect_all(images, people)
+        return model._detect_all(images, people)
 
     def optimize_for_inference(self, *, dtype: torch.dtype = torch.float32, compiled: bool = False) -> Self:
         """Return a copy that answers faster; it can no longer be trained or saved.
@@ -166,7 +211,7 @@ class PersonSearchDetector(nn.Module, ABC, Generic[Config]):
 
     def features(self, pixels: Tensor) -> Tensor:
         """Return the stride-16 map. (N, 3, H, W), normalised -> (N, C, H / 16, W / 16)."""
-        return self.backbone.trunk(pixels.to(next(self.backbone.parameters()).dtype))
+        return self.backbone.trunk(pixels)
 
     @property
     def family(self) -> str:
@@ -236,6 +281,23 @@ class PersonSearchDetector(nn.Module, ABC, Generic[Config]):
         losses |= self._region_losses(features, proposals, batch.image_sizes, scaled)
         return {name: getattr(config, name.replace("loss_", "weight_")) * value for name, value in losses.items()}
 
+    def _follow(self, old: Config) -> None:
+        """Hand settings on to the modules that hold some. A detector with more such modules extends this."""
+        config = self.config
+        self.transform.configure(config.min_size, config.max_size)
+        self.rpn.configure(config)
+        for stage in self._stages():
+            stage.size, stage.sampling = config.region_size, config.region_sampling
+        self.sampler = RegionSampler(config)
+        self.oim_loss.scalar, self.oim_loss.momentum = config.oim_scalar, config.oim_momentum
+        if not self.optimized and (old.freeze_stem, old.batch_norm) != (config.freeze_stem, config.batch_norm):
+            self._freeze(self.backbone, *(stage.stage for stage in self._stages()))
+        if isinstance(getattr(self, "spec", None), ModelSpec):
+            self.spec = replace(self.spec, detector=self.detector_spec())
+
+    def _stages(self) -> list[RegionStage]:
+        return [module for module in self.children() if isinstance(module, RegionStage)]
+
     def _known(self, people: list[Tensor], embeddings: Tensor) -> list[Detections]:
         """Return given boxes as detections of score 1."""
         parts = embeddings.split([len(each) for each in people])
@@ -246,6 +308,29 @@ class PersonSearchDetector(nn.Module, ABC, Generic[Config]):
         for half in halves:
             stem = "stem" if self.config.freeze_stem and "stem" in half.segments else None
             half.freeze(stem, batch_norm=frozen, statistics_move=not frozen)
+
+    def _require_input(self, images: Sequence[Tensor]) -> None:
+        """See that images can be computed with, and that the weights' kind of number goes with what is done."""
+        weight = next(self.backbone.parameters())
+        check_images(images, self.config.max_size, weight.device)
+        if weight.dtype not in (torch.float16, torch.bfloat16):
+            return
+        if self.training:
+            raise ArgumentError(
+                f"this model's weights are {weight.dtype}, in which steps of training are lost. Train in float32 "
+                "(model.float()), and compute in half precision under torch.autocast, or by loop.precision in a recipe."
+            )
+        if torch.is_autocast_enabled(weight.device.type):
+            raise ArgumentError(f"this model's weights are {weight.dtype} already: leave torch.autocast off.")
+
+    def _require_measurable(self, samples: Samples) -> None:
+        """See that the heads' batch norms have something to measure."""
+        heads = [module for module in self.children() if not isinstance(module, RegionStage | Backbone)]
+        remedy = (
+            f"Raise region_samples, which is {self.config.region_samples} an image, or put more images into the batch "
+            f"(there are {len(samples.boxes)})."
+        )
+        require_measurable(len(samples.labels), "region", remedy, *heads)
 
     def _require_eval(self, what: str) -> None:
         if self.training:

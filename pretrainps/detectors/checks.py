@@ -9,21 +9,41 @@ import torch
 from torch import Tensor
 
 from pretrainps.errors import ArgumentError
+from pretrainps.preprocessing import require_fractions
 
 PERSON = 1
 """The only label there is; 0 would be background, as in torchvision."""
 
 
-def check_images(images: Sequence[Tensor], max_size: int) -> None:
-    """Check images by type, shape and kind of number.
+_FARTHEST = 1e7
+"""Pixels from an image within which a box can lie. A box that reaches further is a mistake, and its width may overflow."""
+
+
+def check_images(images: Sequence[Tensor], max_size: int, device: torch.device | None = None) -> None:
+    """Check images by type, shape, place, and what is in them.
 
     Args:
         images: What was given.
         max_size: The longer side that they are resized to at most.
+        device: Where they must lie; by default anywhere together.
 
     Raises:
-        ArgumentError: not a list of (3, H, W) float tensors; or an image so thin that nothing would be left of it.
+        ArgumentError: not a list of (3, H, W) float tensors of RGB in 0..1; or an image so thin that nothing would be left of
+            it; or one that lies elsewhere.
     """
+    check_shapes(images, max_size)
+    for index, image in enumerate(images):
+        place = device or images[0].device
+        if image.device != place:
+            raise ArgumentError(
+                f"image {index} lies on {image.device}, but the {'model' if device else 'first one'} on {place}. Move it: "
+                f"image.to({str(place)!r})."
+            )
+    require_fractions(images, "image {}")
+
+
+def check_shapes(images: Sequence[Tensor], max_size: int) -> None:
+    """Check images by type, shape and kind of number; see `check_images`."""
     _check_list(images, "images", "(3, H, W) tensors")
     if isinstance(images, Tensor) and images.ndim != 4:
         raise ArgumentError(f"images: expected a list of (3, H, W) tensors, not one tensor {tuple(images.shape)}.")
@@ -34,7 +54,7 @@ def check_images(images: Sequence[Tensor], max_size: int) -> None:
                 "`pretrainps.preprocessing.to_tensor` makes one of a path, PIL image or array."
             )
         if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
-            raise ArgumentError(f"image {index}: expected (3, height, width), not {tuple(image.shape)}.")
+            raise ArgumentError(f"image {index}: expected (3, height, width), not {tuple(image.shape)}.{_hint(image)}")
         if not image.is_floating_point():
             raise ArgumentError(f"image {index}: expected float pixels in 0..1, not {image.dtype}; divide by 255.")
         if max(image.shape[1:]) > max_size * min(image.shape[1:]):
@@ -42,6 +62,13 @@ def check_images(images: Sequence[Tensor], max_size: int) -> None:
                 f"image {index}: {image.shape[1]}x{image.shape[2]} is so thin that its shorter side would be resized to "
                 "nothing."
             )
+
+
+def _hint(image: Tensor) -> str:
+    """Say what probably has to be done to an image of another shape."""
+    if image.ndim == 3 and image.shape[2] == 3:
+        return " Channels come first: image.permute(2, 0, 1)."
+    return " Leave the opacity out: image[:3]." if image.ndim == 3 and image.shape[0] == 4 else ""
 
 
 def _check_list(given: object, name: str, of: str) -> None:
@@ -64,10 +91,12 @@ def check_boxes(boxes: object, where: str) -> Tensor:
         raise ArgumentError(f"{where}: expected (N, 4) x1, y1, x2, y2, not {found}.")
     if boxes.is_complex() or boxes.dtype == torch.bool:
         raise ArgumentError(f"{where}: expected numbers, not {boxes.dtype}.")
-    boxes = boxes.to(torch.float32)
-    if not bool(boxes.isfinite().all()):
-        row = int((~boxes.isfinite()).any(dim=1).nonzero()[0])
-        raise ArgumentError(f"{where}: row {row} is not finite: {boxes[row].tolist()}.")
+    boxes = boxes.detach().to(torch.float32)
+    wild = ~(boxes.abs() <= _FARTHEST).all(dim=1)  # NaN too
+    if bool(wild.any()):
+        row = int(wild.nonzero()[0])
+        what = "is too far from any image" if bool(boxes[row].isfinite().all()) else "is not finite"
+        raise ArgumentError(f"{where}: row {row} {what}: {boxes[row].tolist()}.")
     flat = (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)
     if bool(flat.any()):
         row = int(flat.nonzero()[0])

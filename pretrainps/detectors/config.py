@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pretrainps.errors import ArgumentError, RegistryError
 from pretrainps.registry.parse import build_record, literal_choices
@@ -18,6 +19,11 @@ class DetectorConfig:
     Raises:
         ArgumentError: a value that cannot be; the message names the field.
     """
+
+    in_weights: ClassVar[frozenset[str]] = frozenset(
+        ("num_identities", "queue_size", "embedding_dim", "anchor_sizes", "anchor_ratios")
+    )
+    """Fields that a built model's weights depend on, by their shapes or by what they mean."""
 
     num_identities: int
     """People with identities in the training set: rows of the lookup table."""
@@ -144,12 +150,50 @@ class DetectorConfig:
         """Build a config from plain values, as a registry entry or `config.json` holds them.
 
         Raises:
-            ArgumentError: a field is missing, unknown, of the wrong type or has an impossible value.
+            ArgumentError: a field is missing, unknown (names the nearest), of the wrong type or has an impossible value.
         """
+        known = [each.name for each in fields(cls)]
+        for name in values:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ArgumentError(f"{cls.__name__} has no field {name!r}.{hint} There are: {', '.join(known)}.")
         try:
             return build_record(cls, values, cls.__name__)
         except RegistryError as error:
             raise ArgumentError(str(error)) from error
+
+    def changed(self, changes: Mapping[str, Any]) -> Self:
+        """Return the settings of a built model with some changed.
+
+        Args:
+            changes: Fields and their values, all taken over at once.
+
+        Raises:
+            ArgumentError: a field is unknown (names the nearest), belongs to the weights, or cannot have the value.
+        """
+        if not isinstance(changes, Mapping):
+            raise ArgumentError(f"settings: expected a mapping of fields to values, not {type(changes).__name__}.")
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        found = self.from_mapping({**values, **changes})
+        self.require_same_weights(found)
+        return found
+
+    def require_same_weights(self, other: DetectorConfig) -> None:
+        """See that weights built with these settings can go by others.
+
+        Raises:
+            ArgumentError: the others are of another detector, or have a field that belongs to the weights; names it.
+        """
+        if type(other) is not type(self):
+            raise ArgumentError(f"config must be a {type(self).__name__}, as the model was built, not {type(other).__name__}.")
+        for name in sorted(self.in_weights):
+            now, then = getattr(self, name), getattr(other, name)
+            if now != then:
+                raise ArgumentError(
+                    f"{name} belongs to the weights, which were made with {now!r}: {then!r} needs a new detector "
+                    f"(pretrainps.build_detector(..., config={{{name!r}: ...}})) and training."
+                )
 
     def changes(self) -> dict[str, Any]:
         """Return the fields that are not at their defaults, as plain values: what `from_mapping` needs."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 def optimized(model: D, dtype: torch.dtype, *, compiled: bool) -> D:
     """Return a copy of a detector rebuilt for inference; see `PersonSearchDetector.optimize_for_inference`."""
-    fast = copy.deepcopy(model).eval().requires_grad_(False)
+    fast = copy.deepcopy(model).float().eval().requires_grad_(False)  # what is not of the dtype is float32, whatever it was
     fast.backbone = _fast_trunk(fast.backbone, dtype)
     fast.rpn.head.to(dtype).to(memory_format=torch.channels_last)
     for name, module in list(fast.named_children()):

@@ -7,7 +7,7 @@ github.com/dichen-cd/NAE4PS (lib/model/faster_rcnn_pixel_wise_norm_aware.py) at 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ _FOCAL_ALPHA, _FOCAL_GAMMA = 0.25, 2.0
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NAEPlusConfig(OneStageConfig):
     """NAE+'s settings."""
+
+    in_weights: ClassVar[frozenset[str]] = OneStageConfig.in_weights | {"fuse_c4"}
 
     pooling: Literal["max", "average"] = "average"
     """How a region's map becomes the vector that its box is read off; embeddings are not pooled before they are read."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pretrainps.detectors.base import PersonSearchDetector
 from pretrainps.detectors.config import DetectorConfig
+from pretrainps.detectors.finite import require_finite
 from pretrainps.detectors.regions import Detections, RegionMaps, Samples, box_loss, move_boxes, sift
 from pretrainps.detectors.scene import Size
 
@@ -60,6 +61,7 @@ class OneStageDetector(PersonSearchDetector[Config]):
         self, features: Tensor, proposals: list[Tensor], sizes: list[Size], targets: list[dict[str, Tensor]]
     ) -> dict[str, Tensor]:
         samples = self.sampler(proposals, targets)
+        self._require_measurable(samples)
         read = self._read(self.box_stage(features, samples.boxes, with_c4=True))
         people = samples.labels > 0
         return {
@@ -74,6 +76,7 @@ class OneStageDetector(PersonSearchDetector[Config]):
         config = self.config
         counts = [each.shape[0] for each in proposals]
         read = self._read(self.box_stage(features, proposals, with_c4=True))
+        require_finite("scores, boxes and embeddings", read.logits, read.deltas, read.embeddings)
         scores = self._scores(read.logits, counts)
         embeddings = self._gallery_embeddings(read.embeddings)
         if config.weigh_by_score and people is None:

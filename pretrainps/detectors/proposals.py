@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,7 +12,9 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
 from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
+from pretrainps.backbones.precision import matching
 from pretrainps.detectors.config import DetectorConfig
+from pretrainps.detectors.finite import made_finite, require_finite, spoiled_by
 from pretrainps.detectors.suppression import suppress
 from pretrainps.heads.precision import widened
 
@@ -33,14 +37,15 @@ class ProposalNetwork(RegionProposalNetwork):
         super().__init__(
             anchors,
             RPNHead(channels, anchors.num_anchors_per_location()[0]),
-            fg_iou_thresh=config.rpn_positive_iou,
-            bg_iou_thresh=config.rpn_negative_iou,
-            batch_size_per_image=config.rpn_samples,
-            positive_fraction=config.rpn_positive_fraction,
-            pre_nms_top_n={"training": config.rpn_candidates_train, "testing": config.rpn_candidates},
-            post_nms_top_n={"training": config.rpn_proposals_train, "testing": config.rpn_proposals},
-            nms_thresh=config.rpn_nms_iou,
+            **_settings(config),
         )
+        self.box_loss = config.rpn_box_loss
+
+    def configure(self, config: DetectorConfig) -> None:
+        """Follow other settings; anchors and head stay."""
+        other = RegionProposalNetwork(self.anchor_generator, self.head, **_settings(config))
+        for name in ("proposal_matcher", "fg_bg_sampler", "_pre_nms_top_n", "_post_nms_top_n", "nms_thresh"):
+            setattr(self, name, getattr(other, name))
         self.box_loss = config.rpn_box_loss
 
     def propose(
@@ -54,19 +59,26 @@ class ProposalNetwork(RegionProposalNetwork):
             targets: In training, each image's `boxes`, (P, 4) in pixels of the batch.
 
         Returns:
-            Boxes (R, 4) for each image, the best first; {"loss_rpn_cls", "loss_rpn_reg"} in training, else nothing.
+            Boxes (R, 4) for each image, the best first; {"loss_rpn_cls", "loss_rpn_reg"} in training, else nothing. A loss is
+            NaN where something computed is not finite.
+
+        Raises:
+            NonFiniteError: without targets, something computed is not finite.
         """
-        objectness_maps, delta_maps = self.head([features])
+        objectness_maps, delta_maps = self.head([matching(features, self.head)])
         anchors = self.anchor_generator(images, [widened(features)])
         objectness, deltas = concat_box_prediction_layers(objectness_maps, delta_maps)
         objectness = widened(objectness).view(len(anchors), -1)  # (N, A)
         deltas = widened(deltas).view(len(anchors), -1, 4)  # (N, A, 4)
-        boxes = self._best(objectness.detach(), deltas.detach(), anchors, images.image_sizes)
         if targets is None:
-            return boxes, {}
+            require_finite("scores and boxes of proposals", objectness, deltas)
+            return self._best(objectness.detach(), deltas.detach(), anchors, images.image_sizes), {}
+        best = made_finite(objectness.detach()), made_finite(deltas.detach())
+        boxes = self._best(*best, anchors, images.image_sizes)
         labels, matched = self.assign_targets_to_anchors(anchors, targets)
         wanted = self.box_coder.encode(matched, anchors)
-        return boxes, self._losses(objectness, deltas, torch.cat(labels), torch.cat(wanted), labels)
+        losses = self._losses(objectness, deltas, torch.cat(labels), torch.cat(wanted), labels)
+        return boxes, {**losses, "loss_rpn_reg": spoiled_by(losses["loss_rpn_reg"], objectness, deltas)}
 
     def _best(self, objectness: Tensor, deltas: Tensor, anchors: list[Tensor], sizes: list[tuple[int, int]]) -> list[Tensor]:
         """Decode each image's best anchors, clip them, and drop the specks and the doubles."""
@@ -98,3 +110,16 @@ class ProposalNetwork(RegionProposalNetwork):
             "loss_rpn_cls": F.binary_cross_entropy_with_logits(objectness.flatten()[sampled], labels[sampled]),
             "loss_rpn_reg": box_loss / max(len(sampled), 1),
         }
+
+
+def _settings(config: DetectorConfig) -> dict[str, Any]:
+    """Return torchvision's names of the settings that no weight depends on."""
+    return {
+        "fg_iou_thresh": config.rpn_positive_iou,
+        "bg_iou_thresh": config.rpn_negative_iou,
+        "batch_size_per_image": config.rpn_samples,
+        "positive_fraction": config.rpn_positive_fraction,
+        "pre_nms_top_n": {"training": config.rpn_candidates_train, "testing": config.rpn_candidates},
+        "post_nms_top_n": {"training": config.rpn_proposals_train, "testing": config.rpn_proposals},
+        "nms_thresh": config.rpn_nms_iou,
+    }

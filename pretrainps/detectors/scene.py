@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
+from pretrainps.heads.precision import widened
 from pretrainps.registry.specs import InputConvention
 
 DIVISOR = 32
@@ -54,8 +55,13 @@ class SceneTransform(GeneralizedRCNNTransform):
         super().__init__(min_size, max_size, mean, std, size_divisible=DIVISOR)
         self.colour = convention.colour
 
+    def configure(self, min_size: int, max_size: int) -> None:
+        """Resize to other lengths; see the class."""
+        self.min_size, self.max_size = (min_size,), max_size  # type: ignore[assignment]  # torchvision keeps a tuple
+
     def normalize(self, image: Tensor) -> Tensor:
         """(3, H, W), or (N, 3, H, W), RGB in 0..1 -> the network's colour order, mean and deviation."""
+        image = widened(image)  # a resized picture's pixels would be rounded twice otherwise
         return super().normalize(image.flip(-3) if self.colour == "bgr" else image)
 
     def groups(self, images: Sequence[Tensor]) -> Iterator[Group]:

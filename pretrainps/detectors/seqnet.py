@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from pretrainps.backbones import Backbone
 from pretrainps.detectors.base import PersonSearchDetector
 from pretrainps.detectors.config import DetectorConfig
+from pretrainps.detectors.finite import made_finite, require_finite, spoiled_by
 from pretrainps.detectors.regions import Detections, box_loss, move_boxes, sift
 from pretrainps.detectors.scene import Size
 from pretrainps.heads.boxes import NormalisedBoxHead, SoftmaxBoxHead
@@ -72,13 +73,14 @@ class SeqNet(PersonSearchDetector[SeqNetConfig]):
     ) -> dict[str, Tensor]:
         first = self.sampler(proposals, targets)
         class_logits, first_deltas = self._first_stage(features, first.boxes)
-        found = move_boxes(first.boxes, first_deltas.detach(), sizes)
+        found = move_boxes(first.boxes, made_finite(first_deltas.detach()), sizes)
         second = self.sampler(found, targets)
+        self._require_measurable(second)
         embeddings, logits, deltas = self._second_stage(features, second.boxes)
         people = second.labels > 0
         return {
             "loss_proposal_cls": F.cross_entropy(class_logits, first.labels),
-            "loss_proposal_reg": box_loss(first_deltas, first),
+            "loss_proposal_reg": spoiled_by(box_loss(first_deltas, first), first_deltas),
             "loss_box_cls": F.binary_cross_entropy_with_logits(logits, second.labels.float()),
             "loss_box_reg": box_loss(deltas, second),
             "loss_box_reid": self.oim_loss(embeddings[people], second.ids[people]),
@@ -88,6 +90,7 @@ class SeqNet(PersonSearchDetector[SeqNetConfig]):
         self, features: Tensor, proposals: list[Tensor], sizes: list[Size], people: list[Tensor] | None
     ) -> list[Detections]:
         class_logits, deltas = self._first_stage(features, proposals)
+        require_finite("scores and boxes of the first stage", class_logits, deltas)
         scores = class_logits.softmax(dim=1)[:, 1].split([each.shape[0] for each in proposals])
         candidates = [Detections(*pair) for pair in zip(move_boxes(proposals, deltas, sizes), scores, strict=True)]
         config = self.config
@@ -97,6 +100,7 @@ class SeqNet(PersonSearchDetector[SeqNetConfig]):
         ]
         boxes = [each.boxes for each in found]
         embeddings, _, deltas = self._second_stage(features, boxes)
+        require_finite("embeddings and boxes", embeddings, deltas)
         if config.weigh_by_score and people is None:
             embeddings = embeddings * torch.cat([each.scores for each in found])[:, None]
         parts = embeddings.split([each.shape[0] for each in boxes])

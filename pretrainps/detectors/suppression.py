@@ -20,7 +20,7 @@ def suppress(boxes: Tensor, scores: Tensor, iou: float, most: int) -> Tensor:
         most: How many may stay.
     """
     if not torch.compiler.is_exporting():
-        return nms(boxes, scores, iou)[:most]
+        return nms(boxes, scores.to(boxes.dtype), iou)[:most]
     # torchvision tells the exporter that two boxes or more are kept, so that a graph would refuse an image with one person:
     # two more that always are make it true, whatever a runtime thinks of their scores, and are taken out again
     kept = nms(torch.cat([boxes, boxes.new_tensor(_APART)]), torch.cat([scores, scores.new_ones(len(_APART))]), iou)

@@ -14,6 +14,7 @@ from pretrainps.data.records import Split
 from pretrainps.evaluation.detections import DetectionTable
 from pretrainps.evaluation.matching import falling, greedy, ignored_of, people_of, require_same_images, surest
 from pretrainps.evaluation.overlaps import Doubles, coverage, iou, pairs
+from pretrainps.evaluation.protocols import kept_by_detector
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0.0, 1.0, 101)
@@ -69,7 +70,8 @@ def evaluate_coco(split: Split, detections: DetectionTable, *, max_detections: i
         precision[index], recall[index] = _precision_and_recall(ranked, len(people.boxes))
     nobody = len(people.boxes) == 0
     return CocoResult(
-        protocol=f"COCO boxes, people of any size, IoU 0.50:0.95, at most {max_detections} detections an image",
+        protocol=f"COCO boxes, people of any size, IoU 0.50:0.95, at most {max_detections} detections an image"
+        + kept_by_detector(detections.kept_above),
         ap=-1.0 if nobody else float(precision.mean()),
         ap50=-1.0 if nobody else float(precision[0]),
         ap75=-1.0 if nobody else float(precision[5]),

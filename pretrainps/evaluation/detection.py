@@ -16,6 +16,7 @@ from pretrainps.evaluation.average_precision import average_precision
 from pretrainps.evaluation.detections import DetectionTable
 from pretrainps.evaluation.matching import ignored_of, people_of, require_same_images
 from pretrainps.evaluation.overlaps import best_of, iou, pairs, whole_pixels
+from pretrainps.evaluation.protocols import sure_enough
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +91,7 @@ def evaluate_detection(
     found = int(np.count_nonzero(right))
     recall = found / len(boxes) if len(boxes) else 0.0
     return DetectionResult(
-        protocol=_words(min_score, labelled_only, iou_threshold, ignore_iou),
+        protocol=_words(sure_enough(min_score, detections.kept_above), labelled_only, iou_threshold, ignore_iou),
         recall=recall,
         ap=average_precision(right[counted], detections.scores[counted]) * recall,
         num_people=len(boxes),
@@ -99,10 +100,10 @@ def evaluate_detection(
     )
 
 
-def _words(min_score: float, labelled_only: bool, iou_threshold: float, ignore_iou: float | None) -> str:
+def _words(taken: str, labelled_only: bool, iou_threshold: float, ignore_iou: float | None) -> str:
     who = "people with an identity" if labelled_only else "everyone annotated"
     ignored = "" if ignore_iou is None else f"; wrong detections with an IoU above {ignore_iou:g} with ignored regions left out"
     return (
-        f"{who}; detections of score {min_score:g} and above; mutually best pairs with an IoU of {iou_threshold:g} and above"
+        f"{who}; {taken}; mutually best pairs with an IoU of {iou_threshold:g} and above"
         f"{ignored}; average precision as scikit-learn's, times recall"
     )

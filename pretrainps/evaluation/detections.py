@@ -35,6 +35,8 @@ class DetectionTable:
     """(I,) detections in each image."""
     annotated: bool = False
     """Whether the boxes are the ground truth: the upper bound of a search, with perfect detection."""
+    kept_above: float | None = None
+    """The detector kept only what scores higher than this; `None` if that is not known."""
     starts: Indices = field(init=False, repr=False)
     """(I,) row of each image's first detection."""
     images: Indices = field(init=False, repr=False)

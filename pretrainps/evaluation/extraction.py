@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,7 +90,8 @@ class Extractor:
             DatasetError: an image cannot be read, with `on_damage="stop"`.
         """
         detector = self._require_detector("detects nobody: search by the annotated boxes")
-        return DetectionTable.from_images(self._find("detections", split.samples, lambda images, _: detector(images)))
+        found = self._find("detections", split.samples, lambda images, _: detector(images))
+        return replace(DetectionTable.from_images(found), kept_above=detector.config.score_threshold)
 
     def annotated(self, split: Split) -> DetectionTable:
         """Embed the annotated people of every image: a gallery behind a perfect detector.
@@ -146,7 +148,7 @@ class Extractor:
             return detector.query_as_gallery(images, [torch.from_numpy(queries[place].box[None]) for place in places])
 
         found = self._find("contexts", [query.sample for query in queries], find, about=_boxes_of(queries))
-        return DetectionTable.from_images(found)
+        return replace(DetectionTable.from_images(found), kept_above=detector.config.score_threshold)
 
     def _embed(self, images: list[Tensor], boxes: Sequence[Boxes]) -> list[Found]:
         if self._detector is not None:

@@ -31,6 +31,7 @@ from pretrainps.errors import ArgumentError
 from pretrainps.evaluation.detections import DetectionTable
 from pretrainps.evaluation.matching import falling, greedy, ignored_of, people_of, require_same_images, surest
 from pretrainps.evaluation.overlaps import Doubles, area, coverage, iou, pairs
+from pretrainps.evaluation.protocols import kept_by_detector
 
 Variant = Literal["citypersons", "eurocity", "crowdhuman"]
 
@@ -154,7 +155,7 @@ def evaluate_miss_rate(
     points = _EXACT if variant == "eurocity" else _ROUNDED
     missed = _read(right[counted], num_people, len(split), points, variant)
     return MissRateResult(
-        protocol=_words(variant, setup, limits),
+        protocol=_words(variant, setup, limits) + kept_by_detector(detections.kept_above),
         miss_rate=_log_average(missed, variant),
         false_positives=points,
         miss_rates=missed,

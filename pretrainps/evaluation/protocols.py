@@ -75,8 +75,12 @@ class SearchProtocol:
         if self.full_repeats_lists and self.gallery != "full":
             raise ArgumentError("full_repeats_lists belongs to gallery='full'.")
 
-    def words(self) -> str:
-        """Say in one sentence what is computed."""
+    def words(self, kept_above: float | None = None) -> str:
+        """Say in one sentence what is computed.
+
+        Args:
+            kept_above: The score above which the detector kept detections, if that is known.
+        """
         if self.gallery == "frames":
             gallery = "all gallery images but the query's own"
             if self.same_camera == "drop":
@@ -91,7 +95,7 @@ class SearchProtocol:
         asking = "annotated box" if self.query == "annotated_box" else "detection that overlaps the annotated box most"
         words = [
             f"{self.name}: {gallery}",
-            f"detections of score {self.min_score:g} and above",
+            sure_enough(self.min_score, kept_above),
             f"query embedding of the {asking}",
         ]
         if self.normalise:
@@ -100,6 +104,19 @@ class SearchProtocol:
             words.append(f"context matching with k1 = {self.context.k1}, k2 = {self.context.k2}, {self.context.update}")
         words.append("average precision as scikit-learn's, times the share of occurrences found")
         return "; ".join(words)
+
+
+def sure_enough(min_score: float, kept_above: float | None) -> str:
+    """Say in words which detections take part, where a protocol asks for some score and the detector kept those above one."""
+    if kept_above is None or kept_above <= min_score:
+        return f"detections of score {min_score:g} and above"
+    wanted = f"the protocol's {min_score:g} and above" if min_score > 0 else "of any score"
+    return f"detections of score above {kept_above:g}, for the detector kept no others (not {wanted})"
+
+
+def kept_by_detector(kept_above: float | None) -> str:
+    """Say, to be put behind the words of a measure that wants detections of any score, that a detector kept some only."""
+    return f"; {sure_enough(0.0, kept_above)}" if kept_above else ""
 
 
 CUHK_CONTEXT = ContextMatching(k1=10, k2=3)

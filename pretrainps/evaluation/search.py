@@ -126,7 +126,9 @@ def evaluate_search(
             tally.without_detection.append(query)
         else:
             tally.add(query, _with_context(similarities, candidates, table, asking, query, protocol), candidates)
-    words = protocol.words() + ("; the gallery's boxes are the annotated ones" if detections.annotated else "")
+    words = protocol.words(detections.kept_above) + (
+        "; the gallery's boxes are the annotated ones" if detections.annotated else ""
+    )
     return tally.result(words, len(search_set.queries))
 
 

@@ -14,7 +14,8 @@ from pretrainps.evaluation.extraction import Precision
 from pretrainps.evaluation.shards import fingerprint_of_model
 from pretrainps.gallery.manifest import ModelMark
 
-_Versions = tuple[tuple[int, int], ...]
+_Versions = tuple[str, tuple[tuple[int, int], ...]]
+"""Settings, and for each tensor where it lies and how often it was changed."""
 _known: WeakKeyDictionary[nn.Module, tuple[_Versions, str]] = WeakKeyDictionary()
 """Fingerprints of models in memory: to hash 200 MB for each query would be most of its time."""
 
@@ -70,16 +71,18 @@ def require_same(mark: ModelMark, model: PersonSearchDetector[Any]) -> None:
         how = f"the gallery was made with {mark.name}, and this is {other.name}"
     raise GalleryError(
         f"this model cannot search this gallery: {how} ({other.fingerprint[:12]}, not {mark.fingerprint[:12]}). Vectors of "
-        "different models do not compare. Load the one it was made with, or index the images again with this one."
+        "different models do not compare. Load the one it was made with, with the same settings (config=, on the command line "
+        "--set), or index the images again with this one."
     )
 
 
 def fingerprint(model: PersonSearchDetector[Any]) -> str:
     """Return the hash of a detector's tensors and settings; of an unchanged one it is computed once."""
     try:
-        versions = tuple((tensor.data_ptr(), tensor._version) for tensor in model.state_dict().values())
+        tensors = tuple((tensor.data_ptr(), tensor._version) for tensor in model.state_dict().values())
     except RuntimeError:  # tensors made in inference mode do not count their changes
         return _computed(model)
+    versions = json.dumps(_settings(model), sort_keys=True), tensors
     known = _known.get(model)
     if known is None or known[0] != versions:
         known = (versions, _computed(model))
@@ -88,5 +91,9 @@ def fingerprint(model: PersonSearchDetector[Any]) -> str:
 
 
 def _computed(model: PersonSearchDetector[Any]) -> str:
+    return fingerprint_of_model(model, _settings(model))
+
+
+def _settings(model: PersonSearchDetector[Any]) -> dict[str, str]:
     config = json.dumps(model.config.changes(), sort_keys=True)
-    return fingerprint_of_model(model, {"kind": model.kind, "config": config, "input": str(model.convention)})
+    return {"kind": model.kind, "config": config, "input": str(model.convention)}

@@ -14,8 +14,8 @@ import torch
 from tqdm import tqdm
 
 from pretrainps.detectors import PersonSearchDetector
-from pretrainps.detectors.checks import check_images
-from pretrainps.errors import ArgumentError, GalleryError
+from pretrainps.detectors.checks import check_shapes
+from pretrainps.errors import ArgumentError, GalleryError, NonFiniteError
 from pretrainps.evaluation.extraction import Precision
 from pretrainps.gallery.binding import model_mark, require_same
 from pretrainps.gallery.keeping import Found, Keeper
@@ -158,7 +158,7 @@ class _Looker:
                 continue
             shape = tuple(reading.pixels.shape)
             try:
-                check_images([torch.empty(1).expand(shape)], self.model.config.max_size)
+                check_shapes([torch.empty(1).expand(shape)], self.model.config.max_size)
             except ArgumentError as error:
                 yield Failure(image=reading.record.name, reason=str(error).removeprefix("image 0: "))
                 continue
@@ -171,8 +171,16 @@ class _Looker:
             yield from self._detect(waiting)
 
     def _detect(self, batch: Sequence[Reading]) -> Iterator[Found | Failure]:
-        with torch.inference_mode():
-            results = self.fast([reading.pixels.to(self.device).float() / 255 for reading in batch])
+        try:
+            with torch.inference_mode():
+                results = self.fast([reading.pixels.to(self.device).float() / 255 for reading in batch])
+        except NonFiniteError as error:
+            if len(batch) == 1:
+                yield Failure(image=batch[0].record.name, reason=str(error))
+            else:  # perhaps one of them is at fault
+                for reading in batch:
+                    yield from self._detect([reading])
+            return
         for reading, result in zip(batch, results, strict=True):
             # cloned outside: tensors made in inference mode cannot be used everywhere
             boxes, scores, embeddings = (result[name].float().cpu().clone() for name in ("boxes", "scores", "embeddings"))

@@ -6,10 +6,8 @@ threshold low enough for some people, and again at one that nobody passes.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -44,8 +42,7 @@ def check_detecting(detector: Detector, run: Run) -> dict[str, float]:
     Raises:
         UnsupportedModelError: they are larger.
     """
-    everyone = copy.copy(detector)
-    everyone.config = replace(detector.config, score_threshold=0.0)
+    everyone = detector.configured(score_threshold=0.0)
     names = ("boxes", "scores", "embeddings")
 
     def differences(probe: Tensor) -> dict[str, float]:

@@ -112,7 +112,7 @@ class DetectGraph(SceneGraph):
     def __init__(self, detector: Detector, resize: Resize) -> None:
         super().__init__(detector, resize)
         self.register_buffer("score_threshold", torch.tensor(detector.config.score_threshold))
-        self.detector.config = _Settings(detector.config, self)
+        self.detector._config = _Settings(detector.config, self)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Detect everyone. (3, H, W) RGB in 0..1 -> (K, 4) in its pixels, (K,), (K, dim)."""

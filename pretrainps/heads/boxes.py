@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from pretrainps.backbones.precision import matching
 from pretrainps.heads.norm_aware import initialise_projection
 from pretrainps.heads.precision import widened
 
@@ -24,6 +25,7 @@ class SoftmaxBoxHead(nn.Module):
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C) -> logits of background and person (N, 2), the person's box deltas (N, 4)."""
+        pooled = matching(pooled, self)
         return widened(self.cls_score(pooled)), widened(self.bbox_pred(pooled)[:, 4:])
 
 
@@ -38,4 +40,4 @@ class NormalisedBoxHead(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """(N, C) -> the person's box deltas (N, 4)."""
-        return widened(self.bbox_pred(pooled)[:, 4:])
+        return widened(self.bbox_pred(matching(pooled, self))[:, 4:])

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretrainps.backbones import Backbone
+from pretrainps.backbones.measuring import require_measurable
+from pretrainps.backbones.precision import matching
 from pretrainps.checkpoint import LoadReport
 from pretrainps.registry.specs import HeadSpec, ModelSpec
 
@@ -30,7 +32,7 @@ class EmbeddingHead(nn.Module):
 
     def forward(self, c5: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, dim), each row of length 1."""
-        pooled = c5.mean(dim=(2, 3))  # (N, C, h, w) -> (N, C)
+        pooled = matching(c5.mean(dim=(2, 3)), self)  # (N, C, h, w) -> (N, C)
         return F.normalize(self.projection(pooled), dim=1)
 
 
@@ -48,7 +50,7 @@ class ClassifierHead(nn.Module):
 
     def forward(self, c5: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, num_classes) logits."""
-        return self.fc(c5.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+        return self.fc(matching(c5.mean(dim=(2, 3)), self))  # type: ignore[no-any-return]
 
 
 class CropModel(nn.Module):
@@ -71,6 +73,9 @@ class CropModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W), preprocessed -> (N, dim) unit vectors or (N, num_classes) logits."""
+        if self.training:
+            remedy = "Give two or more, and leave out a last batch of one: DataLoader(..., drop_last=True)."
+            require_measurable(len(images), "crop", remedy, self.head)
         return self.head(self.backbone(images)["c5"])  # type: ignore[no-any-return]
 
 

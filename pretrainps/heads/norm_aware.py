@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pretrainps.backbones.precision import matching
 from pretrainps.heads.precision import widened
 
 _SMALLEST_NORM = 1e-12
@@ -49,7 +50,7 @@ class UnitEmbedding(nn.Module):
 
     def project(self, pooled: Mapping[str, Tensor]) -> Tensor:
         """{name: (N, C)} -> (N, dim), of any length."""
-        parts = [projector(pooled[name]) for name, projector in self.projectors.items()]
+        parts = [projector(matching(pooled[name], projector)) for name, projector in self.projectors.items()]
         return widened(torch.cat(parts, dim=1))  # lengths are taken in full precision
 
     def forward(self, pooled: Mapping[str, Tensor]) -> Tensor:
@@ -68,7 +69,8 @@ class NormAwareEmbedding(UnitEmbedding):
         """{name: (N, C)} -> unit vectors (N, dim) and logits of being a person (N,)."""
         vectors = self.project(pooled)
         norms = vectors.norm(dim=1, keepdim=True)  # (N, 1)
-        return vectors / norms.clamp(min=_SMALLEST_NORM), self.rescaler(norms).squeeze(1)
+        logits = widened(self.rescaler(matching(norms, self.rescaler)))
+        return vectors / norms.clamp(min=_SMALLEST_NORM), logits.squeeze(1)
 
 
 class PixelNormAwareEmbedding(nn.Module):
@@ -95,12 +97,12 @@ class PixelNormAwareEmbedding(nn.Module):
         size = maps[self.coarsest].shape[-2:]
         parts = []
         for name, projector in self.projectors.items():
-            part = projector(maps[name])
+            part = projector(matching(maps[name], projector))
             if part.shape[-2:] != size:
                 part = F.interpolate(part, size, mode="bilinear", align_corners=False)
             parts.append(part)
         vectors = widened(torch.cat(parts, dim=1))  # (N, dim, h, w)
         norms = vectors.norm(dim=1, keepdim=True)  # (N, 1, h, w)
-        logits = self.rescaler(norms)
+        logits = widened(self.rescaler(matching(norms, self.rescaler)))
         attended = vectors / norms.clamp(min=_SMALLEST_NORM) * logits.sigmoid()
         return attended.mean(dim=(2, 3)), logits.squeeze(1)

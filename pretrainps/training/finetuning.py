@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +20,8 @@ from pretrainps.training.batch_settings import SceneSettings
 from pretrainps.training.settings import LoopSettings, OptimSettings
 from pretrainps.training.sources import described
 from pretrainps.training.task import Batch, LoaderStream
+
+log = logging.getLogger("pretrainps")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +78,21 @@ class Finetuning:
                 usual = self.protocol.gallery if self.protocol.gallery in test.lists else min(test.lists)
                 self.protocol = replace(self.protocol, gallery=recipe.gallery or usual)
             require_suitable(test, self.protocol)
+            kept = detector.config.score_threshold
+            if kept > self.protocol.min_score:
+                log.warning(
+                    "the protocol %s takes detections of score %g and above, but the detector keeps only those above %g: set "
+                    "detector.score_threshold=%g to measure by it.",
+                    self.protocol.name,
+                    self.protocol.min_score,
+                    kept,
+                    self.protocol.min_score,
+                )
+        if self.batch_size * detector.config.region_samples < 2:
+            raise ArgumentError(
+                "scenes.batch_size and detector.region_samples are both 1: batch norm has nothing to measure in a single "
+                "region. Raise one of them."
+            )
         self._batches(0, 1)  # finds out at once whether batches can be made
 
     @property
@@ -128,7 +146,7 @@ class Finetuning:
             sets["gallery"] = self.test.gallery
         return {
             "data": described(sets),
-            "protocol": self.protocol.words() if self.test is not None else None,
+            "protocol": self.protocol.words(self.detector.config.score_threshold) if self.test is not None else None,
             "started_from": spec and {"name": spec.name, "note": spec.provenance.note, "sha256": spec.sha256},
         }
 

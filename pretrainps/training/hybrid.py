@@ -35,6 +35,7 @@ from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.detectors.regions import RegionMaps, RegionStage, box_loss
 from pretrainps.detectors.scene import SceneTransform
 from pretrainps.errors import ArgumentError, UnsupportedModelError
+from pretrainps.preprocessing import require_fractions
 from pretrainps.registry.specs import ASSUMED_INPUT, InputConvention, ModelSpec
 from pretrainps.training.alignment import (
     AdversarialAlignment,
@@ -180,7 +181,8 @@ class HybridModel(nn.Module):
             dataset: The re-ID data set that they are of. Only domain-specific batch norm asks; without it the mean of all does.
 
         Raises:
-            ArgumentError: the model was built without re-ID data, or for other data sets; or is in training mode.
+            ArgumentError: the model was built without re-ID data, or for other data sets;
+                or is in training mode; or the crops are not RGB in 0..1.
         """
         sets = list(self.settings.reid_sets)
         if self.identity is None or (dataset is not None and dataset not in sets):
@@ -188,6 +190,7 @@ class HybridModel(nn.Module):
         if self.training:
             raise ArgumentError("embed needs the model in eval mode: call model.eval() first.")
         counts = [len(crops) if name == dataset else 0 for name in sets]
+        require_fractions([crops], "the batch of crops")
         with self.alignment.rows("reid", counts) if dataset else contextlib.nullcontext():
             pooled = self._whole_crops(crops)[1].pooled(self.settings.detector.pooling)
         return self.identity.embedding_head(pooled)  # type: ignore[no-any-return]

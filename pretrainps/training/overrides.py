@@ -13,6 +13,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from pretrainps.errors import ArgumentError
 
 Settings = TypeVar("Settings")
+_Tree = dict[str, "str | _Tree"]
+"""Values as text, by the parts of their dotted names."""
 
 
 def override(settings: Settings, assignments: Sequence[str]) -> Settings:
@@ -34,12 +36,14 @@ def override(settings: Settings, assignments: Sequence[str]) -> Settings:
         >>> override(OptimSettings(), ["milestones=8,11", "clip_norm=none"]).milestones
         (8.0, 11.0)
     """
+    tree: _Tree = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise ArgumentError(f"--set {assignment}: expected name=value, for example --set optim.lr=0.001.")
-        settings = _changed(settings, name.strip().split("."), text.strip(), name.strip(), settings)
-    return settings
+        _plant(tree, name.strip().split("."), text.strip())
+    found: Settings = _changed(settings, tree, "", settings)
+    return found
 
 
 def setting_names(settings: object) -> list[str]:
@@ -57,22 +61,43 @@ def _members(settings: object) -> list[tuple[str, Any]]:
     return list(settings.items()) if isinstance(settings, Mapping) else []
 
 
-def _changed(settings: Any, path: list[str], text: str, whole: str, root: object) -> Any:
-    name, rest = path[0], path[1:]
-    if isinstance(settings, Mapping) and not rest:
-        return {**settings, name: _literal(text)}
+def _plant(tree: _Tree, path: list[str], text: str) -> None:
+    for name in path[:-1]:
+        below = tree.setdefault(name, {})
+        if isinstance(below, str):
+            raise ArgumentError(f"--set {name}={below}: {name} holds several settings; name one of them.")
+        tree = below
+    tree[path[-1]] = text
+
+
+def _changed(settings: Any, tree: _Tree, prefix: str, root: object) -> Any:
+    """Return settings with the changes of a tree, those of one record all at once: limits may hold between its fields."""
     members = dict(_members(settings))
-    if name not in members:
-        raise ArgumentError(_unknown(whole, root))
-    value = members[name]
-    if rest:
-        found = _changed(value, rest, text, whole, root)
-    elif is_dataclass(value) or isinstance(value, Mapping):
-        inside = ", ".join(setting_names(value)) or "names of your own"
-        raise ArgumentError(f"--set {whole}: {name} holds several settings; name one of them: {inside}.")
-    else:
-        found = _read(text, get_type_hints(type(settings))[name], whole)
-    return {**settings, name: found} if isinstance(settings, Mapping) else replace(settings, **{name: found})
+    changes: dict[str, Any] = {}
+    for name, change in tree.items():
+        whole = prefix + name
+        if isinstance(settings, Mapping) and isinstance(change, str):
+            changes[name] = plain_value(change)
+            continue
+        if name not in members:
+            raise ArgumentError(_unknown(_first_of(whole, change), root))
+        value = members[name]
+        if not isinstance(change, str):
+            changes[name] = _changed(value, change, f"{whole}.", root)
+        elif is_dataclass(value) or isinstance(value, Mapping):
+            inside = ", ".join(setting_names(value)) or "names of your own"
+            raise ArgumentError(f"--set {whole}: {name} holds several settings; name one of them: {inside}.")
+        else:
+            changes[name] = _read(change, get_type_hints(type(settings))[name], whole)
+    return {**settings, **changes} if isinstance(settings, Mapping) else replace(settings, **changes)
+
+
+def _first_of(whole: str, change: str | _Tree) -> str:
+    """Return the whole name of a change's first field."""
+    while not isinstance(change, str):
+        name, change = next(iter(change.items()))
+        whole += f".{name}"
+    return whole
 
 
 def _unknown(whole: str, root: object) -> str:
@@ -117,7 +142,8 @@ def _read(text: str, kind: Any, name: str) -> Any:
     raise ArgumentError(f"--set {name}: a {kind} cannot be given on the command line; set it in a recipe.")
 
 
-def _literal(text: str) -> Any:
+def plain_value(text: str) -> Any:
+    """Return what a text says as Python writes it: `600`, `0.5`, `true`, `'max'`, `1,2`; any other text as it is."""
     words = {"true": True, "false": False, "none": None, "null": None}
     if text.lower() in words:
         return words[text.lower()]

@@ -70,6 +70,12 @@ class Stepper:
         task.model.train()
         if loop.channels_last:
             task.model.to(memory_format=torch.channels_last)
+        half = [name for name, each in task.model.named_parameters() if each.dtype in (torch.float16, torch.bfloat16)]
+        if half:
+            raise ArgumentError(
+                f"weights of the model are in half precision ({half[0]}, ...), in which steps of training are lost. Give "
+                "model.float(), and set loop.precision to compute in half precision."
+            )
         optimizer = build_optimizer(task.model, optim)
         self.model, self.optimizer = accelerator.prepare(_Objective(task.model), optimizer)
         self.parameters = [(name, each) for name, each in task.model.named_parameters() if each.requires_grad]

@@ -13,6 +13,7 @@ from torch import Tensor
 from pretrainps.detectors.checks import check_boxes, check_images, check_targets
 from pretrainps.errors import ArgumentError
 from pretrainps.heads.oim import UNLABELLED
+from pretrainps.preprocessing import require_fractions
 
 Scenes = tuple[Sequence[Tensor], Sequence[Mapping[str, Any]]]
 """Images and targets, as `pretrainps.data.datasets.scenes_together` gives them."""
@@ -134,6 +135,7 @@ def _checked(images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]]) -> 
 def _check_crops(crops: Tensor, ids: Tensor, people: int, where: str) -> None:
     if crops.ndim != 4 or crops.shape[1] != 3 or not crops.is_floating_point():
         raise ArgumentError(f"{where}: expected float crops (N, 3, h, w) in 0..1, not {tuple(crops.shape)} {crops.dtype}.")
+    require_fractions([crops], f"{where}: a batch of crops")
     if tuple(ids.shape) != (len(crops),) or ids.is_floating_point():
         raise ArgumentError(f"{where}: expected ({len(crops)},) whole numbers as ids, not {tuple(ids.shape)} {ids.dtype}.")
     wrong = (ids < UNLABELLED) | (ids >= people)

@@ -115,3 +115,38 @@ def test_unknown_architecture_and_option() -> None:
         build_backbone("resnet5O")
     with pytest.raises(ArgumentError, match="arch_options"):
         build_backbone("resnet50", {"width": 2})
+
+
+@pytest.mark.parametrize("arch", ["resnet_tiny", "shufflenetv1", "solider_swin_tiny"])
+def test_images_that_cannot_be(arch: str) -> None:
+    backbone = build_backbone(arch).eval()
+    for images, message in (
+        (torch.rand(3, 64, 64), r"expected images \(N, 3, height, width\), not \(3, 64, 64\)"),
+        (torch.rand(2, 4, 64, 64), r"not \(2, 4, 64, 64\)"),
+        (torch.rand(2, 64, 64, 3), r"permute\(0, 3, 1, 2\)"),
+        (torch.zeros(2, 3, 64, 64, dtype=torch.uint8), "not torch.uint8: preprocess pictures first"),
+        (torch.zeros(2, 3, 64, 64, dtype=torch.int64), "not torch.int64: preprocess pictures first"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            backbone(images)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (16, 20), (8, 32)])
+def test_a_single_small_image_in_training_says_what_to_do(size: tuple[int, int]) -> None:
+    backbone = build_backbone("resnet_tiny").train()
+    with pytest.raises(ArgumentError, match=r"single image of \d+x\d+, whose last map is one pixel.*drop_last=True"):
+        backbone(torch.rand(1, 3, *size))
+    assert backbone(torch.rand(2, 3, 32, 32))["c5"].shape[0] == backbone(torch.rand(1, 3, 64, 32))["c5"].shape[0] + 1
+    assert backbone.eval()(torch.rand(1, 3, *size))["c5"].shape[-2:] == (1, 1)
+
+
+@pytest.mark.parametrize("arch", ["resnet_tiny", "shufflenetv1", "solider_swin_tiny", "timm:convnext_atto"])
+@torch.no_grad()
+def test_halves_take_images_of_any_precision(arch: str) -> None:
+    backbone, images = build_backbone(arch).eval(), torch.randn(1, 3, 64, 64)
+    wanted = backbone(images)["c5"]
+    half = backbone.to(torch.bfloat16)
+    for pixels in (images, images.half(), images.double()):
+        found = half(pixels)["c5"]
+        assert found.dtype == torch.bfloat16
+        assert float(torch.nn.functional.cosine_similarity(found.float().flatten(), wanted.flatten(), dim=0)) > 0.99

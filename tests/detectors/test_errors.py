@@ -22,7 +22,7 @@ from pretrainps.detectors import (
 )
 from pretrainps.errors import ArgumentError, UnknownModelError, UnsupportedModelError
 from pretrainps.registry.specs import ASSUMED_INPUT
-from tests.support.detectors import small_detector
+from tests.support.detectors import KINDS, TINY, small_detector
 
 Detector = PersonSearchDetector[Any]
 IMAGE = torch.rand(3, 40, 50)
@@ -195,6 +195,19 @@ BAD_IMAGES: list[tuple[Any, str]] = [
     ([IMAGE.permute(1, 2, 0)], r"image 0: .*\(40, 50, 3\)"),
     ([torch.rand(4, 40, 50)], "image 0"),
     ([IMAGE[:, :0]], r"image 0: .*\(3, 0, 50\)"),
+    ([IMAGE, IMAGE * 255], r"image 1 holds numbers from .* to 25\d.*; expected RGB pixels in 0\.\.1\. Divide by 255"),
+    ([(IMAGE - 0.45) / 0.225], r"image 0 holds numbers from -\d.*what normalises them comes later"),
+    ([IMAGE, IMAGE * 2 - 1], r"image 1 holds numbers from -.*expected RGB pixels in 0\.\.1"),
+    ([IMAGE.double() * 255], "image 0 holds numbers .*Divide by 255"),
+    ([IMAGE.half() * 255], "image 0 holds numbers .*Divide by 255"),
+    ([IMAGE, IMAGE.index_fill(2, torch.tensor([7]), float("nan"))], "image 1 holds numbers that are not finite"),
+    ([IMAGE.index_fill(1, torch.tensor([7]), float("inf"))], "image 0 holds numbers that are not finite"),
+    ([IMAGE.index_fill(1, torch.tensor([7]), float("-inf"))], "image 0 holds numbers that are not finite"),
+    ([(IMAGE * 255).short()], "image 0: .*int16"),
+    ([IMAGE.bool()], "image 0: .*bool"),
+    ([torch.rand(40, 50, 3)], r"image 0: .*permute\(2, 0, 1\)"),
+    ([IMAGE, torch.rand(4, 40, 50)], r"image 1: .*image\[:3\]"),
+    ([IMAGE.to("meta")], r"image 0 lies on meta, but the model on cpu.*image\.to\('cpu'\)"),
     ([IMAGE, np.zeros((3, 40, 50), np.float32)], "image 1: .*not ndarray.*to_tensor"),
     (["street.jpg"], "image 0: .*not str.*to_tensor"),
 ]
@@ -213,6 +226,21 @@ def test_images_that_cannot_be(model: Detector, images: Any, message: str) -> No
             call()
 
 
+@pytest.mark.parametrize("kind", ["oim", "nae+", "seqnet"])
+def test_optimised_copies_look_at_pixels_too(kind: str) -> None:
+    fast = small_detector(kind, "resnet_tiny", **TINY).eval().optimize_for_inference()
+    for wrong in (IMAGE * 255, IMAGE - 1, IMAGE * float("nan")):
+        with pytest.raises(ArgumentError, match=r"image 0 holds.*0\.\.1"):
+            fast([wrong])
+
+
+@pytest.mark.parametrize(
+    "pixels", [torch.zeros(3, 40, 50), torch.ones(3, 40, 50), IMAGE * 1.4 - 0.2, IMAGE.half(), IMAGE.double()]
+)
+def test_pixels_that_are_fine(model: Detector, pixels: Tensor) -> None:
+    assert len(model.eval()([pixels, pixels])) == 2
+
+
 @pytest.mark.parametrize("size", [(1, 1000), (3000, 2)])
 def test_images_too_thin_to_be_resized(model: Detector, size: tuple[int, int]) -> None:
     """The longer side comes down to 160 pixels, so that nothing is left of the shorter one."""
@@ -229,6 +257,8 @@ BAD_BOXES: list[tuple[Any, str]] = [
     (with_row([5, 5, 5, 9]), "boxes: row 1 has no positive width and height"),
     (with_row([1, 2, float("nan"), 30]), "boxes: row 1 is not finite"),
     (with_row([1, 2, float("inf"), 30]), "boxes: row 1 is not finite"),
+    (with_row([1, 2, 3e38, 30]), "boxes: row 1 is too far from any image"),
+    (with_row([-1e9, 2, 20, 30]), "boxes: row 1 is too far from any image"),
     (BOXES[0], r"boxes: expected \(N, 4\).*\(4,\)"),
     (BOXES[:, :3], r"boxes: expected \(N, 4\).*\(2, 3\)"),
     (BOXES.T, r"boxes: expected \(N, 4\).*\(4, 2\)"),
@@ -301,6 +331,23 @@ def test_a_refused_batch_leaves_no_trace() -> None:
     with pytest.raises(ArgumentError):
         model([IMAGE], [{"boxes": BOXES, "ids": torch.tensor([0, 99])}])
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_single_region_names_the_settings(kind: str) -> None:
+    """Raising either works; and a batch norm in eval mode measures nothing."""
+    target = {"boxes": BOXES, "ids": IDS}
+    model = small_detector(kind, "resnet_tiny", **{**TINY, "region_samples": 1}).train()
+    with pytest.raises(ArgumentError, match=r"single region\. Raise region_samples, which is 1 .*more images.*there are 1"):
+        model([IMAGE], [target])
+    assert isinstance(model([IMAGE, IMAGE], [target, target]), dict)
+    model.config = model.config.changed({"region_samples": 2})
+    assert isinstance(model([IMAGE], [target]), dict)
+    model.config = model.config.changed({"region_samples": 1})
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.eval()
+    assert isinstance(model([IMAGE], [target]), dict)
 
 
 # --------------------------------------------------------------------------------------------------------- queries

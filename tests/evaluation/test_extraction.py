@@ -20,7 +20,14 @@ from pretrainps.data import Sample, SearchSet
 from pretrainps.data.synthetic import reid_split, search_test
 from pretrainps.detectors import PersonSearchDetector
 from pretrainps.errors import ArgumentError, DatasetError
-from pretrainps.evaluation import shards
+from pretrainps.evaluation import (
+    evaluate_coco,
+    evaluate_detection,
+    evaluate_miss_rate,
+    evaluate_search,
+    protocol,
+    shards,
+)
 from pretrainps.evaluation.extraction import Extractor
 from pretrainps.heads import CropModel
 from pretrainps.preprocessing import Preprocess
@@ -239,3 +246,36 @@ def test_a_detector_embeds_whole_crops(detector: PersonSearchDetector[Any]) -> N
     split = reid_split("reid_market", range(1), cameras_per_identity=1, shots=1, size=(96, 48))
     (vector,) = detector.embed([pixels(split.samples[0])], [torch.tensor([[0, 0, 48, 96]])])
     close(extractor(detector).crops(split), vector)
+
+
+@pytest.mark.parametrize(
+    ("kept", "asked", "said"),
+    [
+        (0.5, "prw", "detections of score 0.5 and above"),
+        (0.1, "prw", "detections of score 0.5 and above"),
+        (
+            0.5,
+            "prw-alignps",
+            "detections of score above 0.5, for the detector kept no others (not the protocol's 0.15 and above)",
+        ),
+        (0.7, "prw", "detections of score above 0.7, for the detector kept no others (not the protocol's 0.5 and above)"),
+        (0.15, "prw-alignps", "detections of score 0.15 and above"),
+    ],
+)
+def test_a_protocol_says_what_the_detector_kept(
+    search_set: SearchSet, detector: PersonSearchDetector[Any], kept: float, asked: str, said: str
+) -> None:
+    found = extractor(detector.configured(score_threshold=kept))
+    table = found.detections(search_set.gallery)
+    assert table.kept_above == found.contexts(search_set).kept_above == kept and (table.scores > kept).all()
+    search = protocol(asked)
+    queries = found.queries(search_set) if search.query == "annotated_box" else None
+    contexts = None if queries is not None else found.contexts(search_set)
+    result = evaluate_search(search_set, table, search, query_embeddings=queries, query_detections=contexts)
+    assert said in result.protocol and table.normalised().rows(table.scores > 0.9).kept_above == kept
+    assert ("above 0.7" in evaluate_detection(search_set.gallery, table).protocol) == (kept == 0.7)
+    for each in (
+        evaluate_coco(search_set.gallery, table),
+        evaluate_miss_rate(search_set.gallery, table, variant="citypersons"),
+    ):
+        assert f"score above {kept:g}, for the detector kept no others (not of any score)" in each.protocol

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from safetensors.torch import save_file
 import pretrainps
 from pretrainps import errors
 from pretrainps.backbones import build_backbone
-from pretrainps.cli import search
+from pretrainps.cli import main, search
 from pretrainps.gallery import Gallery
 from pretrainps.gallery.choosing import detect
 from pretrainps.images import read_image
@@ -162,3 +164,20 @@ def test_a_gallery_is_searched_with_its_own_model(run: Run, tmp_path: Path) -> N
     save_file(dict(backbone.state_dict()), tmp_path / "backbone.safetensors")
     with pytest.raises(errors.ArgumentError, match="detects nobody"):
         run("--box", "10,10,40,80", "--model", f"file:{tmp_path / 'backbone.safetensors'}")
+
+
+def test_a_gallery_of_other_settings_is_searched_with_them(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the command that indexing names is the one that works."""
+    monkeypatch.chdir(place)
+    gallery, model = tmp_path / "sure", "file:model"
+    settings = ["--set", "score_threshold=0.2", "--set", "max_detections=2"]
+    assert main(["index", "photos", "--model", model, "-o", str(gallery), *settings]) == 0
+    assert all(len(Gallery.open(gallery).people_of(name)) <= 2 for name in Gallery.open(gallery).image_names)
+    (hint,) = re.findall("find somebody: pretrainps (.*)", capsys.readouterr().err)
+    command = [each.replace("PHOTO", "photos/photo 1.png") for each in shlex.split(hint)]
+    assert main([*command, "--box", "10,10,40,80", "--quiet"]) == 0
+    plain = [each for each in command if "=" not in each and each != "--set"]
+    assert main([*plain, "--box", "10,10,40,80", "--quiet"]) == 1
+    assert "other weights or settings" in (said := capsys.readouterr().err) and "with the same settings" in said

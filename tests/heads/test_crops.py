@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pretrainps.backbones import build_backbone
-from pretrainps.errors import RegistryError
+from pretrainps.errors import ArgumentError, RegistryError
 from pretrainps.heads import CropModel
 from pretrainps.registry.specs import HeadSpec
 
@@ -42,3 +42,27 @@ def test_classifier() -> None:
 def test_impossible_heads(bad: dict[str, object]) -> None:
     with pytest.raises(RegistryError):
         HeadSpec(**bad)  # type: ignore[arg-type]
+
+
+def test_a_single_crop_in_training_says_what_to_do() -> None:
+    model = CropModel(build_backbone("resnet_tiny"), HeadSpec(kind="embedding", embedding_dim=8)).train()
+    with pytest.raises(ArgumentError, match=r"nothing to measure in a single crop\. Give two or more.*drop_last=True"):
+        model(torch.rand(1, 3, 64, 32))
+    with pytest.raises(ArgumentError, match="in no crop"):
+        model(torch.rand(0, 3, 64, 32))
+    assert model(torch.rand(2, 3, 64, 32)).shape == (2, 8)
+    model.head.eval()
+    assert model(torch.rand(1, 3, 64, 32)).shape == (1, 8)
+    plain = CropModel(build_backbone("resnet_tiny"), HeadSpec(kind="embedding")).train()
+    assert plain(torch.rand(1, 3, 64, 64)).shape[0] == 1, "no batch norm in its head"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("spec", [HeadSpec(kind="embedding", embedding_dim=8), HeadSpec(kind="classifier", num_classes=5)])
+@torch.no_grad()
+def test_models_of_another_precision_take_preprocessed_crops(dtype: torch.dtype, spec: HeadSpec) -> None:
+    model, crops = CropModel(build_backbone("resnet_tiny"), spec).eval(), torch.randn(2, 3, 64, 32)
+    wanted = model(crops)
+    found = model.to(dtype)(crops)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), wanted, rtol=0.05, atol=0.05)

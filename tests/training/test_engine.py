@@ -19,7 +19,7 @@ from pretrainps.errors import ArgumentError, CacheError, MissingPackageError, Tr
 from pretrainps.training import OptimSettings
 from pretrainps.training.checkpoints import damage_of
 from pretrainps.training.log import read_log
-from tests.training.tasks import OPTIM, Line, LineTask, Still, course, fit
+from tests.training.tasks import OPTIM, DetectorTask, Line, LineTask, Still, course, fit
 
 
 def test_it_learns_and_records(tmp_path: Path) -> None:
@@ -376,3 +376,21 @@ def test_the_bar_says_how_it_goes(tmp_path: Path, capsys: pytest.CaptureFixture[
     train(LineTask(), OPTIM, LoopSettings(epochs=1, device="cpu"), tmp_path / "run", progress=True)
     said = capsys.readouterr().err
     assert "6/6" in said and "img/s=" in said and "waiting=" in said and "loss=" in said
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_weights_are_not_trained(tmp_path: Path, dtype: torch.dtype) -> None:
+    task = LineTask()
+    task.model = Line().to(dtype)
+    with pytest.raises(ArgumentError, match=r"half precision \(weight, \.\.\.\).*model\.float\(\)"):
+        fit(tmp_path / "run", task)
+
+
+def test_a_detector_that_diverged_ends_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `pretrainps.detectors.finite` makes of numbers that are not finite: here there are none."""
+    monkeypatch.setattr("pretrainps.detectors.proposals.spoiled_by", lambda loss, *_: loss * math.nan)
+    with pytest.raises(
+        TrainingError, match=r"step 1: loss_rpn_reg is not finite, at a learning rate of .*a lower optim\.lr"
+    ):
+        fit(tmp_path / "run", DetectorTask())
+    assert json.loads((tmp_path / "run" / "nonfinite.json").read_text())["wrong"] == ["loss_rpn_reg"]

@@ -268,6 +268,10 @@ def test_a_backbone_without_a_last_stage_is_refused() -> None:
         ({}, {"hall": crops([0, 3])}, "'hall': id 3; expected 0 .. 2"),
         ({}, {"hall": (torch.rand(2, 64, 32), torch.tensor([0, 1]), None)}, "'hall': expected float crops"),
         ({}, {"hall": (torch.rand(2, 3, 64, 32), torch.tensor([0]), None)}, "'hall'.*ids"),
+        ({"street": ([torch.rand(3, 64, 80) * 255], [{}])}, {}, "'street': image 0 holds .*Divide by 255"),
+        ({}, {"hall": (torch.rand(2, 3, 64, 32) * 255, torch.tensor([0, 1]), None)}, "'hall': a batch of crops holds .*by 255"),
+        ({}, {"hall": (torch.rand(2, 3, 64, 32) - 1, torch.tensor([0, 1]), None)}, "'hall': a batch of crops holds .*in 0..1"),
+        ({}, {"hall": (torch.full((2, 3, 64, 32), torch.nan), torch.tensor([0, 1]), None)}, "'hall': .*not finite"),
         ({}, {"hall": crops([0, 1]), "city": (torch.rand(2, 3, 32, 32), torch.tensor([0, 1]), None)}, "differ in size"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pretrainps.detectors import SeqNetConfig
 from pretrainps.errors import ArgumentError
 from pretrainps.training import LoopSettings, OptimSettings, override, setting_names
 
@@ -126,3 +127,18 @@ def test_names_are_those_that_can_be_set() -> None:
     names = setting_names(Recipe())
     assert {"optim.lr", "loop.ema_decay", "detector.min_size", "name"} <= set(names)
     assert not {"optim", "loop", "detector"} & set(names)
+
+
+def test_limits_between_fields_hold_for_the_whole() -> None:
+    """Neither order of two changes passes through settings that cannot be."""
+    config = SeqNetConfig(num_identities=3)
+    for order in (["max_size=600", "min_size=400"], ["min_size=400", "max_size=600"], ["min_size=1600", "max_size=1700"]):
+        found = override(config, order)
+        assert [f"min_size={found.min_size}", f"max_size={found.max_size}"] == sorted(order, reverse=True)
+    with pytest.raises(ArgumentError, match="min_size must be at most max_size"):
+        override(config, ["max_size=600"])
+    with pytest.raises(ArgumentError, match="optim holds several settings"):
+        override(Recipe(), ["optim=3", "optim.lr=0.1"])
+    with pytest.raises(ArgumentError, match="optim holds several settings"):
+        override(Recipe(), ["optim.lr=0.1", "optim=3"])
+    assert override(Recipe(), ["optim.lr=0.1", "name=x", "optim.lr=0.2"]).optim.lr == 0.2
