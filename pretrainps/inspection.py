@@ -17,7 +17,9 @@ from pretrainps.checkpoint.write import read_metadata
 from pretrainps.detector_recognition import recognise_detector
 from pretrainps.errors import CheckpointFormatError, PretrainPSError
 from pretrainps.recognition import Recognition, Shape, recognise
-from pretrainps.store.files import WEIGHTS, sha256_of
+from pretrainps.registry.specs import PRETRAINING
+from pretrainps.runs import find_weights
+from pretrainps.store.files import CONFIG, WEIGHTS, sha256_of
 from pretrainps.store.kinds import FileKind, kind_of, pickled_globals, safetensors_header
 
 _DTYPE_NAMES = {
@@ -50,7 +52,9 @@ class Inspection:
     detector: str | None = None
     """In words, if the keys are a known detector's."""
     saved_by_us: Mapping[str, Any] | None = None
-    """The configuration stored by `save_pretrained`."""
+    """The configuration stored by `save_pretrained`, or by a training in its checkpoints."""
+    run: str | None = None
+    """What it is, in words, if it lies in the folder of a training."""
     problem: str | None = None
     """Why the tensors could not be read."""
     imports: tuple[str, ...] = ()
@@ -82,6 +86,7 @@ class Inspection:
             "loads_as_detector": found.detector.kind if found and found.detector else None,
             "not_used": list(found.foreign + found.extra) if found else [],
             "detector": self.detector,
+            "run": self.run,
             "saved_by_pretrainps": dict(self.saved_by_us) if self.saved_by_us else None,
             "problem": self.problem,
             "imports": list(self.imports),
@@ -94,6 +99,8 @@ class Inspection:
             f"  format        {self.kind.value}, {self.size:,} bytes",
             f"  sha256        {self.sha256}",
         ]
+        if self.run:
+            lines.append(f"  training      {self.run}")
         if self.imports:
             lines.append(f"  imports       {', '.join(self.imports)}")
         if self.problem:
@@ -105,7 +112,12 @@ class Inspection:
             lines.append(f"  found under   {' > '.join(self.wrapper)}" + (f" (more tensors under: {others})" if others else ""))
         if self.saved_by_us:
             lines.append(f"  saved by      pretrainps, as {self.saved_by_us.get('name', 'unnamed')}")
-            lines.append(f"  would load    pretrainps.load('file:{self.path}') gives the model that was saved")
+            whole = (
+                "the backbone of a pre-training"
+                if self.saved_by_us.get("layout") == PRETRAINING
+                else "the model that was saved"
+            )
+            lines.append(f"  would load    pretrainps.load('file:{self.path}') gives {whole}")
             return "\n".join(lines)
         if self.detector:
             lines.append(f"  detector      {self.detector}")
@@ -139,25 +151,31 @@ def inspect(path: Path | str) -> Inspection:
     """Say what a file is. A file that cannot be read is described too, with the reason in `problem`.
 
     Args:
-        path: Any file, or a folder written by `save_pretrained`.
+        path: Any file; or a folder written by `save_pretrained`, that of a training, or a checkpoint in it.
 
     Raises:
-        PretrainPSError: there is no such file.
+        PretrainPSError: there is no such file, or no weights in the folder.
     """
     path = Path(str(path).removeprefix("file:")).expanduser()
+    trained = find_weights(path)
+    if trained is not None:
+        path = trained.path
+    elif path.name == CONFIG and (path.parent / WEIGHTS).is_file():
+        path = path.parent / WEIGHTS
     if (path / WEIGHTS).is_file():
         path = path / WEIGHTS
     if not path.is_file():
         raise PretrainPSError(f"{path} is {'a folder' if path.is_dir() else 'not there'}. Give a weight file.")
     kind = kind_of(path)
     base = Inspection(path=path, kind=kind, size=path.stat().st_size, sha256=sha256_of(path), shapes={}, dtypes={})
+    base = replace(base, run=trained and trained.words)
     if kind in (FileKind.TORCH_ZIP, FileKind.TORCH_LEGACY, FileKind.TORCHSCRIPT, FileKind.PICKLE):
         base = replace(base, imports=tuple(sorted(pickled_globals(path))))
     try:
         if kind is FileKind.SAFETENSORS:
             wrapper: tuple[str, ...] = ()
             shapes, dtypes = _header_tensors(path)
-            ours = read_metadata(path).get("config")
+            ours = read_metadata(path).get("config") if trained is None else trained.config
         else:
             (wrapper, tensors), *others = _find_tensors(read_object(path))
             base, ours = replace(base, other_wrappers=tuple(where for where, _ in others)), None

@@ -12,6 +12,7 @@ from pretrainps.errors import ArgumentError, CheckpointFormatError, RegistryErro
 from pretrainps.registry import ModelSpec, find_spec, parse_spec
 from pretrainps.registry.specs import (
     ASSUMED_INPUT,
+    PRETRAINING,
     FileFormat,
     HubSource,
     Licence,
@@ -21,11 +22,9 @@ from pretrainps.registry.specs import (
 )
 from pretrainps.store import Cache, fetch
 from pretrainps.store.cache import companion
+from pretrainps.store.files import CONFIG as CONFIG
+from pretrainps.store.files import FORMAT as FORMAT
 from pretrainps.store.files import WEIGHTS
-
-CONFIG = "config.json"
-FORMAT = 1
-"""Version of the `config.json` that `save_pretrained` writes."""
 
 
 def info(name: str) -> ModelSpec:
@@ -91,6 +90,17 @@ def resolve(
 
 
 def _local(path: Path, arch: str | None) -> ModelSpec:
+    from pretrainps.runs import find_weights
+
+    trained = find_weights(path)
+    if trained is not None:
+        name, source = f"file:{trained.name}", LocalSource(path=str(trained.path))
+        if trained.config is None:
+            return _recognised(name, trained.path, source, arch)
+        spec = _saved({"pretrainps": trained.config}, str(trained.path))
+        return replace(spec, name=name, sources=(source,), summary=f"{spec.summary} Here: {trained.words}.")
+    if path.name == CONFIG and (path.parent / WEIGHTS).is_file():
+        path = path.parent
     if path.is_dir():
         config, weights = path / CONFIG, path / WEIGHTS
         for file in (config, weights):
@@ -142,7 +152,8 @@ def _saved(config: Any, where: str) -> ModelSpec:
         )
     spec = parse_spec(str(found.get("name", "unnamed")), found["model"], where)
     # save_pretrained writes whole models under our own names: whatever a configuration declares beyond that does not count
-    return replace(spec, file=FileFormat())
+    # but for a pre-training's checkpoints, which hold the backbone in two halves
+    return replace(spec, file=FileFormat(layout=PRETRAINING if found.get("layout") == PRETRAINING else "native"))
 
 
 def _recognised(name: str, path: Path, source: HubSource | LocalSource, arch: str | None) -> ModelSpec:

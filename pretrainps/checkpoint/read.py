@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pretrainps.checkpoint.array_pickle import is_array_pickle, read_array_pickle
 from pretrainps.errors import CheckpointFormatError
 from pretrainps.store.kinds import ENDLESS_NAME, FileKind, kind_of, pickled_globals, safetensors_header
 
@@ -106,6 +107,8 @@ def _require_stored(path: Path) -> None:
 
 def _read_pickle(path: Path, *, mapped: bool) -> Any:
     wanted = pickled_globals(path)
+    if kind_of(path) is FileKind.PICKLE and is_array_pickle(wanted):
+        return read_array_pickle(path)
     if ENDLESS_NAME in wanted or any(len(name) > _LONGEST_NAME for name in wanted):  # torch would search it for minutes
         raise CheckpointFormatError(f"{path}: damaged. Names in it are longer than any that Python imports. Fetch it again.")
     if _ROOMY & wanted:
