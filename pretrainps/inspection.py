@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pretrainps.checkpoint.layouts import layout_of
 from pretrainps.checkpoint.read import has_shape, read_object
 from pretrainps.checkpoint.write import read_metadata
 from pretrainps.detector_recognition import recognise_detector
-from pretrainps.errors import CheckpointFormatError, PretrainPSError
+from pretrainps.errors import CheckpointFormatError, LayoutError, PretrainPSError
 from pretrainps.recognition import Recognition, Shape, recognise
 from pretrainps.registry.specs import PRETRAINING
 from pretrainps.runs import find_weights
@@ -168,7 +169,7 @@ def inspect(path: Path | str) -> Inspection:
         raise PretrainPSError(f"{path} is {'a folder' if path.is_dir() else 'not there'}. Give a weight file.")
     kind = kind_of(path)
     base = Inspection(path=path, kind=kind, size=path.stat().st_size, sha256=sha256_of(path), shapes={}, dtypes={})
-    base = replace(base, run=trained and trained.words)
+    base = replace(base, run=trained.words if trained is not None else None)
     if kind in (FileKind.TORCH_ZIP, FileKind.TORCH_LEGACY, FileKind.TORCHSCRIPT, FileKind.PICKLE):
         base = replace(base, imports=tuple(sorted(pickled_globals(path))))
     try:
@@ -176,12 +177,14 @@ def inspect(path: Path | str) -> Inspection:
             wrapper: tuple[str, ...] = ()
             shapes, dtypes = _header_tensors(path)
             ours = read_metadata(path).get("config") if trained is None else trained.config
+            if isinstance(ours, Mapping) and ours.get("layout") == PRETRAINING:
+                layout_of("", PRETRAINING).to_native({key: torch.empty(0, device="meta") for key in shapes})
         else:
             (wrapper, tensors), *others = _find_tensors(read_object(path))
             base, ours = replace(base, other_wrappers=tuple(where for where, _ in others)), None
             shapes = {key: tuple(value.shape) for key, value in tensors.items()}
             dtypes = _counted(str(value.dtype).removeprefix("torch.") for value in tensors.values())
-    except CheckpointFormatError as error:
+    except (CheckpointFormatError, LayoutError) as error:
         return replace(base, problem=str(error).removeprefix(f"{path}: "))
     return replace(
         base,
