@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from pretrainps.registry.specs import (
 )
 from pretrainps.store.files import CONFIG, FORMAT, WEIGHTS
 
+_OF_ONE_FILE = ("sha256", "sha256_prefix", "published_size")
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -43,8 +45,10 @@ def config_of_run(settings: Mapping[str, Any], saved: Mapping[str, Any] | None, 
     if not isinstance(recipe, Mapping):
         return None
     pretraining = "hybrid" in recipe
-    if saved is not None:
-        return {**saved, **({"layout": PRETRAINING} if pretraining else {})}
+    model = saved.get("model") if saved is not None else None
+    if saved is not None and isinstance(model, Mapping):
+        of_any_file = {key: value for key, value in model.items() if key not in _OF_ONE_FILE}
+        return {**saved, "model": of_any_file, **({"layout": PRETRAINING} if pretraining else {})}
     for arch, options, convention in _candidates(str(recipe.get("backbone", ""))):
         try:
             backbone = build_backbone(arch, options, empty=True)
@@ -98,7 +102,9 @@ def _start(name: str) -> ModelSpec | str | None:
 def _halves(shapes: Shapes) -> dict[str, tuple[int, ...]]:
     """Return a pre-training's backbone under the backbone's own keys."""
     places = ("backbone.", "box_stage.stage.")
-    return {key.removeprefix(place): shape for place in places for key, shape in shapes.items() if key.startswith(place)}
+    # of batch norms of each data set's own, one stands for all
+    plain = {re.sub(r"\.norms\.\d+\.", ".", key): shape for key, shape in shapes.items()}
+    return {key.removeprefix(place): shape for place in places for key, shape in plain.items() if key.startswith(place)}
 
 
 def _shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,14 @@ def find_weights(path: Path) -> RunWeights | None:
         WeightsUnavailableError: the run has no weights yet, or the file is one that holds none.
         IntegrityError: a checkpoint that is named is not as it was written.
     """
-    path = Path(os.path.abspath(path))
+    found = _find(Path(os.path.abspath(path)))
+    if found is None or path.is_absolute():
+        return found
+    # where a relative path was given, answers are relative too
+    return replace(found, path=Path(os.path.relpath(found.path)), name=os.path.relpath(found.name))
+
+
+def _find(path: Path) -> RunWeights | None:
     if path.name == CONFIG and is_run(path.parent):
         path = path.parent
     if path.is_dir():
@@ -77,7 +84,7 @@ def find_weights(path: Path) -> RunWeights | None:
                 f"{path} belongs to a checkpoint, but holds no weights: load the checkpoint's folder, file:{path.parent}."
             )
     if path.name == BEST and path.parent.name == CHECKPOINTS and is_run(path.parent.parent):
-        return _file(path, "the best weights of a run")
+        return _best(path)
     return None
 
 
@@ -126,7 +133,7 @@ def _of_run(run: Path) -> RunWeights:
 
 def _of_checkpoints(folder: Path) -> RunWeights | None:
     if (folder / BEST).is_file():
-        return _file(folder / BEST, "the best weights so far of a run")
+        return _best(folder / BEST)
     for checkpoint in reversed(_checkpoints(folder)):
         if damage_of(checkpoint, _weights(checkpoint)) is None:
             return _of_checkpoint(checkpoint)
@@ -146,6 +153,11 @@ def _of_checkpoint(folder: Path, name: str | None = None) -> RunWeights:
     step = position.get("step", "?") if isinstance(position, Mapping) else "?"
     what = "the running mean of the weights" if name == AVERAGED else "the weights"
     return _file(folder / name, f"{what} of a run's checkpoint at step {step}")
+
+
+def _best(path: Path) -> RunWeights:
+    step = read_metadata(path).get("step", "?")
+    return _file(path, f"the best weights so far of a run, of step {step}")
 
 
 def _file(path: Path, words: str) -> RunWeights:
