@@ -49,7 +49,7 @@ def config_of_run(settings: Mapping[str, Any], saved: Mapping[str, Any] | None, 
     if saved is not None and isinstance(model, Mapping):
         of_any_file = {key: value for key, value in model.items() if key not in _OF_ONE_FILE}
         return {**saved, "model": of_any_file, **({"layout": PRETRAINING} if pretraining else {})}
-    for arch, options, convention in _candidates(str(recipe.get("backbone", ""))):
+    for arch, options, convention in _candidates(str(recipe.get("backbone", "")), shapes):
         try:
             backbone = build_backbone(arch, options, empty=True)
             if pretraining:
@@ -66,7 +66,7 @@ def config_of_run(settings: Mapping[str, Any], saved: Mapping[str, Any] | None, 
     return None
 
 
-def _candidates(start: str) -> Iterator[tuple[str, dict[str, Any], InputConvention]]:
+def _candidates(start: str, shapes: Shapes) -> Iterator[tuple[str, dict[str, Any], InputConvention]]:
     """Yield architectures that the run may have, what it started from first."""
     known = _start(start)
     if isinstance(known, ModelSpec):
@@ -74,8 +74,9 @@ def _candidates(start: str) -> Iterator[tuple[str, dict[str, Any], InputConventi
     elif known is not None:
         yield known, {}, ASSUMED_INPUT
     convention = known.input if isinstance(known, ModelSpec) else ASSUMED_INPUT
-    for arch in ARCHITECTURES:
-        yield arch, {}, convention
+    for arch, architecture in ARCHITECTURES.items():
+        if any(architecture.telltale in key for key in shapes):  # saves building the large ones
+            yield arch, {}, convention
 
 
 def _start(name: str) -> ModelSpec | str | None:

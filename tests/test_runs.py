@@ -1,4 +1,4 @@
-"""A training's folder, its checkpoints and their files load by name, under way and at the end; so do those of earlier versions."""
+"""A training's folder, its checkpoints and their files load by name, under way and at the end, earlier versions' too."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHORT: dict[str, Any] = {"epochs": 1, "max_steps": 2, "ema_decay": 0.9}
 class Detection(DetectorTask):
     """A detector that `build_detector` made, with a measure that rises or falls."""
 
-    metric: str | None = "made up"  # type: ignore[assignment]
+    metric: str | None = "made up"
 
     def __init__(self, values: tuple[float, ...] = (0.5,)) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ def equal(model: nn.Module, file: Path) -> bool:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A detector's run at its end, without the folder that the command writes then."""
     task = Detection()
-    recipe = {"kind": "nae", "detector": asdict(task.model.config), "backbone": "random:shufflenetv1"}  # type: ignore[arg-type]
+    recipe = {"kind": "nae", "detector": asdict(task.model.config), "backbone": "random:shufflenetv1"}
     return train(tmp_path_factory.mktemp("runs") / "detector", task, recipe)
 
 
@@ -207,6 +207,16 @@ def test_a_run_without_weights_says_where_they_will_be(tmp_path: Path) -> None:
     assert fit(run, LineTask(), resume=True, max_steps=1).step == 1, "the remedy"
 
 
+def test_a_run_under_way_is_a_start(run: Path, pretrained: Path) -> None:
+    import argparse
+
+    from pretrainps.cli.training import _start
+
+    args = argparse.Namespace(offline=True, quiet=True)
+    assert isinstance(_start(str(run), args), NAE) and isinstance(_start(f"file:{newest(run)}", args), NAE)
+    assert isinstance(_start(str(pretrained), args), Backbone)
+
+
 @pytest.mark.parametrize("name", ["best.safetensors", "averaged.safetensors", "model.safetensors"])
 def test_a_file_that_was_taken_out_loads_by_itself(run: Path, name: str, tmp_path: Path) -> None:
     file = run / "checkpoints" / name if name.startswith("best") else newest(run) / name
@@ -224,7 +234,7 @@ def test_of_a_pretraining_the_backbone_is_loaded(pretrained: Path, version: str,
         without_notes(run)
     task = Pretraining()
     task.model.load_state_dict(load_file(newest(run) / "averaged.safetensors"))
-    wanted = task.model.plain_backbone().state_dict()  # type: ignore[operator]
+    wanted = task.model.plain_backbone().state_dict()
     for path in (run, newest(run), newest(run) / "averaged.safetensors", run / "config.json"):
         model = pretrainps.load(f"file:{path}")
         assert isinstance(model, Backbone) and model.arch == "shufflenetv1"
@@ -235,7 +245,7 @@ def test_of_a_pretraining_the_backbone_is_loaded(pretrained: Path, version: str,
         shutil.copy(newest(run) / "averaged.safetensors", tmp_path / "taken.safetensors")
         assert isinstance(pretrainps.load(f"file:{tmp_path / 'taken.safetensors'}"), Backbone)
     # at its end it is the folder with the heads, for fine-tuning
-    save_backbone(task.model, run / "backbone")  # type: ignore[arg-type]
+    save_backbone(task.model, run / "backbone")
     assert pretrainps.load(f"file:{run}").load_report.name == f"file:{run / 'backbone'}"
     assert isinstance(pretrainps.build_detector("oim", backbone=f"file:{run}", num_identities=2), PersonSearchDetector)
 
@@ -250,7 +260,7 @@ def test_batch_norms_of_each_data_sets_own_wait_for_the_end(tmp_path: Path) -> N
     without_notes(run)
     with pytest.raises(LayoutError, match="domain_norm"):
         pretrainps.load(f"file:{run}")
-    save_backbone(task.model, run / "backbone")  # type: ignore[arg-type]
+    save_backbone(task.model, run / "backbone")
     assert pretrainps.load(f"file:{run}").load_report.ok, "the remedy"
 
 
@@ -271,10 +281,10 @@ def test_settings_of_an_earlier_version_must_fit_the_file(run: Path, start: str)
 
 def test_a_compiled_model_leaves_checkpoints_under_its_own_keys(tmp_path: Path) -> None:
     task = Detection()
-    task.model = torch.compile(task.model, backend="eager", dynamic=True)  # type: ignore[assignment]
+    task.model = torch.compile(task.model, backend="eager", dynamic=True)
     task.metric = None
     # what compiles is not the matter: the loop calls the model that is inside
-    task.model.forward = task.model._orig_mod.forward  # type: ignore[method-assign,operator]
+    task.model.forward = task.model._orig_mod.forward
     run = train(tmp_path / "run", task)
     for name in ("model.safetensors", "averaged.safetensors"):
         assert pretrainps.load(f"file:{newest(run) / name}").load_report.ok

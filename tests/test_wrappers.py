@@ -1,4 +1,4 @@
-"""Models in wrappers, and models that were changed in their parts: taken out, or refused in words before anything is written."""
+"""Models in wrappers, and models changed in their parts: taken out, or refused in words before anything is written."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def compiled_in_place(model: nn.Module) -> nn.Module:
 def compiled_inside(model: nn.Module) -> nn.Module:
     """A part of it alone, as regional compilation does."""
     if isinstance(model, Backbone):
-        model.layer4 = compiled(model.layer4)  # type: ignore[assignment,arg-type]
+        model.layer4 = compiled(model.layer4)
     else:
-        model.backbone = compiled(model.backbone)  # type: ignore[assignment,arg-type]
+        model.backbone = compiled(model.backbone)
     return model
 
 
@@ -108,23 +108,23 @@ def test_every_entry_takes_a_wrapped_model(tmp_path: Path) -> None:
     picture.save(tmp_path / "photos" / "a.png")
 
     assert pretrainps.preprocess(backbone).convention == unwrap(backbone).spec.input
-    built = pretrainps.build_detector("nae", backbone=backbone, num_identities=3)  # type: ignore[arg-type]
+    built = pretrainps.build_detector("nae", backbone=backbone, num_identities=3)
     assert built.spec.provenance.note.endswith("heads at random.") and built.convention == unwrap(backbone).spec.input
-    assert embed(embedder, [tmp_path / "photos" / "a.png"], progress=False).vectors.shape == (1, 8)  # type: ignore[arg-type]
-    assert Extractor(wrapped).fingerprint == Extractor(detector).fingerprint  # type: ignore[arg-type]
-    pretrainps.Gallery.index(tmp_path / "photos", wrapped, store=tmp_path / "g", progress=False)  # type: ignore[arg-type]
+    assert embed(embedder, [tmp_path / "photos" / "a.png"], progress=False).vectors.shape == (1, 8)
+    assert Extractor(wrapped).fingerprint == Extractor(detector).fingerprint
+    pretrainps.Gallery.index(tmp_path / "photos", wrapped, store=tmp_path / "g", progress=False)
     gallery = pretrainps.Gallery.open(tmp_path / "g")
-    assert gallery.matches(wrapped) and gallery.matches(detector)  # type: ignore[arg-type]
-    assert fingerprint(compiled_inside(MODELS["detector"]())) == fingerprint(detector)  # type: ignore[arg-type]
-    result = gallery.search(wrapped, picture, (4, 4, 40, 80))  # type: ignore[arg-type]
+    assert gallery.matches(wrapped) and gallery.matches(detector)
+    assert fingerprint(compiled_inside(MODELS["detector"]())) == fingerprint(detector)
+    result = gallery.search(wrapped, picture, (4, 4, 40, 80))
     assert result.searched == len(gallery)
-    assert isinstance(HybridModel(backbone, hybrid().settings), HybridModel)  # type: ignore[arg-type]
-    further = continue_detector(wrapped, num_identities=2)  # type: ignore[arg-type]
+    assert isinstance(HybridModel(backbone, hybrid().settings), HybridModel)
+    further = continue_detector(wrapped, num_identities=2)
     assert further.load_report.ok
     with pytest.raises(ArgumentError, match="is no detector"):
-        Finetuning(None, embedder, None)  # type: ignore[arg-type]
+        Finetuning(None, embedder, None)
     with pytest.raises(ArgumentError, match="neither detects nor embeds"):
-        Extractor(backbone)  # type: ignore[arg-type]
+        Extractor(backbone)
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_of_processes_that_train_together(tmp_path: Path) -> None:
 
     for number, wrap in enumerate((DistributedDataParallel, lambda model: compiled(DistributedDataParallel(compiled(model))))):
         model = MODELS["embedder"]()
-        pretrainps.save_pretrained(wrap(model), tmp_path / f"ddp{number}")  # type: ignore[arg-type]
+        pretrainps.save_pretrained(wrap(model), tmp_path / f"ddp{number}")
         assert same(pretrainps.load(f"file:{tmp_path / f'ddp{number}'}"), model.state_dict())
 
     sharded = MODELS["backbone"]()
@@ -182,13 +182,13 @@ class Adapted(nn.Module):
 
 def adapt(model: CropModel) -> Callable[[], object]:
     projection = model.head.projection
-    projection[0] = Adapted(projection[0])  # type: ignore[index,operator]
+    projection[0] = Adapted(projection[0])
 
     def merge() -> None:
-        adapter = projection[0]  # type: ignore[index]
+        adapter = projection[0]
         with torch.no_grad():
             adapter.base_layer.weight += adapter.lora_B.weight @ adapter.lora_A.weight
-        projection[0] = adapter.base_layer  # type: ignore[operator]
+        projection[0] = adapter.base_layer
 
     return merge
 
@@ -197,7 +197,7 @@ def parametrized(kind: Callable[..., nn.Module]) -> Callable[[CropModel], Callab
     def change(model: CropModel) -> Callable[[], object]:
         layer = model.backbone.conv1
         kind(layer)
-        return lambda: parametrize.remove_parametrizations(layer, "weight")  # type: ignore[arg-type]
+        return lambda: parametrize.remove_parametrizations(layer, "weight")
 
     return change
 
@@ -212,16 +212,16 @@ def old_weight_norm(model: CropModel) -> Callable[[], object]:
     layer = model.backbone.conv1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch calls it deprecated, and files of it are still about
-        torch.nn.utils.weight_norm(layer)  # type: ignore[arg-type]
-    return lambda: torch.nn.utils.remove_weight_norm(layer)  # type: ignore[arg-type]
+        torch.nn.utils.weight_norm(layer)
+    return lambda: torch.nn.utils.remove_weight_norm(layer)
 
 
 def old_spectral_norm(model: CropModel) -> Callable[[], object]:
     layer = model.backbone.conv1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.nn.utils.spectral_norm(layer)  # type: ignore[arg-type]
-    return lambda: torch.nn.utils.remove_spectral_norm(layer)  # type: ignore[arg-type]
+        torch.nn.utils.spectral_norm(layer)
+    return lambda: torch.nn.utils.remove_spectral_norm(layer)
 
 
 CHANGES: dict[str, tuple[Callable[[CropModel], Callable[[], object]], str]] = {
@@ -310,8 +310,8 @@ def test_a_half_of_a_backbone_and_a_pretraining_are_no_models(tmp_path: Path) ->
         pretrainps.save_pretrained(trunk, tmp_path / "m")
     learned = hybrid()
     with pytest.raises(ArgumentError, match="save_backbone"):
-        pretrainps.save_pretrained(learned, tmp_path / "m")  # type: ignore[arg-type]
-    folder = save_backbone(compiled(learned), tmp_path / "b")  # type: ignore[arg-type]
+        pretrainps.save_pretrained(learned, tmp_path / "m")
+    folder = save_backbone(compiled(learned), tmp_path / "b")
     assert isinstance(pretrainps.load(f"file:{folder}"), Backbone)
 
 
@@ -321,12 +321,12 @@ def with_sync_batch_norm(model: nn.Module) -> nn.Module:
 
 
 def frozen(model: nn.Module) -> nn.Module:
-    (model.backbone if isinstance(model, CropModel | PersonSearchDetector) else model).freeze("c3", batch_norm=True)  # type: ignore[operator]
+    (model.backbone if isinstance(model, CropModel | PersonSearchDetector) else model).freeze("c3", batch_norm=True)
     return model.requires_grad_(False)
 
 
 def checkpointing(model: nn.Module) -> nn.Module:
-    (model.backbone if isinstance(model, CropModel) else model).enable_gradient_checkpointing()  # type: ignore[operator]
+    (model.backbone if isinstance(model, CropModel) else model).enable_gradient_checkpointing()
     return model.train()
 
 
@@ -336,7 +336,7 @@ def test_changes_that_leave_the_tensors_alone_are_fine(
     kind: str, change: Callable[[nn.Module], nn.Module], tmp_path: Path
 ) -> None:
     model = change(MODELS[kind]())
-    pretrainps.save_pretrained(model, tmp_path / "m")  # type: ignore[arg-type]
+    pretrainps.save_pretrained(model, tmp_path / "m")
     assert same(pretrainps.load(f"file:{tmp_path / 'm'}"), model.state_dict())
 
 
@@ -363,4 +363,4 @@ def test_training_keeps_its_random_numbers_when_it_saves(tmp_path: Path) -> None
     export_weights(model, "timm", tmp_path / "w.pth")
     assert torch.equal(torch.rand(3), wanted)
     with pytest.raises(UnsupportedModelError, match="is no backbone"):
-        HybridModel(nn.Linear(2, 2), hybrid().settings)  # type: ignore[arg-type]
+        HybridModel(nn.Linear(2, 2), hybrid().settings)

@@ -22,7 +22,9 @@ from pretrainps.errors import CheckpointFormatError
 
 _REBUILD = frozenset(f"{core}.multiarray._reconstruct" for core in ("numpy.core", "numpy._core"))
 _FROM_BUFFER = frozenset(f"{core}.numeric._frombuffer" for core in ("numpy.core", "numpy._core"))
-_KNOWN = _REBUILD | _FROM_BUFFER | {"numpy.ndarray", "numpy.dtype", "_codecs.encode", "collections.OrderedDict"}
+_NO_BYTES = frozenset({"__builtin__.bytes", "builtins.bytes"})
+"""What protocol 2 calls for the bytes of an empty array."""
+_KNOWN = _REBUILD | _FROM_BUFFER | _NO_BYTES | {"numpy.ndarray", "numpy.dtype", "_codecs.encode", "collections.OrderedDict"}
 _NUMBERS = re.compile(r"[<>|=]?(f[248]|[iu][1248]|b1)")
 _MOST_TUPLES = 20_000
 """Tuples in one another are hashed by recursion without a limit; a file of arrays has four for each."""
@@ -80,12 +82,16 @@ class _Named:
         if self.name == "_codecs.encode":  # Python 2's byte strings, and Python 3's in protocol 2
             text, _encoding = arguments
             return text.encode("latin1")
+        if self.name in _NO_BYTES and not arguments:
+            return b""
         if self.name == "numpy.dtype":
             return _Dtype(arguments[0])
         if self.name in _FROM_BUFFER:
             content, dtype, shape, order = arguments
             return _Array((1, shape, dtype, order == "F", content))
-        return _Array(None)
+        if self.name in _REBUILD:
+            return _Array(None)
+        raise pickle.UnpicklingError(f"{self.name} is not called for an array")
 
 
 class _Dtype:
