@@ -20,6 +20,7 @@ from pretrainps.registry.specs import (
     ModelSpec,
     Provenance,
 )
+from pretrainps.wrappers import unwrap
 
 
 def build_detector(
@@ -59,7 +60,7 @@ def build_detector(
         >>> losses = model(images, targets)                                                          # doctest: +SKIP
     """
     settings = _settings(name, num_identities, config)
-    origin = None
+    origin, backbone = None, unwrap(backbone)
     if not isinstance(backbone, Backbone) and isinstance(backbone, str | Path | ModelSpec):
         loaded = load(backbone, offline=offline, cache_dir=cache_dir, progress=progress)
         if not isinstance(loaded, Backbone):

@@ -20,6 +20,7 @@ from pretrainps.errors import ArgumentError, ImageError, UnsupportedModelError
 from pretrainps.loading import Model
 from pretrainps.preprocessing import Preprocess, to_tensor
 from pretrainps.registry.specs import Colour, InputConvention
+from pretrainps.wrappers import unwrap
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SCALINGS: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
@@ -126,6 +127,7 @@ def check_input(model: Model, images: Sequence[Path | Tensor], *, size: tuple[in
     """
     if not images:
         raise ArgumentError("no images to check with. Give a folder with some ordinary colour pictures.")
+    model = unwrap(model)
     name, convolution, norm = _first_layers(model)
     pixels, failures = [], []
     for image in images:

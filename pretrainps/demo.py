@@ -30,6 +30,7 @@ from pretrainps.evaluation import (
 )
 from pretrainps.evaluation import SearchResult as Evaluation
 from pretrainps.evaluation.extraction import Extractor
+from pretrainps.gallery.binding import require_detector
 from pretrainps.gallery.drawing import PAPER
 from pretrainps.gallery.gallery import Gallery
 from pretrainps.gallery.people import Person, SearchResult
@@ -225,8 +226,9 @@ def _detector(
     model: str | PersonSearchDetector[Any], device: str, offline: bool | None, progress: bool
 ) -> tuple[PersonSearchDetector[Any], str]:
     """Return the detector and what to call it."""
-    if isinstance(model, PersonSearchDetector):
-        return model, model.kind
+    if not isinstance(model, str):
+        detector = require_detector(model)
+        return detector, detector.kind
     spec = resolve(model, offline=offline, progress=progress)
     loaded = load(spec, device=device, offline=offline, progress=progress) if spec.detector is not None else None
     if not isinstance(loaded, PersonSearchDetector):

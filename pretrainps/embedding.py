@@ -14,6 +14,7 @@ from tqdm import tqdm
 from pretrainps.errors import ArgumentError, ImageError
 from pretrainps.heads import CropModel
 from pretrainps.preprocessing import Preprocess
+from pretrainps.wrappers import unwrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ def embed(
         ArgumentError: the model has no embedding head, or is in training mode.
         ImageError: not one of the images can be read.
     """
+    model = unwrap(model)
     if not isinstance(model, CropModel) or model.head_spec.kind != "embedding":
         raise ArgumentError("this model gives no embeddings. Load it with head='embedding'.")
     if model.training:

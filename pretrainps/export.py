@@ -16,7 +16,9 @@ from pretrainps.detectors import PersonSearchDetector
 from pretrainps.errors import ArgumentError, LayoutError
 from pretrainps.heads import CropModel
 from pretrainps.loading import Model
+from pretrainps.saving import backbone_of, own_model, state_to_save
 from pretrainps.store.files import new_file
+from pretrainps.wrappers import unwrap
 
 SUFFIXES = (".pth", ".pt", ".pkl", ".safetensors")
 
@@ -30,8 +32,9 @@ def export_weights(model: Model, layout: str, path: Path | str) -> str:
     """Write a model's weights so that another code base finds every key it looks for.
 
     Args:
-        model: The model. A detector is written whole where the layout is its own code base's (NAE and NAE+ "nae", SeqNet
-            "seqnet") or "native"; otherwise, and of a model with a head for crops, the backbone alone is written.
+        model: The model; it is taken out of a wrapper such as torch.compile's or DistributedDataParallel. A detector is
+            written whole where the layout is its own code base's (NAE and NAE+ "nae", SeqNet "seqnet") or "native";
+            otherwise, and of a model with a head for crops, the backbone alone is written.
         layout: The code base's key layout, see `layout_names`.
         path: Where to. `.pth` and `.pt` are torch files with the tensors where that code base looks for them;
             `.safetensors` holds the tensors alone; `.pkl` is detectron2's own format and for its layout only.
@@ -40,11 +43,14 @@ def export_weights(model: Model, layout: str, path: Path | str) -> str:
         One line on how that code base loads the file; empty for our own layout.
 
     Raises:
+        ArgumentError: it is no model of this package, a copy that was optimised for inference, or sharded over processes.
+        StateDictMismatchError: its tensors are not those of such a model (it is pruned, quantised, has adapters).
         LayoutError: the model's family does not know the layout.
         ArgumentError: a file name whose ending does not fit.
         CacheError: the folder cannot be written to, or the disk is full.
     """
     path = Path(path).expanduser()
+    model = own_model(model)
     family, native = _tensors(model, layout)
     target = layout_of(family, layout)
     if path.suffix not in SUFFIXES:
@@ -52,13 +58,16 @@ def export_weights(model: Model, layout: str, path: Path | str) -> str:
     if path.suffix == ".pkl" and target.suffix != ".pkl":
         raise LayoutError(f"a .pkl file is detectron2's format, not that of {layout!r}. Write {path.with_suffix('.pth')}.")
     tensors = target.from_native({key: value.detach().cpu().contiguous() for key, value in native.items()})
-    backbone = model.backbone if isinstance(model, CropModel | PersonSearchDetector) else model
+    backbone = unwrap(model.backbone) if isinstance(model, CropModel | PersonSearchDetector) else model
     if path.suffix == ".safetensors":
         write_safetensors(tensors, path)
         return _usage(target, backbone.arch, path)
     with new_file(path) as temporary:
         if path.suffix == ".pkl":
-            arrays = {key: value.numpy() for key, value in tensors.items()}
+            # NumPy has no bfloat16
+            arrays = {
+                key: (value.float() if value.dtype is torch.bfloat16 else value).numpy() for key, value in tensors.items()
+            }
             document = {"model": arrays, "__author__": "pretrainps", "matching_heuristics": True}
             # NumPy 2 moved the function that unpickling calls; under its old name every version finds it
             body = pickle.dumps(document, protocol=2)
@@ -71,14 +80,11 @@ def export_weights(model: Model, layout: str, path: Path | str) -> str:
 
 def _tensors(model: Model, layout: str) -> tuple[str, Mapping[str, Tensor]]:
     """Return what is to be written under our own names, and the family that knows the layout."""
-    if isinstance(model, PersonSearchDetector):
-        if model.optimized:
-            raise ArgumentError("this copy was optimised for inference and is no longer what was trained; export the original.")
-        if layout == "native" or layout in FAMILIES.get(model.family, {}):
-            return model.family, model.state_dict()
-        return model.backbone.family, model.backbone_state()
-    backbone = model.backbone if isinstance(model, CropModel) else model
-    return backbone.family, backbone.state_dict()
+    state = state_to_save(model)
+    if isinstance(model, PersonSearchDetector) and (layout == "native" or layout in FAMILIES.get(model.family, {})):
+        return model.family, state
+    backbone = unwrap(model.backbone) if isinstance(model, CropModel | PersonSearchDetector) else model
+    return backbone.family, backbone_of(model, state)
 
 
 def _usage(layout: Layout, arch: str, path: Path) -> str:

@@ -14,15 +14,17 @@ from torch import nn
 
 from pretrainps.backbones import build_backbone
 from pretrainps.checkpoint.convert import convert
+from pretrainps.checkpoint.layouts import layout_of
 from pretrainps.checkpoint.read import Contents, contents_of, read_object
 from pretrainps.checkpoint.report import compare
 from pretrainps.checkpoint.write import read_metadata
 from pretrainps.detector_recognition import recognise_detector
 from pretrainps.detectors import assemble
-from pretrainps.errors import CheckpointFormatError, PretrainPSError
+from pretrainps.errors import CheckpointFormatError, LayoutError, PretrainPSError
 from pretrainps.recognition import Recognition, Shape, recognise
-from pretrainps.registry.specs import ASSUMED_INPUT
-from pretrainps.store.files import WEIGHTS, sha256_of
+from pretrainps.registry.specs import ASSUMED_INPUT, PRETRAINING
+from pretrainps.runs import find_weights
+from pretrainps.store.files import CONFIG, WEIGHTS, sha256_of
 from pretrainps.store.kinds import FileKind, folder_advice, kind_of, pickled_globals, safetensors_header
 from pretrainps.store.shards import index_in
 
@@ -58,7 +60,9 @@ class Inspection:
     detector: str | None = None
     """In words, if the keys are a known detector's."""
     saved_by_us: Mapping[str, Any] | None = None
-    """The configuration stored by `save_pretrained`."""
+    """The configuration stored by `save_pretrained`, or by a training in its checkpoints."""
+    run: str | None = None
+    """What it is, in words, if it lies in the folder of a training."""
     obstacle: str | None = None
     """Why `load` would refuse the file although its keys are those of a model."""
     problem: str | None = None
@@ -93,6 +97,7 @@ class Inspection:
             "loads_as_detector": found.detector.kind if found and found.detector else None,
             "not_used": list(found.foreign + found.extra) if found else [],
             "detector": self.detector,
+            "run": self.run,
             "saved_by_pretrainps": dict(self.saved_by_us) if self.saved_by_us else None,
             "obstacle": self.obstacle,
             "problem": self.problem,
@@ -106,6 +111,8 @@ class Inspection:
             f"  format        {self.kind.value}, {self.size:,} bytes",
             f"  sha256        {self.sha256}",
         ]
+        if self.run:
+            lines.append(f"  training      {self.run}")
         if self.imports:
             lines.append(f"  imports       {', '.join(self.imports)}")
         if self.problem:
@@ -120,7 +127,12 @@ class Inspection:
             lines.append(f"  no tensors    {len(self.side_data)}: {some}{', ...' if len(self.side_data) > 3 else ''}")
         if self.saved_by_us:
             lines.append(f"  saved by      pretrainps, as {self.saved_by_us.get('name', 'unnamed')}")
-            lines.append(f"  would load    pretrainps.load('file:{self.path}') gives the model that was saved")
+            whole = (
+                "the backbone of a pre-training"
+                if self.saved_by_us.get("layout") == PRETRAINING
+                else "the model that was saved"
+            )
+            lines.append(f"  would load    pretrainps.load('file:{self.path}') gives {whole}")
             return "\n".join(lines)
         if self.detector:
             lines.append(f"  detector      {self.detector}")
@@ -156,13 +168,19 @@ def inspect(path: Path | str, *, tried: bool = True) -> Inspection:
     """Say what a file is. A file that cannot be read is described too, with the reason in `problem`.
 
     Args:
-        path: Any file, a folder written by `save_pretrained`, or a folder with the index of a checkpoint in shards.
+        path: Any file; a folder written by `save_pretrained`, that of a training, or a checkpoint in it; or a folder with the
+            index of a checkpoint in shards.
         tried: Try whether `load` would take it, for keys and shapes alone do not say: that reads every tensor.
 
     Raises:
-        PretrainPSError: there is no such file.
+        PretrainPSError: there is no such file, or no weights in the folder.
     """
     path = Path(str(path).removeprefix("file:")).expanduser()
+    trained = find_weights(path)
+    if trained is not None:
+        path = trained.path
+    elif path.name == CONFIG and (path.parent / WEIGHTS).is_file():
+        path = path.parent / WEIGHTS
     if (path / WEIGHTS).is_file():
         path = path / WEIGHTS
     elif path.is_dir():
@@ -176,13 +194,16 @@ def inspect(path: Path | str, *, tried: bool = True) -> Inspection:
         raise PretrainPSError(f"{path}: {what}")
     kind = kind_of(path)
     base = Inspection(path=path, kind=kind, size=path.stat().st_size, sha256=sha256_of(path), shapes={}, dtypes={})
+    base = replace(base, run=trained.words if trained is not None else None)
     if kind in (FileKind.TORCH_ZIP, FileKind.TORCH_LEGACY, FileKind.TORCHSCRIPT, FileKind.PICKLE, FileKind.UNPACKED):
         base = replace(base, imports=tuple(sorted(pickled_globals(path))))
     try:
         if kind is FileKind.SAFETENSORS:
             wrapper: tuple[str, ...] = ()
             shapes, dtypes = _header_tensors(path)
-            ours = read_metadata(path).get("config")
+            ours = read_metadata(path).get("config") if trained is None else trained.config
+            if isinstance(ours, Mapping) and ours.get("layout") == PRETRAINING:
+                layout_of("", PRETRAINING).to_native({key: torch.empty(0, device="meta") for key in shapes})
         else:
             (wrapper, contents), *others = _find_tensors(read_object(path))
             base, ours = replace(base, other_wrappers=tuple(where for where, _ in others)), None
@@ -190,7 +211,7 @@ def inspect(path: Path | str, *, tried: bool = True) -> Inspection:
             base = replace(base, side_data=contents.side_data)
             shapes = {key: tuple(value.shape) for key, value in tensors.items()}
             dtypes = _counted(str(value.dtype).removeprefix("torch.") for value in tensors.values())
-    except CheckpointFormatError as error:
+    except (CheckpointFormatError, LayoutError) as error:
         return replace(base, problem=str(error).removeprefix(f"{path}: "))
     base = replace(
         base,

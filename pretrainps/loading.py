@@ -20,6 +20,7 @@ from pretrainps.preprocessing import Preprocess, Size
 from pretrainps.registry.specs import DetectorSpec, HeadSpec, ModelSpec
 from pretrainps.store import Cache, Fetched, fetch
 from pretrainps.store.fetch import confirm, remedied
+from pretrainps.wrappers import unwrap
 
 Head = Literal["embedding", "classifier"]
 Model = Backbone | CropModel | PersonSearchDetector[Any]
@@ -238,7 +239,7 @@ def preprocess(name_or_model: str | Path | ModelSpec | nn.Module, *, size: Size 
         ArgumentError: a module that `pretrainps.load` did not return; or a detector, which does it inside.
     """
     if isinstance(name_or_model, nn.Module):
-        spec = getattr(name_or_model, "spec", None)
+        spec = getattr(unwrap(name_or_model), "spec", None)
         if not isinstance(spec, ModelSpec):
             raise ArgumentError("this module carries no spec: pretrainps.load did not return it. Give the model's name.")
     else:

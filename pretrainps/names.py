@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pretrainps.errors import (
     ArgumentError,
@@ -22,6 +22,7 @@ from pretrainps.errors import (
 from pretrainps.registry import ModelSpec, find_spec, parse_spec
 from pretrainps.registry.specs import (
     ASSUMED_INPUT,
+    PRETRAINING,
     FileFormat,
     HubSource,
     Licence,
@@ -34,14 +35,15 @@ from pretrainps.store.addresses import HubName, canonical, hub_name
 from pretrainps.store.cache import companion
 from pretrainps.store.contents import files_instead
 from pretrainps.store.fetch import remedied
+from pretrainps.store.files import CONFIG as CONFIG
+from pretrainps.store.files import FORMAT as FORMAT
 from pretrainps.store.files import WEIGHTS
 from pretrainps.store.kinds import folder_advice
 from pretrainps.store.shards import INDEXES, index_in
 from pretrainps.store.source import is_offline
 
-CONFIG = "config.json"
-FORMAT = 1
-"""Version of the `config.json` that `save_pretrained` writes."""
+if TYPE_CHECKING:
+    from pretrainps.runs import RunWeights
 
 
 def info(name: str) -> ModelSpec:
@@ -109,7 +111,14 @@ def resolve(
 
 
 def _local(path: Path, arch: str | None) -> ModelSpec:
+    from pretrainps.runs import find_weights
+
     try:
+        trained = find_weights(path)
+        if trained is not None:
+            return _of_a_run(trained, arch)
+        if path.name == CONFIG and (path.parent / WEIGHTS).is_file():
+            path = path.parent
         if path.is_dir() and not (path / WEIGHTS).is_file() and (index := index_in(path)) is not None:
             path = index
         if path.is_dir():
@@ -121,6 +130,14 @@ def _local(path: Path, arch: str | None) -> ModelSpec:
         raise
     except OSError as error:
         raise WeightsUnavailableError(f"file:{path} cannot be read ({error.strerror or error}). Check the path.") from error
+
+
+def _of_a_run(trained: RunWeights, arch: str | None) -> ModelSpec:
+    name, source = f"file:{trained.name}", LocalSource(path=str(trained.path))
+    if trained.config is None:
+        return _recognised(name, trained.path, source, arch)
+    spec = _saved({"pretrainps": trained.config}, str(trained.path))
+    return replace(spec, name=name, sources=(source,), summary=f"{spec.summary} Here: {trained.words}.")
 
 
 def _local_folder(path: Path) -> ModelSpec:
@@ -187,7 +204,8 @@ def _saved(config: Any, where: str) -> ModelSpec:
         )
     spec = parse_spec(str(found.get("name", "unnamed")), found["model"], where)
     # save_pretrained writes whole models under our own names: whatever a configuration declares beyond that does not count
-    return replace(spec, file=FileFormat())
+    # but for a pre-training's checkpoints, which hold the backbone in two halves
+    return replace(spec, file=FileFormat(layout=PRETRAINING if found.get("layout") == PRETRAINING else "native"))
 
 
 def _recognised(name: str, path: Path, source: HubSource | LocalSource, arch: str | None) -> ModelSpec:

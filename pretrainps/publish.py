@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from pretrainps._version import __version__
 from pretrainps.cards import render_card
@@ -22,16 +25,19 @@ from pretrainps.loading import Model
 from pretrainps.names import CONFIG, FORMAT
 from pretrainps.registry import ModelSpec, spec_to_mapping
 from pretrainps.registry.specs import FileFormat, LocalSource
+from pretrainps.saving import own_model, state_to_save
 from pretrainps.store.connection import explain
 from pretrainps.store.files import WEIGHTS, sha256_of, write_text
 from pretrainps.store.source import is_offline
+from pretrainps.wrappers import unwrap
 
 
 def save_pretrained(model: Model, folder: Path | str, *, spec: ModelSpec | None = None, load_as: str | None = None) -> Path:
     """Write a model, its configuration and its card into a folder.
 
     Args:
-        model: A model from `pretrainps.load` or `pretrainps.build_detector`, trained further or not.
+        model: A model from `pretrainps.load` or `pretrainps.build_detector`, trained further or not; compiled, in
+            DistributedDataParallel or another wrapper of torch, it is taken out of that.
         folder: Made if it does not exist; files of the same names are replaced, each in one step.
         spec: What the model is; by default what it was loaded as.
         load_as: The name that its card tells readers to load; by default the folder.
@@ -40,12 +46,16 @@ def save_pretrained(model: Model, folder: Path | str, *, spec: ModelSpec | None 
         The folder.
 
     Raises:
-        ArgumentError: the model carries no spec and none is given.
+        ArgumentError: the model carries no spec and none is given; or it is none of this package, or sharded over processes.
+        StateDictMismatchError: its tensors are not those that its spec builds (it is pruned, quantised, has adapters), so the
+            file could not be loaded; nothing was written.
         CacheError: the folder cannot be written to, or the disk is full.
     """
     folder = Path(folder).expanduser()
-    spec = _description(model, spec)
-    write_safetensors(model.state_dict(), folder / WEIGHTS, {"config": _config(spec)})
+    model = own_model(model)
+    state = state_to_save(model)
+    spec = _description(model, spec, state)
+    write_safetensors(state, folder / WEIGHTS, {"config": _config(spec)})
     spec = replace(spec, sha256=sha256_of(folder / WEIGHTS))
     document = {"library_name": "pretrainps", "library_version": __version__, "pretrainps": _config(spec)}
     write_text(folder / "README.md", render_card(spec, load_as=load_as or f"file:{folder.name}"))
@@ -76,7 +86,8 @@ def push_to_hub(
         The commit's 40-hex id: `pretrainps.load(f"hf:{repo_id}@{commit}")` gives this very model for ever.
 
     Raises:
-        ArgumentError: the model carries no spec and none is given.
+        ArgumentError: see `save_pretrained`.
+        StateDictMismatchError: see `save_pretrained`.
         OfflineError: offline mode is on.
         GatedWeightsError: the token is missing or does not allow it.
         WeightsUnavailableError: the Hub does not answer.
@@ -111,17 +122,31 @@ def push_to_hub(
     return commit.oid
 
 
-def _description(model: Model, spec: ModelSpec | None) -> ModelSpec:
+def saved_config(model: Model, spec: ModelSpec | None = None) -> dict[str, Any]:
+    """Return what `save_pretrained` writes into a file of the model's weights, so that it loads by itself.
+
+    Args:
+        model: A model of this package.
+        spec: What it is; by default what it was loaded as.
+
+    Raises:
+        ArgumentError: see `save_pretrained`.
+        StateDictMismatchError: see `save_pretrained`.
+    """
+    return _config(_description(model, spec, state_to_save(model)))
+
+
+def _description(model: Model, spec: ModelSpec | None, state: Mapping[str, Tensor]) -> ModelSpec:
     spec = spec or getattr(model, "spec", None)
     if spec is None:
         raise ArgumentError("this model was not loaded by pretrainps, so nothing is known of it: give spec=.")
-    if isinstance(model, PersonSearchDetector) and model.optimized:
-        raise ArgumentError("this copy was optimised for inference and is no longer what was trained; save the original.")
     detector = model.detector_spec() if isinstance(model, PersonSearchDetector) else None
-    backbone = model.backbone if isinstance(model, CropModel | PersonSearchDetector) else model
+    backbone = unwrap(model.backbone) if isinstance(model, CropModel | PersonSearchDetector) else model
     # where a file lay on this machine is nobody else's business
     origin = spec.title if spec.name.startswith("file:") else spec.name
-    note = f"Saved by pretrainps from {origin}, perhaps after further training."
+    precisions = {str(value.dtype).removeprefix("torch.") for value in state.values() if value.is_floating_point()}
+    stored = "" if precisions == {"float32"} else f", in {' and '.join(sorted(precisions))}"
+    note = f"Saved by pretrainps from {origin}, perhaps after further training{stored}."
     return replace(
         spec,
         name=origin,
@@ -133,7 +158,7 @@ def _description(model: Model, spec: ModelSpec | None) -> ModelSpec:
         task="detector" if detector else "backbone",
         head=model.head_spec if isinstance(model, CropModel) else None,
         detector=detector,
-        file=FileFormat(tensors=len(model.state_dict())),
+        file=FileFormat(tensors=len(state)),
         sources=(LocalSource(path=WEIGHTS),),
         sha256=None,
         sha256_prefix=None,

@@ -7,9 +7,29 @@ from collections.abc import Mapping
 from pretrainps.checkpoint.backbone_layouts import BACKBONE_LAYOUTS
 from pretrainps.checkpoint.detector_layouts import DETECTOR_LAYOUTS
 from pretrainps.checkpoint.layout import Layout as Layout
+from pretrainps.checkpoint.layout import Tensors, rename
 from pretrainps.errors import LayoutError
+from pretrainps.registry.specs import PRETRAINING
 
 _NATIVE = Layout(name="native")
+
+
+def _from_pretraining(tensors: Tensors) -> Tensors:
+    if any(".norms.0." in key for key in tensors):
+        raise LayoutError(
+            "this checkpoint of a pre-training has batch norms of each data set's own (domain_norm), which become one at the "
+            "end of the run. Let it come to its end (--resume), and load its folder."
+        )
+    return rename(tensors, ((r"^backbone\.", ""), (r"^box_stage\.stage\.", "")))
+
+
+_PRETRAINING = Layout(
+    name=PRETRAINING,
+    to_native=_from_pretraining,
+    foreign=("detection.*", "identity.*", "alignment.*", "weights.*"),
+)
+"""Of the checkpoints of a pre-training: the two halves of a backbone, and the heads of both sub-tasks. It is declared only,
+never guessed, for a detector's own keys look much like it."""
 
 FAMILIES: Mapping[str, Mapping[str, Layout]] = {
     family: {layout.name: layout for layout in (_NATIVE, *layouts)}
@@ -24,6 +44,8 @@ def layout_of(family: str, name: str) -> Layout:
     Raises:
         LayoutError: the family has no such layout; lists those it has.
     """
+    if name == PRETRAINING:
+        return _PRETRAINING
     layouts = FAMILIES.get(family, {_NATIVE.name: _NATIVE})
     if name not in layouts:
         raise LayoutError(f"{family} has no key layout {name!r}. It has: {', '.join(layouts)}.")

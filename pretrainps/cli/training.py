@@ -77,7 +77,7 @@ def _add_run_options(parser: argparse.ArgumentParser, example: str) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="the run's folder")
     parser.add_argument(
         "--backbone",
-        help="what to start from, instead of the recipe's: a name, file:PATH, the folder of a pre-training, timm:NAME, "
+        help="what to start from, instead of the recipe's: a name, file:PATH, the folder of a training, timm:NAME, "
         "random:ARCH; for finetune a trained detector too, whose identity tables alone are left behind",
     )
     parser.add_argument(
@@ -205,6 +205,8 @@ def _start(name: str, args: argparse.Namespace) -> Backbone | PersonSearchDetect
     if name.startswith(_RANDOM):
         return build_backbone(name.removeprefix(_RANDOM))
     folder = _pretrained(name)
+    if folder is None and Path(name).expanduser().is_dir():  # of a run that is not at its end, say
+        folder = Path(name)
     loaded = load(name if folder is None else f"file:{folder}", offline=args.offline, progress=not args.quiet)
     if not isinstance(loaded, Backbone | PersonSearchDetector):
         raise ArgumentError(f"{name} is neither backbone nor detector but a {type(loaded).__name__}.")

@@ -16,6 +16,7 @@ from pretrainps.detectors.oim import OIM, OIMConfig
 from pretrainps.detectors.seqnet import SeqNet, SeqNetConfig
 from pretrainps.errors import ArgumentError, UnknownModelError, UnsupportedModelError
 from pretrainps.registry.specs import InputConvention
+from pretrainps.wrappers import unwrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ def assemble(
         config = kind.config.from_mapping(config)
     if type(config) is not kind.config:
         raise ArgumentError(f"the detector {name!r} takes a {kind.config.__name__}, not a {type(config).__name__}.")
+    backbone = unwrap(backbone)
     if not isinstance(backbone, Backbone):
         raise UnsupportedModelError(
             f"{type(backbone).__name__} is no backbone of pretrainps, so it cannot be split. Give a name, such as "

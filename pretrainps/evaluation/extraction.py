@@ -24,6 +24,7 @@ from pretrainps.evaluation.detections import DetectionTable
 from pretrainps.evaluation.shards import Arrays, Shards, fingerprint_of_model, fingerprint_of_samples
 from pretrainps.heads import CropModel, EmbeddingHead
 from pretrainps.preprocessing import Preprocess
+from pretrainps.wrappers import unwrap
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Found = dict[str, Tensor]
@@ -65,6 +66,11 @@ class Extractor:
     ) -> None:
         if batch_size < 1:
             raise ArgumentError(f"batch_size={batch_size}: it must be 1 or more.")
+        model = unwrap(model)
+        if not isinstance(model, PersonSearchDetector | CropModel):
+            raise ArgumentError(
+                f"a {type(model).__name__} neither detects nor embeds people. Take a detector, or load with head='embedding'."
+            )
         if isinstance(model, CropModel) and model.head_spec.kind != "embedding":
             raise ArgumentError("this model gives no embeddings. Load it with head='embedding'.")
         settings: dict[str, Any] = {"precision": precision}

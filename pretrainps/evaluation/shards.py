@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from pretrainps.data.records import Sample
 from pretrainps.store.files import new_file
+from pretrainps.wrappers import bare_state
 
 Arrays = dict[str, NDArray[Any]]
 """What was found in one image: arrays with a row each person."""
@@ -99,7 +100,7 @@ class Shards:
 def fingerprint_of_model(model: nn.Module, settings: Mapping[str, Any]) -> str:
     """Return a hash of everything that a model's answers depend on: names and values of its tensors, and settings."""
     digest = hashlib.sha256(repr((FORMAT, sorted(settings.items()))).encode())
-    for name, tensor in model.state_dict().items():
+    for name, tensor in bare_state(model).items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

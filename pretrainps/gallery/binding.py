@@ -13,6 +13,7 @@ from pretrainps.errors import ArgumentError, GalleryError
 from pretrainps.evaluation.extraction import Precision
 from pretrainps.evaluation.shards import fingerprint_of_model
 from pretrainps.gallery.manifest import ModelMark
+from pretrainps.wrappers import unwrap
 
 _Versions = tuple[str, tuple[tuple[int, int], ...]]
 """Settings, and for each tensor where it lies and how often it was changed."""
@@ -26,7 +27,7 @@ def model_mark(model: PersonSearchDetector[Any], precision: Precision = "float32
     Raises:
         ArgumentError: it is no detector, is being trained, or is a copy that was optimised.
     """
-    require_detector(model)
+    model = require_detector(model)
     spec = getattr(model, "spec", None)
     return ModelMark(
         name=spec.name if spec is not None else model.kind,
@@ -38,12 +39,13 @@ def model_mark(model: PersonSearchDetector[Any], precision: Precision = "float32
     )
 
 
-def require_detector(model: object) -> None:
-    """See that a model can fill and search a gallery.
+def require_detector(model: object) -> PersonSearchDetector[Any]:
+    """Return the detector, out of its wrapper if it has one, that is to fill or search a gallery.
 
     Raises:
         ArgumentError: it is no detector, is being trained, or is a copy that was optimised.
     """
+    model = unwrap(model)
     if not isinstance(model, PersonSearchDetector):
         raise ArgumentError(
             f"a gallery needs a model that detects people and embeds them; {type(model).__name__} does not. "
@@ -53,6 +55,7 @@ def require_detector(model: object) -> None:
         raise ArgumentError("the model is in training mode: call model.eval() first.")
     if model.optimized:
         raise ArgumentError("give the model as it was loaded: optimised copies have other tensors, and indexing makes its own.")
+    return model
 
 
 def require_same(mark: ModelMark, model: PersonSearchDetector[Any]) -> None:
@@ -78,6 +81,7 @@ def require_same(mark: ModelMark, model: PersonSearchDetector[Any]) -> None:
 
 def fingerprint(model: PersonSearchDetector[Any]) -> str:
     """Return the hash of a detector's tensors and settings; of an unchanged one it is computed once."""
+    model = unwrap(model)
     try:
         tensors = tuple((tensor.data_ptr(), tensor._version) for tensor in model.state_dict().values())
     except RuntimeError:  # tensors made in inference mode do not count their changes

@@ -102,7 +102,7 @@ class Gallery:
             ImageError: a video cannot be read.
             CacheError: the gallery's folder cannot be written to, or the disk is full.
         """
-        require_detector(model)
+        model = require_detector(model)
         place = GalleryStore(store)
         on_cpu = next(model.parameters()).device.type == "cpu"
         return fill(
@@ -249,6 +249,7 @@ class Gallery:
             MissingPackageError: scipy, for context matching, or faiss is not installed.
         """
         start = time.perf_counter()
+        model = require_detector(model)
         require_same(self._manifest.model, model)
         if rerank:
             require_scipy()

@@ -20,6 +20,7 @@ from pretrainps.graphs.check import check_detecting, check_embedding
 from pretrainps.graphs.formats import FORMATS, Format
 from pretrainps.graphs.scenes import DetectGraph, Detector, EmbedGraph, SceneGraph
 from pretrainps.store.files import new_file
+from pretrainps.wrappers import unwrap
 
 What = Literal["detect", "embed"]
 _GRAPHS: Mapping[str, type[SceneGraph]] = {"detect": DetectGraph, "embed": EmbedGraph}
@@ -58,6 +59,7 @@ def export_graph(model: nn.Module, path: Path | str, *, format: str, what: What 
         CacheError: the folder cannot be written to, or the disk is full.
     """
     path = Path(path).expanduser()
+    model = unwrap(model)
     target = _format(format, path)
     if what not in _GRAPHS:
         raise ArgumentError(f"what must be 'detect' or 'embed', not {what!r}.")

@@ -166,6 +166,8 @@ class InputConvention:
             raise RegistryError(f"input.size must be at least one pixel a side, not {self.size}.")
 
 
+PRETRAINING = "pretraining"
+"""The key layout of a pre-training's checkpoints: a backbone in two halves, and heads."""
 ASSUMED_INPUT = InputConvention(
     colour="rgb",
     mean=(0.485, 0.456, 0.406),

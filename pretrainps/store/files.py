@@ -15,6 +15,10 @@ from pretrainps.errors import CacheError, PretrainPSError
 
 WEIGHTS = "model.safetensors"
 """What the weight file of a saved model is called, in a folder and on the Hub."""
+CONFIG = "config.json"
+"""What says beside it what the model is."""
+FORMAT = 1
+"""Version of that configuration."""
 _BLOCK = 1 << 20
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_SUCH_CALL = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}

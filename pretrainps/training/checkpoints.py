@@ -2,7 +2,8 @@
 
 A checkpoint is a folder with
 
-- `model.safetensors`: parameters and buffers, so look-up tables and queues too;
+- `model.safetensors`: parameters and buffers, so look-up tables and queues too; its header says what the model is, so that
+  `pretrainps.load` takes the file alone;
 - `averaged.safetensors`: the same with the weights' running mean, if there is one;
 - `training.pt`: optimiser, gradient scaler and each process's random number generators, read by torch's restricted unpickler;
 - `state.json`: step, epoch, batches used, best measure, where the log stood;
@@ -19,7 +20,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,16 @@ from torch import Tensor
 from pretrainps.checkpoint.read import read_object, read_tensors
 from pretrainps.checkpoint.write import METADATA_KEY
 from pretrainps.errors import CheckpointFormatError
-from pretrainps.store.files import disk_errors, flush_names, flush_to_disk, new_file, sha256_of, write_text
+from pretrainps.runs import AVERAGED as AVERAGED
+from pretrainps.runs import BEST as BEST
+from pretrainps.runs import MANIFEST as MANIFEST
+from pretrainps.runs import MODEL as MODEL
+from pretrainps.runs import STATE as STATE
+from pretrainps.runs import TRAINING as TRAINING
+from pretrainps.runs import damage_of as damage_of
+from pretrainps.store.files import disk_errors, flush_names, flush_to_disk, new_file, write_text
 
 log = logging.getLogger("pretrainps")
-MODEL, AVERAGED, TRAINING, STATE, MANIFEST = (
-    "model.safetensors",
-    "averaged.safetensors",
-    "training.pt",
-    "state.json",
-    "manifest.json",
-)
-BEST = "best.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,8 @@ class Snapshot:
     """Of tensors, numbers, strings and containers only."""
     state: Mapping[str, Any]
     """Ready for JSON."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """What goes into the headers of the weights' files, ready for JSON."""
 
 
 class Checkpoints:
@@ -129,9 +131,9 @@ class Checkpoints:
     def _write(self, folder: Path, snapshot: Snapshot) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        written = {MODEL: _write_file(folder / MODEL, _safetensors(snapshot.model))}
+        written = {MODEL: _write_file(folder / MODEL, _safetensors(snapshot.model, snapshot.notes))}
         if snapshot.averaged is not None:
-            written[AVERAGED] = _write_file(folder / AVERAGED, _safetensors(snapshot.averaged))
+            written[AVERAGED] = _write_file(folder / AVERAGED, _safetensors(snapshot.averaged, snapshot.notes))
         packed = io.BytesIO()
         torch.save(dict(snapshot.training), packed)
         written[TRAINING] = _write_file(folder / TRAINING, packed.getbuffer())
@@ -146,21 +148,6 @@ class Checkpoints:
         for path in self._all():
             if path not in kept:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def damage_of(path: Path) -> str | None:
-    """Return what is wrong with a checkpoint; `None` if every file has the size and sha256 that were written down."""
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        for name, (size, digest) in manifest.items():
-            found = (path / name).stat().st_size
-            if found != size:
-                return f"{name} has {found} bytes instead of {size}"
-            if sha256_of(path / name) != digest:
-                return f"{name} has another sha256 than was written"
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        return str(error)
-    return None
 
 
 def load_snapshot(path: Path) -> Snapshot:

@@ -11,6 +11,7 @@ from pretrainps.building import build_detector
 from pretrainps.checkpoint import LoadReport, compare, require_complete
 from pretrainps.detectors import DetectorConfig, PersonSearchDetector
 from pretrainps.errors import ArgumentError
+from pretrainps.wrappers import unwrap
 
 _TABLES = "oim_loss."
 """The identity tables: people of one data set are nobody in another."""
@@ -40,6 +41,11 @@ def continue_detector(
         ArgumentError: the trained detector is of another kind.
         StateDictMismatchError: a config that its weights do not fit.
     """
+    trained = unwrap(trained)
+    if not isinstance(trained, PersonSearchDetector):
+        raise ArgumentError(
+            f"a {type(trained).__name__} is no detector that was trained. Give one that pretrainps.load returns."
+        )
     if kind not in (None, trained.kind):
         raise ArgumentError(
             f"{trained.spec.name} is a {type(trained).__name__}, and the recipe is for {kind!r}. Take a recipe for "

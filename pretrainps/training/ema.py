@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from pretrainps.wrappers import unwrap
+
 
 class WeightAverage:
     """The exponential moving average of a model's parameters.
@@ -22,8 +24,8 @@ class WeightAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model, self.decay = model, decay
-        self.means = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        self.model, self.decay = unwrap(model), decay
+        self.means = {name: parameter.detach().clone() for name, parameter in self.model.named_parameters()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:

@@ -28,9 +28,11 @@ from pretrainps.training.processes import Processes
 from pretrainps.training.randomness import random_states, set_random_states, untouched_randomness
 from pretrainps.training.run_folder import HARMLESS, RunFolder, environment_of
 from pretrainps.training.settings import LoopSettings, OptimSettings
+from pretrainps.training.starting import checkpoint_notes
 from pretrainps.training.stepping import Stepper, StepRecord, start_accelerate
 from pretrainps.training.stopping import StopSignal
 from pretrainps.training.task import DescribedTask, Task
+from pretrainps.wrappers import unwrap
 
 log = logging.getLogger("pretrainps")
 
@@ -127,6 +129,8 @@ class _Training:
         self, task: Task, optim: OptimSettings, loop: LoopSettings, run: RunFolder, accelerator: Any, processes: Processes
     ) -> None:
         self.task, self.optim, self.loop, self.folder, self.processes = task, optim, loop, run, processes
+        self.model = unwrap(task.model)  # what is saved has its own keys, whatever compiles it
+        self.notes = checkpoint_notes(self.model)
         self.stopping = StopSignal()
         self.stream = task.stream(processes.rank, processes.count)
         self.feed = Feed(self.stream, loop.accumulate, processes, self.stopping)
@@ -278,7 +282,7 @@ class _Training:
 
     def _measure(self) -> tuple[dict[str, float], float | None]:
         """Return the measures, and the highest value so far of the one that counts."""
-        model, average, metric, best = self.task.model, self.stepper.average, self.task.metric, self.position.best
+        model, average, metric, best = self.model, self.stepper.average, self.task.metric, self.position.best
         with untouched_randomness(), torch.no_grad(), average.in_place() if average else contextlib.nullcontext():
             model.eval()
             metrics = {name: float(value) for name, value in self.task.evaluate(model).items()}
@@ -291,7 +295,8 @@ class _Training:
             value = metrics[metric]
             if math.isnan(value) or (best is not None and value <= best):
                 return metrics, best
-            self.checkpoints.save_best(model.state_dict(), {"step": self.position.step, "metrics": metrics})
+            notes = {**self.notes, "step": self.position.step, "metrics": metrics}
+            self.checkpoints.save_best(model.state_dict(), notes)
             return metrics, value
 
     def _save(self) -> None:
@@ -308,7 +313,7 @@ class _Training:
         self.log.to_disk()
         position, average = self.position, self.stepper.average
         snapshot = Snapshot(
-            model=self.task.model.state_dict(),
+            model=self.model.state_dict(),
             averaged=average.state_dict() if average else None,
             training={**self.stepper.state(), "randomness": randomness},
             state={
@@ -317,6 +322,7 @@ class _Training:
                 "log_lines": self.log.lines,
                 "batches_per_epoch": len(self.stream),
             },
+            notes=self.notes,
         )
         self.checkpoints.save(position.step, snapshot, evaluated=position.evaluated == position.step)
 
@@ -330,7 +336,7 @@ class _Training:
                 "began with, or start a new run."
             )
         try:
-            self.task.model.load_state_dict(snapshot.model)
+            self.model.load_state_dict(snapshot.model)
         except RuntimeError as error:
             raise TrainingError(f"{path}: its model is another one than the task's: {error}") from error
         if self.stepper.average is not None and snapshot.averaged is not None:

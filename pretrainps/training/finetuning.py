@@ -20,6 +20,7 @@ from pretrainps.training.batch_settings import SceneSettings
 from pretrainps.training.settings import LoopSettings, OptimSettings
 from pretrainps.training.sources import described
 from pretrainps.training.task import Batch, LoaderStream
+from pretrainps.wrappers import unwrap
 
 log = logging.getLogger("pretrainps")
 
@@ -67,6 +68,11 @@ class Finetuning:
     def __init__(
         self, recipe: FinetuneRecipe, detector: PersonSearchDetector[Any], train: Split, test: SearchSet | None = None
     ) -> None:
+        detector = unwrap(detector)
+        if not isinstance(detector, PersonSearchDetector):
+            raise ArgumentError(
+                f"a {type(detector).__name__} is no detector. pretrainps.build_detector puts one on a backbone."
+            )
         if len(train.identities) < 2:
             raise ArgumentError(
                 f"the training split of {train.dataset} names {len(train.identities)} people: to tell people apart takes 2."
@@ -124,6 +130,7 @@ class Finetuning:
         """Search the test's gallery, and count who was detected in it."""
         if self.test is None:
             return {}
+        model = unwrap(model)
         assert isinstance(model, PersonSearchDetector)
         extractor = Extractor(model, on_damage="skip", progress=False)
         table = extractor.detections(self.test.gallery)

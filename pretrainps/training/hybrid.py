@@ -51,6 +51,7 @@ from pretrainps.training.map_cells import cells_of_boxes, cells_of_pictures
 from pretrainps.training.pasting import paste
 from pretrainps.training.subtask_batches import CropBatch, Crops, SceneBatch, Scenes, which_set
 from pretrainps.training.uncertainty import UncertaintyWeights
+from pretrainps.wrappers import unwrap
 
 Surroundings = tuple[ImageList, list[Tensor]]
 """Scenes as the network sees them, and the boxes of the people in each."""
@@ -86,8 +87,15 @@ class HybridModel(nn.Module):
         UnsupportedModelError: the backbone has no trunk or no last stage; or no batch norm, for `domain_norm`.
     """
 
+    saved_by = "What a pre-training learned is saved by pretrainps.training.starting.save_backbone(model, folder)."
+
     def __init__(self, backbone: Backbone, settings: HybridSettings, convention: InputConvention | None = None) -> None:
         super().__init__()
+        backbone = unwrap(backbone)
+        if not isinstance(backbone, Backbone):
+            raise UnsupportedModelError(
+                f"a {type(backbone).__name__} is no backbone. Give what pretrainps.load or build_backbone returns."
+            )
         if not settings.detection_sets and not settings.reid_sets:
             raise ArgumentError("HybridSettings: no data set. Name at least one in detection_sets or reid_sets.")
         config, channels = settings.detector, backbone.channels

@@ -7,25 +7,36 @@ the projections of its embedding. What it took and what starts anew is in its `l
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pretrainps.backbones import Backbone
 from pretrainps.building import build_detector
 from pretrainps.checkpoint import LoadReport, compare, read_metadata, read_tensors, require_complete, write_safetensors
 from pretrainps.detectors import DetectorConfig, PersonSearchDetector
 from pretrainps.detectors.build import detector_kind
-from pretrainps.errors import ArgumentError, IntegrityError, UnsupportedModelError, WeightsUnavailableError
+from pretrainps.errors import (
+    ArgumentError,
+    IntegrityError,
+    StateDictMismatchError,
+    UnknownModelError,
+    UnsupportedModelError,
+    WeightsUnavailableError,
+)
+from pretrainps.heads import CropModel
 from pretrainps.loading import load
-from pretrainps.publish import save_pretrained
-from pretrainps.registry.specs import Licence, LocalSource, ModelSpec, Provenance
+from pretrainps.publish import save_pretrained, saved_config
+from pretrainps.registry.specs import PRETRAINING, Licence, LocalSource, ModelSpec, Provenance
 from pretrainps.store.files import WEIGHTS, sha256_of
 from pretrainps.training.hybrid import HybridModel
+from pretrainps.wrappers import unwrap
 
+log = logging.getLogger("pretrainps")
 HEADS = "heads.safetensors"
 """What the file with the heads is called, beside the backbone's."""
 _PLACES: Mapping[str, Mapping[str, str]] = {
@@ -61,6 +72,7 @@ class HybridWeights:
             WeightsUnavailableError: no such folder, or one that holds no heads.
             IntegrityError: the heads are not those of the backbone.
         """
+        source = unwrap(source)
         if isinstance(source, HybridModel):
             backbone = source.plain_backbone()
             backbone.spec = _spec(source)
@@ -155,7 +167,7 @@ def save_backbone(
     Raises:
         CacheError: the folder cannot be written to, or the disk is full.
     """
-    folder = Path(folder).expanduser()
+    folder, model = Path(folder).expanduser(), unwrap(model)
     told = _spec(model)
     if provenance is not None:
         told = replace(told, provenance=replace(provenance, note=f"{provenance.note} {_note(model)}".strip()))
@@ -164,6 +176,24 @@ def save_backbone(
     notes = {"detector": model.settings.detector.changes(), "backbone": sha256_of(folder / WEIGHTS)}
     write_safetensors(_heads(model), folder / HEADS, notes)
     return folder
+
+
+def checkpoint_notes(model: nn.Module) -> dict[str, Any]:
+    """Return what the header of a checkpoint says, so that it loads by itself; of a model that is none of ours, nothing.
+
+    Args:
+        model: What is trained. Of a pre-training the backbone is what is loaded.
+    """
+    model = unwrap(model)
+    if isinstance(model, HybridModel):
+        return {"config": {**saved_config(model.plain_backbone(), _spec(model)), "layout": PRETRAINING}}
+    if not isinstance(model, Backbone | CropModel | PersonSearchDetector) or not hasattr(model, "spec"):
+        return {}
+    try:
+        return {"config": saved_config(model)}
+    except (StateDictMismatchError, UnknownModelError) as error:
+        log.warning("The checkpoints of this run can be resumed, but not loaded by themselves: %s", error)
+        return {}
 
 
 def _heads(model: HybridModel) -> dict[str, Tensor]:
