@@ -17,7 +17,14 @@ from pretrainps.errors import ArgumentError
 
 
 def scenes(
-    domain: Domain | str, count: int, *, seed: int = 0, name: str = "train", workers: int = 1, progress: bool = False
+    domain: Domain | str,
+    count: int,
+    *,
+    first: int = 0,
+    seed: int = 0,
+    name: str = "train",
+    workers: int = 1,
+    progress: bool = False,
 ) -> Iterator[Sample]:
     """Draw scenes with boxes and without identities, one after the other.
 
@@ -26,18 +33,22 @@ def scenes(
     Args:
         domain: Where they are, or its name.
         count: How many.
+        first: Index of the first: scenes of other indices show other people before the same cameras.
         seed: Of the world.
         name: Of the split; another name gives other scenes of the same cameras.
         workers: Processes that draw; see `generate`.
         progress: Whether to show a bar.
 
     Raises:
-        ArgumentError: no such domain, or a count or a number of workers below 1.
+        ArgumentError: no such domain; a count or a number of workers below 1; a first index below 0.
     """
     place = as_domain(domain)
     if count < 1:
         raise ArgumentError(f"count={count}: ask for at least 1 scene.")
-    return generate(partial(_scene, place, seed, name), range(count), workers=workers, progress=progress)
+    if first < 0:
+        raise ArgumentError(f"first={first}: scenes are numbered from 0.")
+    indices = range(first, first + count)
+    return generate(partial(_scene, place, seed, name), indices, workers=workers, progress=progress)
 
 
 def detection_split(
