@@ -22,6 +22,7 @@ from pretrainps import errors
 from pretrainps.backbones import build_backbone
 from pretrainps.cards import render_card
 from pretrainps.cli import main
+from pretrainps.data.layouts import layout_named
 from pretrainps.detectors import PersonSearchDetector
 from pretrainps.inspection import inspect
 from pretrainps.registry import ModelSpec, parse_spec, registry
@@ -129,6 +130,29 @@ def test_what_is_printed_is_what_lies_there(shipped: tuple[Path, ModelSpec]) -> 
     assert all(f"--domain {place} " in each.source for (place, _), each in zip(places, spec.results, strict=True))
     assert "Saved by" not in spec.provenance.note and spec.input.status == "documented" and spec.licence.id == "apache-2.0"
     assert inspect(path).saved_by_us is None, "the file alone lacks what a saved model has"
+
+
+@pytest.mark.parametrize(
+    ("domain", "first", "said"),
+    [
+        ("search_station", 0, "search_station of synthetic world 2, people 0 to 1"),
+        ("search_station", 3, "search_station of synthetic world 2, people 3 to 4"),
+        ("search_campus", 40, "search_campus of synthetic world 2, people 40 to 41"),
+    ],
+)
+def test_the_command_of_a_result_draws_what_was_measured_on(domain: str, first: int, said: str, tmp_path: Path) -> None:
+    test = script().DrawnTest(domain=domain, first=first, people=2, seed=2)
+    assert test.name == said
+    measured = test.draw(tmp_path / "measured")
+    program, *arguments = test.command.split()
+    assert (
+        program == "pretrainps" and main([*(str(tmp_path / "world") if a == "world" else a for a in arguments), "--quiet"]) == 0
+    )
+    drawn = layout_named("prw").read_search(tmp_path / "world")
+    assert [(q.id, q.sample.name, q.box.tolist()) for q in drawn.queries] == [
+        (q.id, q.sample.name, q.box.tolist()) for q in measured.queries
+    ]
+    assert [s.pixels().tobytes() for s in drawn.gallery.samples] == [s.pixels().tobytes() for s in measured.gallery.samples]
 
 
 @pytest.mark.parametrize("offline", [None, True])

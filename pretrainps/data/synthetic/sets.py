@@ -52,7 +52,14 @@ def scenes(
 
 
 def detection_split(
-    domain: Domain | str, count: int, *, seed: int = 0, name: str = "train", workers: int = 1, progress: bool = False
+    domain: Domain | str,
+    count: int,
+    *,
+    first: int = 0,
+    seed: int = 0,
+    name: str = "train",
+    workers: int = 1,
+    progress: bool = False,
 ) -> Split:
     """Draw a data set for person detection. All of it is held in memory; `scenes` gives it piece by piece.
 
@@ -64,7 +71,7 @@ def detection_split(
         ['det_street_train_000000.jpg', 'det_street_train_000001.jpg']
     """
     place = as_domain(domain)
-    samples = tuple(scenes(place, count, seed=seed, name=name, workers=workers, progress=progress))
+    samples = tuple(scenes(place, count, first=first, seed=seed, name=name, workers=workers, progress=progress))
     return Split(dataset=place.name, name=name, task="detection", samples=samples)
 
 
