@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import importlib.util
 import io
 import json
@@ -205,6 +206,24 @@ def test_its_card_says_that_it_was_measured_here(shipped: tuple[Path, ModelSpec]
     assert (
         "## Published results" in theirs and "has not reproduced" in theirs and "drawn people" not in theirs.split("## Use")[1]
     )
+
+
+def test_what_the_registry_says_was_measured_is_in_the_table() -> None:
+    """`benchmarks/shipped.py test` measures the shipped detectors on several sets of people; no set is left out."""
+    with (ROOT / "results" / "shipped-test.csv").open(newline="") as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    assert {row["model"] for row in rows} == {"seqnet-tiny-synthetic", "nae-tiny-synthetic", "histograms"}
+    for name in ("seqnet-tiny-synthetic", "nae-tiny-synthetic"):
+        said = [(each.dataset.partition(", ")[2], each.metric, each.value) for each in registry()[name].results]
+        expected = []
+        for row in rows:
+            if row["model"] == name:
+                first, people = int(row["first"]), int(row["people"])
+                where = f"people {first} to {first + people - 1}, {row['scenes']} scenes"
+                expected += [
+                    (where, shown, round(100 * float(row[key]), 1)) for shown, key in (("mAP", "mAP"), ("top-1", "top1"))
+                ]
+        assert said == expected and len(said) == 12
 
 
 def test_the_packages_own_weights_are_those_of_its_registry() -> None:
