@@ -3,8 +3,9 @@
     python benchmarks/evidence_untuned.py                        # every backbone in runs/evidence-cpu
     python benchmarks/evidence_untuned.py --starts reid joint --seeds 0
 
-For crops: people of two re-ID data sets of pre-training who were not in it. For scenes: the target's test, where everybody is
-told by his true box. Each is a query among all others' pictures of other cameras or scenes; mean average precision
+For crops: people of two re-ID data sets of pre-training who were not in it. For scenes: people of the target who are neither
+trained on nor tested on, in scenes of their own, where everybody is told by his true box; so that what is chosen by these
+numbers is not chosen by the test. Each is a query among all others' pictures of other cameras or scenes; mean average precision
 (scikit-learn's) and top-1 in percent.
 """
 
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from evidence_recipes import SCALES, finetuning
 from evidence_table import STARTS
-from evidence_world import TARGET, World
+from evidence_world import TARGET, searched
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
@@ -86,7 +87,7 @@ def main() -> None:
     names = (*(f"crops of {name}" for name in CROPS), f"scenes of {TARGET}")
     print(f"| seed | start | {' | '.join(names)} |", "|---|---|" + "---|" * len(names), sep="\n")
     for seed in args.seeds:
-        world = World.read(World.draw(scale, seed, work))
+        scenes = searched(scale, seed, validation=True).gallery.samples
         people = range(scale.people, scale.people + PEOPLE)
         crops = [reid_split(name, people, shots=scale.shots, seed=seed, size=scale.crop).samples for name in CROPS]
         for start in args.starts:
@@ -95,7 +96,7 @@ def main() -> None:
                 continue
             config = counted(finetuning("nae", scale, seed), 1).detector
             model: Any = start_detector("nae", folder, num_identities=1, with_heads=True, config=config).eval()
-            found = [*(on_crops(model, each) for each in crops), in_scenes(model, world.test.gallery.samples)]
+            found = [*(on_crops(model, each) for each in crops), in_scenes(model, scenes)]
             print(f"| {seed} | {start} | {' | '.join(f'{ap:.1f} / {top:.1f}' for ap, top in found)} |", flush=True)
 
 

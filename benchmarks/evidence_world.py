@@ -40,7 +40,7 @@ class World:
                 with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
                     detection = {name: pool.submit(_detection, scale, name, seed) for name in DETECTION}
                     reid = {name: pool.submit(_reid, scale, name, seed) for name in REID}
-                    target, test = pool.submit(_target, scale, seed), pool.submit(_test, scale, seed)
+                    target, test = pool.submit(_target, scale, seed), pool.submit(searched, scale, seed)
                     world = World(_drawn(detection), _drawn(reid), target.result(), test.result())
                 unfinished = path.with_suffix(".unfinished")
                 unfinished.write_bytes(pickle.dumps(world))
@@ -86,9 +86,13 @@ def _target(scale: Scale, seed: int) -> Split:
     return Split(dataset=TARGET, name="train", task="search", samples=scenes, identities=plan.identities)
 
 
-def _test(scale: Scale, seed: int) -> SearchSet:
-    """Make every appearance of a person with a name a query: more of them measure more finely what one a person would."""
-    plan = plan_search(_sized(TARGET, scale), range(scale.test_people), split="test", seed=seed)
+def searched(scale: Scale, seed: int, *, validation: bool = False) -> SearchSet:
+    """Draw the target's test, or as many other people in other scenes before the same cameras, to choose by.
+
+    Every appearance of a person with a name is a query: more of them measure more finely what one a person would.
+    """
+    first = scale.test_people if validation else 0
+    plan = plan_search(_sized(TARGET, scale), range(first, first + scale.test_people), split="test", seed=seed)
     test = search_set(plan, tuple(search_scenes(plan)))
     queries = [
         Query(sample=sample, box=box, id=int(identity))

@@ -16,9 +16,9 @@ import numpy as np
 
 from pretrainps.data import Sample, Split
 from pretrainps.data.layouts import layout_named
-from pretrainps.data.records import pixels_of
+from pretrainps.data.records import SearchSet, pixels_of
 from pretrainps.data.synthetic import reid_split
-from pretrainps.evaluation import evaluate_search, protocol
+from pretrainps.evaluation import SearchResult, evaluate_search, protocol
 from pretrainps.evaluation.detections import DetectionTable
 from pretrainps.evaluation.reid import evaluate_reid
 
@@ -52,13 +52,11 @@ def describe_people(sample: Sample, boxes: np.ndarray) -> np.ndarray:
     return np.stack([each / np.linalg.norm(each) for each in found]).astype(np.float32)
 
 
-def search(root: Path) -> str:
+def search_by_colours(found: SearchSet) -> SearchResult:
     """Search the people of a data set among the annotated boxes of its gallery."""
-    found = layout_named("prw").read_search(root)
     table = DetectionTable.of_ground_truth(found.gallery, [describe_people(each, each.boxes) for each in found.gallery.samples])
     asked = np.concatenate([describe_people(query.sample, query.box[None]) for query in found.queries])
-    result = evaluate_search(found, table, protocol("prw"), query_embeddings=asked)
-    return f"{root}, {len(found.gallery)} scenes: mAP {result.mAP:.3f}, top-1 {result.top1:.3f}"
+    return evaluate_search(found, table, protocol("prw"), query_embeddings=asked)
 
 
 def main() -> None:
@@ -68,7 +66,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="search this data set instead")
     args = parser.parse_args()
     if args.data is not None:
-        print(search(args.data))
+        found = layout_named("prw").read_search(args.data)
+        result = search_by_colours(found)
+        print(f"{args.data}, {len(found.gallery)} scenes: mAP {result.mAP:.3f}, top-1 {result.top1:.3f}")
         return
 
     people = range(5000, 5000 + args.people)  # whom no training has seen

@@ -11,6 +11,7 @@ printed holds their sizes, their hashes, and what the shipped file itself reache
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import sys
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor
 
 from pretrainps.checkpoint import write_safetensors
+from pretrainps.data.records import SearchSet
 from pretrainps.data.synthesis import WorldSize, synthesize
 from pretrainps.detectors import PersonSearchDetector
 from pretrainps.evaluation import evaluate_search, protocol
@@ -81,6 +83,36 @@ SHIPMENTS = (
 )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrawnTest:
+    """A drawn data set to measure on."""
+
+    domain: str
+    first: int
+    """Number of the first person to search for."""
+    people: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """What it is called in a model's results."""
+        return f"{self.domain} of synthetic world {self.seed}, people {self.first} to {self.first + self.people - 1}"
+
+    @property
+    def command(self) -> str:
+        """What draws it."""
+        which = f" --first-test-person {self.first}" if self.first else ""
+        return (
+            f"pretrainps data synthesize --layout prw --domain {self.domain} --out world --people 1 "
+            f"--test-people {self.people}{which} --seed {self.seed}"
+        )
+
+    def draw(self, root: Path) -> SearchSet:
+        """Draw it into a new folder and read it."""
+        size = WorldSize(people=1, test_people=self.people, first_test_person=self.first, seed=self.seed)
+        return synthesize("prw", root, domain=self.domain, size=size).read_search(root)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the weights and print the entries."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -89,6 +121,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="where the files go (default: %(default)s)")
     parser.add_argument(
         "--test-people", type=int, default=40, help="to measure with; 0 measures nothing (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--first-test-people",
+        nargs="+",
+        type=int,
+        default=[0],
+        metavar="NUMBER",
+        help="the first of them in each set to measure on; what was chosen by some people is measured on others (default: 0)",
     )
     parser.add_argument("--seed", type=int, default=1, help="of the world to measure in (default: %(default)s)")
     parser.add_argument(
@@ -101,10 +141,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="pretrainps-") as scratch:
         specs = [ship(each, getattr(args, each.option), args.weights) for each in chosen]
         if args.test_people and any(spec.detector for spec in specs):
-            for domain in args.domains:
-                world = Path(scratch) / domain
-                synthesize("prw", world, domain=domain, size=WorldSize(people=1, test_people=args.test_people, seed=args.seed))
-                specs = [measured(spec, args.weights, world, args) if spec.detector else spec for spec in specs]
+            for domain, first in itertools.product(args.domains, args.first_test_people):
+                drawn = DrawnTest(domain=domain, first=first, people=args.test_people, seed=args.seed)
+                world = drawn.draw(Path(scratch) / f"{domain}-{first}")
+                specs = [measured(spec, args.weights, drawn, world) if spec.detector else spec for spec in specs]
     sys.stdout.write("# Trained by this package on its own synthetic world; the files lie in pretrainps/weights.\n")
     sys.stdout.write("# Written by scripts/ship_weights.py.\n")
     for spec in specs:
@@ -181,13 +221,10 @@ def history(spec: ModelSpec, run: Path) -> str:
     return " ".join(part.strip() for part in told if part.strip())
 
 
-def measured(spec: ModelSpec, weights: Path, world: Path, args: argparse.Namespace) -> ModelSpec:
-    """Return the entry with what the shipped file reaches on a drawn data set, whose folder is called after its domain."""
-    from pretrainps.data.layouts import layout_named
-
+def measured(spec: ModelSpec, weights: Path, drawn: DrawnTest, search_set: SearchSet) -> ModelSpec:
+    """Return the entry with what the shipped file reaches on a drawn data set."""
     model = load(at(spec, weights))
     assert isinstance(model, PersonSearchDetector)
-    search_set = layout_named("prw").read_search(world)
     extractor = Extractor(model)
     found = evaluate_search(
         search_set,
@@ -195,20 +232,16 @@ def measured(spec: ModelSpec, weights: Path, world: Path, args: argparse.Namespa
         protocol("prw"),
         query_embeddings=extractor.queries(search_set),
     )
-    commands = (
-        f"pretrainps data synthesize --layout prw --domain {world.name} --out world --people 1 "
-        f"--test-people {args.test_people} --seed {args.seed}; pretrainps evaluate {spec.name} --data world"
-    )
     return replace(
         spec,
         results=spec.results
         + tuple(
             Result(
-                dataset=f"{world.name} of synthetic world {args.seed}, {len(search_set.gallery)} scenes",
+                dataset=f"{drawn.name}, {len(search_set.gallery)} scenes",
                 metric=metric,
                 value=round(100 * value, 1),
                 model=type(model).__name__,
-                source=commands,
+                source=f"{drawn.command}; pretrainps evaluate {spec.name} --data world",
             )
             for metric, value in (("mAP", found.mAP), ("top-1", found.top1))
         ),

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -197,6 +198,38 @@ def test_layouts_by_name_and_their_leaks() -> None:
     assert all(name in names for layout in LAYOUTS for name in layout.shares_people_with)
 
 
+@pytest.mark.xdist_group("data end to end")
+@pytest.mark.parametrize("name", ["prw", "cuhk_sysu", "coco_search", "coco_persons", "market1501"])
+def test_fresh_people_before_known_cameras(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Training stays what it is, the same numbers give the same, and what others give shares nothing but the cameras."""
+    roots = {}
+    for label, first in (("test", 0), ("validation", 4), ("again", 4)):
+        roots[label] = tmp_path / label
+        status, out, _ = run(
+            capsys, "data", "synthesize", "--layout", name, "--out", roots[label], *SIZE, "--first-test-person", str(first)
+        )
+        assert status == 0 and "pretrainps data check" in out
+    layout = layout_named(name)
+    tested = layout.main_splits[-1]
+    found = {label: layout.read(root, tested) for label, root in roots.items()}
+    pictures = {label: [sample.pixels().tobytes() for sample in split.samples] for label, split in found.items()}
+    assert pictures["validation"] == pictures["again"] and found["validation"].identities == found["again"].identities
+    assert not set(pictures["test"]) & set(pictures["validation"])
+    assert not set(found["test"].identities) & set(found["validation"].identities)
+    if layout.task == "search":
+        searches = {label: layout.read_search(root) for label, root in roots.items()}
+        assert len(searches["validation"].queries) == 4
+        boxes = {
+            label: {(sample.name, *box) for sample in search.gallery.samples for box in sample.boxes.tolist()}
+            for label, search in searches.items()
+        }
+        assert boxes["validation"] == boxes["again"] and not boxes["validation"] & boxes["test"]
+    trained = [layout.read(roots[label], "train") for label in ("test", "validation")]
+    assert trained[0].identities == trained[1].identities and len(trained[0]) == len(trained[1]) > 0
+    for one, other in zip(trained[0].samples, trained[1].samples, strict=True):
+        assert one.pixels().tobytes() == other.pixels().tobytes() and np.array_equal(one.boxes, other.boxes)
+
+
 def test_nothing_is_overwritten_and_nothing_half_made_stays(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +243,9 @@ def test_nothing_is_overwritten_and_nothing_half_made_stays(
         (("--layout", "prw", "--domain", "reid_city"), "does not suit"),
         (("--layout", "prw", "--domain", "search_moon"), "search_moon"),
         (("--layout", "prw", "--people", "0"), "people=0"),
+        (("--layout", "prw", "--first-test-person", "-1"), "first_test_person=-1"),
+        (("--layout", "market1501", "--first-test-person", "-80"), "first_test_person=-80"),
+        (("--layout", "cuhk_sysu", "--first-test-person", "999990"), "numbered below 1000000"),
     ):
         status, _, err = run(capsys, "data", "synthesize", "--out", tmp_path / "new", "--quiet", *options)
         assert status == 1 and message in err, err

@@ -59,6 +59,14 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     make.add_argument(
         "--test-people", type=int, default=40, help="whom to search for; detection: scenes (default: %(default)s)"
     )
+    make.add_argument(
+        "--first-test-person",
+        type=int,
+        default=0,
+        metavar="NUMBER",
+        help="the first of them, from 0: another number gives other people in other scenes before the same cameras, such as 80 "
+        "for a validation set to a test of 80 people (re-ID: counted after those to train on; default: %(default)s)",
+    )
     make.add_argument("--appearances", type=int, default=6, help="pictures that each person is in (default: %(default)s)")
     make.add_argument("--seed", type=int, default=0, help="another seed, another world (default: %(default)s)")
     make.add_argument("--workers", type=int, default=1, help="processes that draw (default: %(default)s)")
@@ -148,6 +156,7 @@ def _synthesize(args: argparse.Namespace) -> int:
     size = WorldSize(
         people=args.people,
         test_people=args.test_people,
+        first_test_person=args.first_test_person,
         appearances=args.appearances,
         seed=args.seed,
         workers=args.workers,

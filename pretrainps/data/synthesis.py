@@ -48,6 +48,8 @@ class WorldSize:
     """Whom to train on; in detection sets, the number of scenes to train on."""
     test_people: int = 40
     """Whom to search for; in detection sets, the number of scenes to test on."""
+    first_test_person: int = 0
+    """Number of the first of them. Other numbers are other people in other scenes, before the same cameras."""
     appearances: int = 6
     """Scenes that each person is in, or crops of each."""
     seed: int = 0
@@ -58,6 +60,8 @@ class WorldSize:
         for name in ("people", "test_people", "appearances", "workers"):
             if getattr(self, name) < 1:
                 raise ArgumentError(f"{name}={getattr(self, name)}: it must be 1 or more.")
+        if self.first_test_person < 0:
+            raise ArgumentError(f"first_test_person={self.first_test_person}: people, and scenes, are numbered from 0.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,7 +144,8 @@ def _search(
     progress: bool,
 ) -> None:
     train = plan_search(domain, range(size.people), split="train", appearances=size.appearances, seed=size.seed)
-    test = plan_search(domain, range(size.test_people), split="test", appearances=size.appearances, seed=size.seed)
+    tested = range(size.first_test_person, size.first_test_person + size.test_people)
+    test = plan_search(domain, tested, split="test", appearances=size.appearances, seed=size.seed)
     drawn = [tuple(_on_disk(search_scenes(plan, workers=size.workers, progress=progress), pictures)) for plan in (train, test)]
     sizes = [min(_SMALLEST_LIST, len(test.scenes) - 1)] if lists else []
     split = Split(dataset=domain, name="train", task="search", samples=drawn[0], identities=train.identities)
@@ -150,8 +155,8 @@ def _search(
 def _detection(
     write: Callable[[Path, Split], None], root: Path, pictures: Path, domain: str, size: WorldSize, progress: bool
 ) -> None:
-    for name, count in (("train", size.people), ("val", size.test_people)):
-        drawn = scenes(domain, count, seed=size.seed, name=name, workers=size.workers, progress=progress)
+    for name, first, count in (("train", 0, size.people), ("val", size.first_test_person, size.test_people)):
+        drawn = scenes(domain, count, first=first, seed=size.seed, name=name, workers=size.workers, progress=progress)
         write(root, Split(dataset=domain, name=name, task="detection", samples=tuple(_on_disk(drawn, pictures))))
 
 
@@ -160,12 +165,9 @@ def _reid(
 ) -> None:
     splits = []
     shots = max(1, size.appearances // 3)
-    everyone = range(size.people + size.test_people)
-    for name, people, count in (
-        ("train", everyone[: size.people], shots),
-        ("query", everyone[size.people :], 1),
-        ("gallery", everyone[size.people :], shots),
-    ):
+    first = size.people + size.first_test_person
+    trained, tested = range(size.people), range(first, first + size.test_people)
+    for name, people, count in (("train", trained, shots), ("query", tested, 1), ("gallery", tested, shots)):
         folder = pictures / name
         folder.mkdir()
         drawn = crops(domain, people, shots=count, seed=size.seed, name=name, workers=size.workers, progress=progress)

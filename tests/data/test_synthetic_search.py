@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from pretrainps.data import UNLABELLED, SearchSet
 from pretrainps.data.synthetic import (
     DOMAINS,
     FIRST_TEST_PERSON,
+    SearchPlan,
+    detection_split,
     plan_search,
     search_scenes,
     search_set,
@@ -61,6 +65,118 @@ def test_training_and_test_share_nobody_and_no_name() -> None:
         train, test = (plan_search(domain, range(30), split=split) for split in ("train", "test"))  # type: ignore[arg-type]
         assert not set(train.people) & set(test.people) and not set(train.identities) & set(test.identities)
         assert not {train.name_of(s) for s in train.scenes} & {test.name_of(s) for s in test.scenes}
+
+
+def digest(*told: object) -> str:
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+
+
+def planned(plan: SearchPlan) -> list[object]:
+    return [(scene.index, scene.camera, scene.people, plan.name_of(scene)) for scene in plan.scenes]
+
+
+@pytest.mark.parametrize(
+    ("domain", "people", "split", "expected"),
+    [
+        ("search_station", 80, "test", "43804c9cf4d96096"),
+        ("search_campus", 80, "test", "7f1e21557fdc8d37"),
+        ("search_station", 1, "train", "0e8702d690a8e583"),
+        ("search_album", 40, "train", "8b1b9c00d6bc01fc"),
+    ],
+)
+def test_sets_from_person_0_on_are_those_of_earlier_versions(
+    domain: str, people: int, split: Literal["train", "test"], expected: str
+) -> None:
+    """What was measured stays what it was measured on. The digests are of version 749f621."""
+    plan = plan_search(domain, range(people), split=split)
+    assert hashlib.sha256(repr(planned(plan)).encode()).hexdigest()[:16] == expected
+
+
+def test_scenes_and_queries_from_person_0_on_are_those_of_earlier_versions() -> None:
+    test = search_test("search_station", range(6), appearances=2)
+    seen = [(sample.name, sample.boxes.tolist(), sample.ids.tolist(), sample.camera) for sample in test.gallery.samples]
+    asked = [(query.sample.name, query.box.tolist(), query.id) for query in test.queries]
+    assert digest(seen, asked) == "3656dcf625e0f7a3"
+
+
+@settings(max_examples=60)
+@given(
+    first=st.integers(0, 500),
+    gap=st.integers(0, 500),
+    count=st.integers(6, 40),
+    appearances=st.integers(2, 8),
+    seed=st.integers(0, 50),
+    split=st.sampled_from(["train", "test"]),
+)
+def test_disjoint_people_are_planned_apart_and_the_same_people_alike(
+    first: int, gap: int, count: int, appearances: int, seed: int, split: Literal["train", "test"]
+) -> None:
+    def plan_from(start: int) -> SearchPlan:
+        return plan_search("search_station", range(start, start + count), split=split, appearances=appearances, seed=seed)
+
+    def by_place(plan: SearchPlan) -> list[object]:
+        return [(scene.camera, [plan.people.index(number) for number in scene.people]) for scene in plan.scenes]
+
+    one, other = plan_from(first), plan_from(first + count + gap)
+    assert not set(one.people) & set(other.people) and one.part != other.part
+    assert by_place(one) != by_place(other), "the same scenes with other people in them are no other set"
+    assert plan_from(first) == one and planned(plan_from(first)) == planned(one)
+
+
+@pytest.mark.parametrize(
+    ("domain", "split", "one", "other"),
+    [
+        ("search_station", "test", range(6), range(6, 12)),
+        ("search_campus", "test", range(80, 86), range(160, 166)),
+        ("search_station", "train", range(6), range(6, 12)),
+        ("search_station", "test", [0, 2, 4, 6, 8, 10], [1, 3, 5, 7, 9, 11]),
+        ("search_station", "test", range(6), range(6, 20)),
+    ],
+    ids=["test and validation", "two validations", "training", "every other person", "other counts"],
+)
+def test_disjoint_people_share_cameras_and_nothing_that_is_before_them(
+    domain: str, split: Literal["train", "test"], one: range, other: range
+) -> None:
+    """Scene by scene, for the random numbers of a scene were once those of its place in the list alone."""
+    plans = [plan_search(domain, people, split=split, appearances=2) for people in (one, other)]
+    pairs = list(zip(*(search_scenes(plan) for plan in plans), strict=False))
+    assert len(pairs) >= 4
+    for mine, yours in pairs:
+        boxes, others = ({tuple(box) for box in sample.boxes.tolist()} for sample in (mine, yours))
+        assert not boxes & others, "passers-by and people with a name stand elsewhere"
+        assert isinstance(mine.image, np.ndarray) and isinstance(yours.image, np.ndarray)
+        assert (mine.image == yours.image).all(axis=2).mean() < 0.2, "and the light is another"
+    assert {mine.camera for mine, _ in pairs} & {yours.camera for _, yours in pairs}, "before the same cameras"
+
+
+def test_queries_of_disjoint_people_are_chosen_apart() -> None:
+    """By scenes without pictures, in which everybody stands alike: only what is drawn for queries can tell them apart."""
+    plans = [plan_search("search_station", range(first, first + 30), split="test") for first in (0, 30)]
+    template = search_test("search_station", range(1), appearances=2).gallery.samples[0]
+    chosen = []
+    for plan in plans:
+        twin = replace(plan, scenes=plans[0].scenes)
+        samples = [
+            replace(
+                template,
+                boxes=np.tile(np.array([[4.0, 4, 20, 60]], np.float32), (len(scene.people), 1)),
+                visible=None,
+                ids=np.array([plans[0].people.index(number) for number in scene.people], np.int64),
+            )
+            for scene in plans[0].scenes
+        ]
+        found = search_set(twin, samples)
+        chosen.append([next(i for i, sample in enumerate(samples) if sample is query.sample) for query in found.queries])
+    assert len(chosen[0]) == len(chosen[1]) == 30 and chosen[0] != chosen[1]
+
+
+def test_detection_scenes_go_on_from_any_index() -> None:
+    known = detection_split("det_yard", 3, name="val")
+    fresh = detection_split("det_yard", 2, first=1, name="val")
+    assert [sample.name for sample in fresh.samples] == [sample.name for sample in known.samples[1:]]
+    assert all(np.array_equal(a.boxes, b.boxes) for a, b in zip(fresh.samples, known.samples[1:], strict=True))
+    with pytest.raises(ArgumentError, match="first=-1: scenes are numbered from 0"):
+        detection_split("det_yard", 1, first=-1)
 
 
 def test_names_are_those_of_the_layouts(campus: SearchSet, album: SearchSet) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import importlib.util
 import io
 import json
@@ -22,6 +23,7 @@ from pretrainps import errors
 from pretrainps.backbones import build_backbone
 from pretrainps.cards import render_card
 from pretrainps.cli import main
+from pretrainps.data.layouts import layout_named
 from pretrainps.detectors import PersonSearchDetector
 from pretrainps.inspection import inspect
 from pretrainps.registry import ModelSpec, parse_spec, registry
@@ -131,6 +133,29 @@ def test_what_is_printed_is_what_lies_there(shipped: tuple[Path, ModelSpec]) -> 
     assert inspect(path).saved_by_us is None, "the file alone lacks what a saved model has"
 
 
+@pytest.mark.parametrize(
+    ("domain", "first", "said"),
+    [
+        ("search_station", 0, "search_station of synthetic world 2, people 0 to 1"),
+        ("search_station", 3, "search_station of synthetic world 2, people 3 to 4"),
+        ("search_campus", 40, "search_campus of synthetic world 2, people 40 to 41"),
+    ],
+)
+def test_the_command_of_a_result_draws_what_was_measured_on(domain: str, first: int, said: str, tmp_path: Path) -> None:
+    test = script().DrawnTest(domain=domain, first=first, people=2, seed=2)
+    assert test.name == said
+    measured = test.draw(tmp_path / "measured")
+    program, *arguments = test.command.split()
+    assert (
+        program == "pretrainps" and main([*(str(tmp_path / "world") if a == "world" else a for a in arguments), "--quiet"]) == 0
+    )
+    drawn = layout_named("prw").read_search(tmp_path / "world")
+    assert [(q.id, q.sample.name, q.box.tolist()) for q in drawn.queries] == [
+        (q.id, q.sample.name, q.box.tolist()) for q in measured.queries
+    ]
+    assert [s.pixels().tobytes() for s in drawn.gallery.samples] == [s.pixels().tobytes() for s in measured.gallery.samples]
+
+
 @pytest.mark.parametrize("offline", [None, True])
 def test_download_leaves_it_where_it_lies(shipped: tuple[Path, ModelSpec], home: Path, offline: bool | None) -> None:
     path, spec = shipped
@@ -181,6 +206,24 @@ def test_its_card_says_that_it_was_measured_here(shipped: tuple[Path, ModelSpec]
     assert (
         "## Published results" in theirs and "has not reproduced" in theirs and "drawn people" not in theirs.split("## Use")[1]
     )
+
+
+def test_what_the_registry_says_was_measured_is_in_the_table() -> None:
+    """`benchmarks/shipped.py test` measures the shipped detectors on several sets of people; no set is left out."""
+    with (ROOT / "results" / "shipped-test.csv").open(newline="") as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    assert {row["model"] for row in rows} == {"seqnet-tiny-synthetic", "nae-tiny-synthetic", "histograms"}
+    for name in ("seqnet-tiny-synthetic", "nae-tiny-synthetic"):
+        said = [(each.dataset.partition(", ")[2], each.metric, each.value) for each in registry()[name].results]
+        expected = []
+        for row in rows:
+            if row["model"] == name:
+                first, people = int(row["first"]), int(row["people"])
+                where = f"people {first} to {first + people - 1}, {row['scenes']} scenes"
+                expected += [
+                    (where, shown, round(100 * float(row[key]), 1)) for shown, key in (("mAP", "mAP"), ("top-1", "top1"))
+                ]
+        assert said == expected and len(said) == 12
 
 
 def test_the_packages_own_weights_are_those_of_its_registry() -> None:

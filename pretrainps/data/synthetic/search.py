@@ -48,6 +48,11 @@ class SearchPlan:
     scenes: tuple[PlannedScene, ...]
 
     @property
+    def part(self) -> str:
+        """What fixes this set's random numbers, with the world's seed and the domain; sets without a common person differ."""
+        return _part(self.split, self.people)
+
+    @property
     def identities(self) -> tuple[str, ...]:
         """What the people 0, 1, 2, ... are called: numbers from 1, as PRW has them."""
         return tuple(str(number + 1) for number in self.people)
@@ -72,6 +77,10 @@ def plan_search(
 
     Each person comes before 2 to 4 cameras, and at most once into a scene.
 
+    Two sets without a common person share the cameras and nothing else: who is where, the passers-by, and the places and the
+    light in each scene are drawn by the split and by the lowest of the people's numbers. So people 80 to 159 can be a
+    validation set to a test on people 0 to 79.
+
     Args:
         domain: Where it is, or its name.
         identities: The people's numbers, from 0. In a test they are other people than those of the same numbers in training.
@@ -90,7 +99,7 @@ def plan_search(
     if max(numbers) >= FIRST_TEST_PERSON:
         raise ArgumentError(f"identities holds {max(numbers)}: people of a search are numbered below {FIRST_TEST_PERSON}.")
     people = tuple(number + FIRST_TEST_PERSON if split == "test" else number for number in numbers)
-    stream = Stream("plan", seed, place.name, split, len(people), appearances)
+    stream = Stream("plan", seed, place.name, _part(split, people), len(people), appearances)
     seen_by: list[list[int]] = [[] for _ in range(place.cameras)]
     for number in people:
         cameras = stream.shuffled(range(place.cameras))[: 2 + stream.below(3)]
@@ -99,6 +108,12 @@ def plan_search(
     groups = [(camera, group) for camera, crowd in enumerate(seen_by) for group in _groups(stream, crowd)]
     scenes = tuple(PlannedScene(index=index, camera=camera, people=group) for index, (camera, group) in enumerate(groups))
     return SearchPlan(domain=place, seed=seed, split=split, people=people, scenes=scenes)
+
+
+def _part(split: str, people: Sequence[int]) -> str:
+    """Return what random numbers of a set are drawn by: its split, and whom it has, as disjoint sets differ in their lowest."""
+    first = min(people) - (FIRST_TEST_PERSON if split == "test" else 0)
+    return f"{split} from {first}" if first else split  # sets from person 0 on are those of earlier versions
 
 
 def _groups(stream: Stream, crowd: list[int]) -> Iterator[tuple[int, ...]]:
@@ -124,13 +139,13 @@ def search_scenes(plan: SearchPlan, *, workers: int = 1, progress: bool = False)
     """
     ids = {number: place for place, number in enumerate(plan.people)}
     jobs = [(plan.name_of(scene), scene, tuple(ids[number] for number in scene.people)) for scene in plan.scenes]
-    make = partial(_scene, plan.domain, plan.seed, plan.split)
+    make = partial(_scene, plan.domain, plan.seed, plan.part)
     return generate(make, jobs, workers=workers, progress=progress)
 
 
-def _scene(domain: Domain, seed: int, split: str, job: tuple[str, PlannedScene, tuple[int, ...]]) -> Sample:
+def _scene(domain: Domain, seed: int, part: str, job: tuple[str, PlannedScene, tuple[int, ...]]) -> Sample:
     name, planned, ids = job
-    scene = draw_scene(domain, seed=seed, split=split, index=planned.index, camera=planned.camera, people=planned.people)
+    scene = draw_scene(domain, seed=seed, split=part, index=planned.index, camera=planned.camera, people=planned.people)
     id_of = {UNLABELLED: UNLABELLED, **dict(zip(planned.people, ids, strict=True))}
     return Sample(
         name=name,
@@ -195,7 +210,7 @@ def search_set(plan: SearchPlan, samples: Sequence[Sample], *, list_sizes: Seque
     Raises:
         ArgumentError: a list is shorter than some person's scenes, or longer than there are scenes.
     """
-    stream = Stream("queries", plan.seed, plan.domain.name, plan.split)
+    stream = Stream("queries", plan.seed, plan.domain.name, plan.part)
     seen: dict[int, list[tuple[int, int]]] = {identity: [] for identity in range(len(plan.people))}
     for index, sample in enumerate(samples):
         for row, identity in enumerate(sample.ids.tolist()):

@@ -17,7 +17,14 @@ from pretrainps.errors import ArgumentError
 
 
 def scenes(
-    domain: Domain | str, count: int, *, seed: int = 0, name: str = "train", workers: int = 1, progress: bool = False
+    domain: Domain | str,
+    count: int,
+    *,
+    first: int = 0,
+    seed: int = 0,
+    name: str = "train",
+    workers: int = 1,
+    progress: bool = False,
 ) -> Iterator[Sample]:
     """Draw scenes with boxes and without identities, one after the other.
 
@@ -26,22 +33,33 @@ def scenes(
     Args:
         domain: Where they are, or its name.
         count: How many.
+        first: Index of the first: scenes of other indices show other people before the same cameras.
         seed: Of the world.
         name: Of the split; another name gives other scenes of the same cameras.
         workers: Processes that draw; see `generate`.
         progress: Whether to show a bar.
 
     Raises:
-        ArgumentError: no such domain, or a count or a number of workers below 1.
+        ArgumentError: no such domain; a count or a number of workers below 1; a first index below 0.
     """
     place = as_domain(domain)
     if count < 1:
         raise ArgumentError(f"count={count}: ask for at least 1 scene.")
-    return generate(partial(_scene, place, seed, name), range(count), workers=workers, progress=progress)
+    if first < 0:
+        raise ArgumentError(f"first={first}: scenes are numbered from 0.")
+    indices = range(first, first + count)
+    return generate(partial(_scene, place, seed, name), indices, workers=workers, progress=progress)
 
 
 def detection_split(
-    domain: Domain | str, count: int, *, seed: int = 0, name: str = "train", workers: int = 1, progress: bool = False
+    domain: Domain | str,
+    count: int,
+    *,
+    first: int = 0,
+    seed: int = 0,
+    name: str = "train",
+    workers: int = 1,
+    progress: bool = False,
 ) -> Split:
     """Draw a data set for person detection. All of it is held in memory; `scenes` gives it piece by piece.
 
@@ -53,7 +71,7 @@ def detection_split(
         ['det_street_train_000000.jpg', 'det_street_train_000001.jpg']
     """
     place = as_domain(domain)
-    samples = tuple(scenes(place, count, seed=seed, name=name, workers=workers, progress=progress))
+    samples = tuple(scenes(place, count, first=first, seed=seed, name=name, workers=workers, progress=progress))
     return Split(dataset=place.name, name=name, task="detection", samples=samples)
 
 

@@ -1,0 +1,158 @@
+"""Which weights come with the package, and how good they are: chosen on some drawn people, tested on others.
+
+    python benchmarks/shipped.py choose    # all that were ever shipped, on people 80 to 239 of the station
+    python benchmarks/shipped.py test      # today's, on people 0 to 79, 240 to 319 and 320 to 399 of station and campus
+
+The people of each set stand in scenes of their own before the same cameras. A row is what these commands print:
+
+    pretrainps data synthesize --layout prw --domain DOMAIN --out world --people 1 --test-people 80 --first-test-person FIRST
+    pretrainps evaluate MODEL --data world
+
+Earlier weights are read from this repository's history. Rows go to results/shipped-choice.csv and results/shipped-test.csv;
+those that are there already are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import subprocess
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from histogram_baseline import search_by_colours
+
+from pretrainps.data.layouts import layout_named
+from pretrainps.data.records import SearchSet
+from pretrainps.data.synthesis import WorldSize, synthesize
+from pretrainps.detectors import PersonSearchDetector
+from pretrainps.evaluation import SearchResult, evaluate_search, protocol
+from pretrainps.evaluation.extraction import Extractor
+from pretrainps.loading import load
+from pretrainps.registry import parse_spec
+from pretrainps.registry.specs import LocalSource
+
+ROOT = Path(__file__).parent.parent
+DETECTORS = ("seqnet-tiny-synthetic", "nae-tiny-synthetic")
+HISTOGRAMS = "histograms"
+"""Of colours, told where everybody is."""
+TODAY = "fa28e58"
+"""The commit of the weights that are shipped;"""
+EARLIER = ("c128d82", "9641a46")
+"""and those of what was shipped before."""
+PEOPLE = 80
+COLUMNS = ("domain", "first", "people", "scenes", "queries", "model", "commit", "mAP", "top1")
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """What to measure on what."""
+
+    domains: tuple[str, ...]
+    firsts: tuple[int, ...]
+    """Number of the first person of each set."""
+    commits: tuple[str, ...]
+    """Whose weights."""
+    histograms: bool
+
+
+QUESTIONS = {
+    "choose": Question(domains=("search_station",), firsts=(80, 160), commits=(TODAY, *EARLIER), histograms=False),
+    "test": Question(domains=("search_station", "search_campus"), firsts=(0, 240, 320), commits=(TODAY,), histograms=True),
+}
+
+
+def drawn(domain: str, first: int, work: Path) -> SearchSet:
+    """Return the people of a domain from a number on, drawn unless they were before."""
+    root = work / f"{domain}-{first}"
+    if not root.exists():
+        synthesize("prw", root, domain=domain, size=WorldSize(people=1, test_people=PEOPLE, first_test_person=first))
+    return layout_named("prw").read_search(root)
+
+
+def shipped(name: str, commit: str, work: Path) -> PersonSearchDetector:
+    """Return a detector as it was shipped at a commit."""
+    folder = work / commit
+    file, registry = f"pretrainps/weights/{name}.safetensors", "pretrainps/registry/synthetic.toml"
+    for each in (file, registry):
+        if not (folder / each).exists():
+            (folder / each).parent.mkdir(parents=True, exist_ok=True)
+            shown = subprocess.run(["git", "show", f"{commit}:{each}"], cwd=ROOT, check=True, capture_output=True)
+            (folder / each).write_bytes(shown.stdout)
+    entry = tomllib.loads((folder / registry).read_text(encoding="utf-8"))["models"][name]
+    spec = replace(parse_spec(name, entry, registry), sources=(LocalSource(path=str(folder / file)),))
+    model = load(spec)
+    assert isinstance(model, PersonSearchDetector)
+    return model
+
+
+def measured(found: SearchSet, model: PersonSearchDetector) -> SearchResult:
+    """Return what a detector reaches by PRW's protocol."""
+    extractor = Extractor(model)
+    detections, queries = extractor.detections(found.gallery), extractor.queries(found)
+    return evaluate_search(found, detections, protocol("prw"), query_embeddings=queries)
+
+
+def rows(question: Question, done: Sequence[Row], work: Path) -> Iterator[Row]:
+    """Measure what is missing."""
+    models = [(name, commit) for commit in question.commits for name in DETECTORS]
+    models += [(HISTOGRAMS, "")] if question.histograms else []
+    there = {(row["domain"], row["first"], row["model"], row["commit"]) for row in done}
+    for domain in question.domains:
+        for first in question.firsts:
+            for name, commit in models:
+                if (domain, str(first), name, commit) in there:
+                    continue
+                found = drawn(domain, first, work)
+                by_colours = name == HISTOGRAMS
+                result = search_by_colours(found) if by_colours else measured(found, shipped(name, commit, work))
+                counts = (first, PEOPLE, len(found.gallery), len(found.queries))
+                values = (domain, *counts, name, commit, f"{result.mAP:.4f}", f"{result.top1:.4f}")
+                yield dict(zip(COLUMNS, map(str, values), strict=True))
+
+
+def summary(table: Sequence[Row]) -> Iterator[str]:
+    """Say what each model reaches in each domain: mean and standard deviation of the sets, and every set."""
+    for key in dict.fromkeys((row["domain"], row["model"], row["commit"]) for row in table):
+        mine = [row for row in table if (row["domain"], row["model"], row["commit"]) == key]
+        told = []
+        for measure in ("mAP", "top1"):
+            values = [100 * float(row[measure]) for row in mine]
+            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+            told.append(f"{measure} {statistics.mean(values):.1f}{spread} ({', '.join(f'{each:.1f}' for each in values)})")
+        yield f"{' '.join(key)}: {'; '.join(told)}; people from {', '.join(row['first'] for row in mine)}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=QUESTIONS)
+    parser.add_argument("--out", type=Path, help="the table (default: results/shipped-WHAT.csv)")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/shipped"), help="where drawn sets are kept (default: %(default)s)"
+    )
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    out: Path = args.out or ROOT / "results" / f"shipped-{'choice' if args.what == 'choose' else 'test'}.csv"
+    args.work.mkdir(parents=True, exist_ok=True)
+    table: list[Row] = []
+    if out.exists():
+        with out.open(newline="", encoding="utf-8") as file:
+            table = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    else:
+        out.write_text(f"# python benchmarks/shipped.py {args.what}\n{','.join(COLUMNS)}\n", encoding="utf-8")
+    for row in rows(QUESTIONS[args.what], table, args.work):
+        table.append(row)
+        with out.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
+        print(*row.values(), sep=", ", flush=True)
+    print(*summary(table), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
