@@ -96,6 +96,7 @@ def _read_pickle(path: Path, kind: FileKind, *, mapped: bool, plain: bool) -> An
             found, strangers = read_legacy(path, mapped=mapped)
         else:
             found, strangers = read_plain(path)
+            found = _tensors_of_arrays(found)  # detectron2's files hold NumPy's arrays
     except RefusedNameError as error:
         refused = sorted({str(error)} | {name for name in map(normal_name, pickled_globals(path)) if is_refused(name)})
         raise CheckpointFormatError(
@@ -127,6 +128,17 @@ def _read_pickle(path: Path, kind: FileKind, *, mapped: bool, plain: bool) -> An
             f"{path}: refused. It is a pickled {found.name} as a whole; making it would run that class's code, which no tensor "
             "needs. Ask its author for the model's state_dict(), best as a safetensors file."
         )
+    return found
+
+
+def _tensors_of_arrays(found: Any, depth: int = 0) -> Any:
+    """Return the same, with a tensor for each NumPy array in its dictionaries."""
+    if isinstance(found, np.ndarray):
+        if found.dtype.kind == "u" and found.dtype.itemsize > 1:  # torch computes with none of these
+            found = found.astype(np.int64)
+        return torch.from_numpy(np.array(found, dtype=found.dtype.newbyteorder("="), order="C"))
+    if isinstance(found, dict) and not isinstance(found, Stranger) and depth < 3:  # a pickle may put one into itself
+        return {key: _tensors_of_arrays(value, depth + 1) for key, value in found.items()}
     return found
 
 

@@ -14,6 +14,7 @@ import torch
 import pretrainps
 from pretrainps.backbones import build_backbone
 from pretrainps.checkpoint.read import read_object, read_tensors
+from pretrainps.checkpoint.unpickle import Stranger
 from pretrainps.errors import CheckpointFormatError
 from pretrainps.export import export_weights
 
@@ -41,7 +42,7 @@ def test_what_goes_in_comes_out(tmp_path: Path, protocol: int) -> None:
             read_object(path)
         return
     found = read_object(path)
-    assert {key: found[key] for key in note} == {**note, "steps": "list"}
+    assert {key: found[key] for key in note} == note
     for key, value in ARRAYS.items():
         assert found["model"][key].tolist() == value.tolist() and tuple(found["model"][key].shape) == value.shape, key
     assert set(read_tensors(path, ("model",))) == set(ARRAYS)
@@ -79,14 +80,17 @@ class Calls:
         lambda folder: np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f4")]),
         lambda folder: np.array(["text"]),
         lambda folder: np.array(["2020-01-01"], dtype="datetime64[D]"),
-        lambda folder: np.array([1j]),
     ],
 )
-def test_nothing_else_is_read(tmp_path: Path, what: Any) -> None:
+def test_nothing_else_is_made(tmp_path: Path, what: Any) -> None:
     path = tmp_path / "w.pkl"
     path.write_bytes(pickle.dumps({"model": {"a": ARRAYS["half"], "b": what(tmp_path)}}, protocol=2))
-    with pytest.raises(CheckpointFormatError):
-        read_object(path)
+    try:
+        model = read_object(path)["model"]
+    except CheckpointFormatError as error:
+        assert "refused" in str(error)
+    else:  # an inert record of a name stands where it was
+        assert isinstance(model["b"], Stranger) and isinstance(model["a"], torch.Tensor)
     assert not (tmp_path / "was-here").exists()
 
 
@@ -99,5 +103,5 @@ def test_damage_is_said(tmp_path: Path) -> None:
             read_object(path)
     shorter = pickle.dumps({"model": {"w": np.arange(6, dtype=np.float32)}}, protocol=2).replace(b"K\x06\x85", b"K\x09\x85")
     path.write_bytes(shorter)
-    with pytest.raises(CheckpointFormatError, match="no pickle of plain arrays"):
+    with pytest.raises(CheckpointFormatError, match="another size than its numbers"):
         read_object(path)
