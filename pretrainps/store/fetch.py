@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pretrainps.errors import ArgumentError, CacheError, IntegrityError, PretrainPSError
 from pretrainps.registry.packages import package_file
-from pretrainps.registry.specs import BundledSource, DriveSource, HttpSource, HubSource, LocalSource, Source
+from pretrainps.registry.specs import BundledSource, DriveSource, HttpSource, HubSource, LocalSource, RemoteFile, Source
 from pretrainps.store.archive import extract_member
 from pretrainps.store.cache import HINT, Cache, Record, companion
 from pretrainps.store.files import disk_errors, place, sha256_of
@@ -205,7 +205,9 @@ def _outdated(wanted: Wanted, record: Record, path: Path) -> bool:
     from pretrainps.store import hub
 
     try:
-        return not hub.unchanged(source, path)
+        # a configuration's weights are those of its commit: while it is a draft, they may come later
+        commit = record.commit if isinstance(wanted, RemoteFile) and wanted.is_json else None
+        return not hub.unchanged(source, path, commit)
     except SourceError as error:
         return error.absent is not None  # without an answer the copy is the best there is
 
