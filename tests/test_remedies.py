@@ -172,10 +172,9 @@ def test_a_draft_is_used_offline_and_where_the_hub_does_not_answer(hub: FakeHub,
     assert pretrainps.info("hf:me/mine").detector is not None
 
 
-@pytest.mark.parametrize("name", ["hf:me/w/w.pth", "hf:me/a b c/w.pth", "hf:me/w/my $HOME `x` 'w'.pth"])
+@pytest.mark.parametrize("name", ["hf:me/w/w.pth", "hf:me/w/my w.pth", "hf:me/w/$HOME 'w'.pth"])
 def test_a_pinned_file_that_cannot_be_used(hub: FakeHub, name: str) -> None:
     """`download` pins what is a checkpoint; loading finds out that it is none of ours."""
-    name = name.replace("a b c", "abc")
     file = name.partition("/")[2].partition("/")[2]
     repo = name.removeprefix("hf:").removesuffix(f"/{file}")
     spec = replace(find_spec(SMALL), name=name, sources=(replace(find_spec(SMALL).sources[0], repo=repo, file=file),))
@@ -184,10 +183,7 @@ def test_a_pinned_file_that_cannot_be_used(hub: FakeHub, name: str) -> None:
     fetch(spec, cache=Cache(), progress=False)
     hub.add(repo, {file: bare()})
     message = refusal(name)
-    if "`x`" not in name:
-        do(message)
-    else:
-        Cache().remove(name, forget_pin=True)
+    do(message)
     load(name)
 
 

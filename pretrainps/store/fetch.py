@@ -60,8 +60,9 @@ def fetch(
         progress: Show a progress bar.
         verify: Hash a cached file again even if its size and time have not changed.
         force: Download again although it is cached. The pin still holds.
-        pin: Pin a file of which nothing is known. Who goes on to read it leaves that to `confirm`: until then a copy from the
-            Hub is a draft, for which the Hub is asked again each time whether it still has the same.
+        pin: Pin a file of which no sha256 is known. Callers that go on to read the file say false, and call `confirm` once
+            they have understood it. Until then a copy from the Hub is a draft: the Hub is asked each time whether it still has
+            the same file.
 
     Raises:
         IntegrityError: a file differs from its published sha256, its pin, or its own record.
