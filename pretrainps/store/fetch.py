@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pretrainps.errors import ArgumentError, CacheError, IntegrityError, PretrainPSError
 from pretrainps.registry.packages import package_file
-from pretrainps.registry.specs import BundledSource, DriveSource, HttpSource, HubSource, LocalSource, Source
+from pretrainps.registry.specs import BundledSource, DriveSource, HttpSource, HubSource, LocalSource, RemoteFile, Source
 from pretrainps.store.archive import extract_member
 from pretrainps.store.cache import HINT, Cache, Record, companion
 from pretrainps.store.files import disk_errors, place, sha256_of
@@ -61,8 +61,9 @@ def fetch(
         progress: Show a progress bar.
         verify: Hash a cached file again even if its size and time have not changed.
         force: Download again although it is cached. The pin still holds.
-        pin: Pin a file of which nothing is known. Who goes on to read it leaves that to `confirm`: until then a copy from the
-            Hub is a draft, for which the Hub is asked again each time whether it still has the same.
+        pin: Pin a file of which no sha256 is known. Callers that go on to read the file say false, and call `confirm` once
+            they have understood it. Until then a copy from the Hub is a draft: the Hub is asked each time whether it still has
+            the same file.
 
     Raises:
         IntegrityError: a file differs from its published sha256, its pin, or its own record.
@@ -206,7 +207,9 @@ def _outdated(wanted: Wanted, record: Record, path: Path) -> bool:
     from pretrainps.store import hub
 
     try:
-        return not hub.unchanged(source, path)
+        # a configuration's weights are those of its commit: while it is a draft, they may come later
+        commit = record.commit if isinstance(wanted, RemoteFile) and wanted.is_json else None
+        return not hub.unchanged(source, path, commit)
     except SourceError as error:
         return error.absent is not None  # without an answer the copy is the best there is
 

@@ -94,8 +94,13 @@ def _plainly(source: HubSource, folder: Path, *, progress: bool, label: str) -> 
     return path
 
 
-def unchanged(source: HubSource, path: Path) -> bool:
+def unchanged(source: HubSource, path: Path, commit: str | None) -> bool:
     """Return whether a file is what the Hub has under this name today; false if that cannot be told.
+
+    Args:
+        source: Where it came from.
+        path: The file.
+        commit: If the files beside it count too, the commit that it came from.
 
     Raises:
         SourceError: the Hub cannot be asked.
@@ -103,8 +108,9 @@ def unchanged(source: HubSource, path: Path) -> bool:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     url = hf_hub_url(source.repo, source.file, revision=source.revision)
-    etag = (_retried(lambda: get_hf_file_metadata(url, **_LIBRARY), source).etag or "").strip('"')
-    return bool(etag) and _is_announced(path, etag)
+    described = _retried(lambda: get_hf_file_metadata(url, **_LIBRARY), source)
+    etag = (described.etag or "").strip('"')
+    return bool(etag) and _is_announced(path, etag) and commit in (None, described.commit_hash)
 
 
 def files_of(source: HubSource) -> list[str]:

@@ -1,8 +1,8 @@
 """Locks between processes, on every file system: the system's own where it has them, and otherwise a file that exists.
 
 Network and cloud file systems often refuse `flock` (NFS without its lock service, FUSE, some containers). There the lock is a
-marker file beside the other one. The system does not take a marker away when a process is killed, so whoever waits for one is
-told its name.
+marker file next to the other one. The system does not take a marker away when a process is killed, so a process that waits for
+one logs its name.
 """
 
 from __future__ import annotations
