@@ -127,11 +127,14 @@ def test_whatever_lies_with_the_tensors(tmp_path: Path, label: str, legacy: bool
     assert same(read_tensors(path, ("state_dict",)))
     path.write_bytes(torch_bytes({**TENSORS, "x": SIDE[label]}, legacy=legacy))
     contents = read_contents(path)
-    assert {**TENSORS}.keys() <= contents.tensors.keys() and ("x" in contents.side_data or isinstance(SIDE[label], torch.Tensor))
+    assert {**TENSORS}.keys() <= contents.tensors.keys() and (
+        "x" in contents.side_data or isinstance(SIDE[label], torch.Tensor)
+    )
 
 
 @pytest.mark.parametrize(
-    "name", ["yacs.config.CfgNode", "omegaconf.dictconfig.DictConfig", "mmengine.config.config.ConfigDict", "addict.addict.Dict"]
+    "name",
+    ["yacs.config.CfgNode", "omegaconf.dictconfig.DictConfig", "mmengine.config.config.ConfigDict", "addict.addict.Dict"],
 )
 def test_settings_of_packages_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     module, _, kind = name.rpartition(".")
@@ -174,7 +177,9 @@ def test_arrays_in_plain_pickles_of_every_protocol(tmp_path: Path, protocol: int
     found = read_tensors(path, ("model",))
     assert list(found) == list(arrays)
     for key, value in arrays.items():
-        assert found[key].tolist() == value.tolist() and found[key].dtype == torch.from_numpy(value.astype(value.dtype.name)).dtype
+        assert (
+            found[key].tolist() == value.tolist() and found[key].dtype == torch.from_numpy(value.astype(value.dtype.name)).dtype
+        )
     assert read_object(path)["rank1"] == 0.5
 
 
@@ -222,7 +227,9 @@ def test_tensors_of_every_type_and_form(tmp_path: Path, mapped: bool, legacy: bo
     path.write_bytes(torch_bytes(tensors, legacy=legacy))
     found = read_tensors(path, mapped=mapped)
     for key, value in tensors.items():
-        assert found[key].dtype is value.dtype and found[key].tolist() == value.tolist() and type(found[key]) is torch.Tensor, key
+        assert found[key].dtype is value.dtype and found[key].tolist() == value.tolist() and type(found[key]) is torch.Tensor, (
+            key
+        )
     assert found["part"].untyped_storage().data_ptr() == found["turned"].untyped_storage().data_ptr(), "one storage stays one"
     found["scalar"].fill_(9)
     assert int(read_tensors(path)["scalar"]) == 3, "what is written to a tensor does not reach the file"
@@ -245,7 +252,13 @@ def test_an_archive_of_the_other_order_of_bytes(tmp_path: Path) -> None:
 
 REFUSED = ["posix.system", "subprocess.Popen", "__builtin__.eval", "builtins.exec", "importlib.import_module", "runpy.run_path"]
 REFUSED += ["torch.load", "torch.hub.load", "webbrowser.open", "shutil.rmtree", "pathlib.PosixPath.unlink", "pickle.loads"]
-REFUSED += ["types.FunctionType", "operator.methodcaller", "code.interact", "timeit.timeit", "numpy.testing._private.utils.runstring"]
+REFUSED += [
+    "types.FunctionType",
+    "operator.methodcaller",
+    "code.interact",
+    "timeit.timeit",
+    "numpy.testing._private.utils.runstring",
+]
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -258,7 +271,9 @@ def test_names_that_run_something_are_refused(tmp_path: Path, name: str) -> None
     assert normal_name(name) in str(caught.value) and normal_name(name) in str(inspect(path).problem)
 
 
-@pytest.mark.parametrize("name", ["code.settings.Config", "profile.Person", "platform.uname_result", "builtins.slice", "types.SimpleNamespace"])
+@pytest.mark.parametrize(
+    "name", ["code.settings.Config", "profile.Person", "platform.uname_result", "builtins.slice", "types.SimpleNamespace"]
+)
 def test_names_that_a_script_may_well_have_are_not(name: str) -> None:
     assert not is_refused(name)
 
@@ -272,7 +287,9 @@ def test_attributes_are_names_too(tmp_path: Path, attribute: str) -> None:
         read_object(path)
 
 
-@pytest.mark.parametrize("value", [torch.nn.Linear(2, 2), argparse.Namespace(a=1), WithState()], ids=["model", "options", "other"])
+@pytest.mark.parametrize(
+    "value", [torch.nn.Linear(2, 2), argparse.Namespace(a=1), WithState()], ids=["model", "options", "other"]
+)
 def test_a_whole_object_is_no_checkpoint(tmp_path: Path, value: object) -> None:
     path = tmp_path / "w.pth"
     path.write_bytes(torch_bytes(value))
@@ -288,7 +305,12 @@ MANY = b"(" + b"K\x01" * 3000 + b"lq\x00"  # a list of 3,000 numbers, kept
 BOMBS = {
     "sets of one list": MANY + b"cbuiltins\nset\nq\x010" + b"h\x01h\x00\x85R0" * 3000 + b".",
     "sizes of one list": MANY + b"ctorch\nSize\nq\x010" + b"h\x01h\x00\x85R0" * 3000 + b".",
-    "bytes of one text": text("x" * 30_000) + b"q\x000" + text("latin1") + b"q\x010c_codecs\nencode\nq\x020" + b"h\x02h\x00h\x01\x86R0" * 9000 + b".",
+    "bytes of one text": text("x" * 30_000)
+    + b"q\x000"
+    + text("latin1")
+    + b"q\x010c_codecs\nencode\nq\x020"
+    + b"h\x02h\x00h\x01\x86R0" * 9000
+    + b".",
 }
 
 
