@@ -318,7 +318,7 @@ BOMBS = {
 def test_the_same_content_ever_so_often(tmp_path: Path, label: str) -> None:
     path = tmp_path / "w.pth"
     path.write_bytes(b"\x80\x02" + BOMBS[label])
-    with pytest.raises(CheckpointFormatError, match="many times as much content|damaged"):
+    with pytest.raises(CheckpointFormatError, match="many times as much content as the file has"):
         read_object(path)
 
 
