@@ -217,8 +217,8 @@ class Unpickler:
             raise pickle.UnpicklingError("what is called has no name")
         maker = _MAKERS.get(function.name)
         made = maker(self, arguments) if maker else None
-        if made is None or type(made) is Stranger:
-            made = made or Stranger(function.name)
+        made = Stranger(function.name) if made is None else made
+        if type(made) is Stranger:
             self.strangers.add(made.name)
         return made
 
@@ -332,6 +332,9 @@ def _set_item(self: Unpickler, _: Any) -> None:
 
 def _storage(self: Unpickler, _: Any) -> None:
     reference = self._stack.pop()
+    if isinstance(reference, tuple) and len(reference) == 4 and reference[0] == "module":
+        self.push(reference[1])  # a class of modules, which older files hold with its source
+        return
     if self._storage_of is None:
         raise UnpackedError("it refers to storages")
     if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage":
