@@ -389,8 +389,6 @@ def test_half_weights_are_not_trained(tmp_path: Path, dtype: torch.dtype) -> Non
 def test_a_detector_that_diverged_ends_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `pretrainps.detectors.finite` makes of numbers that are not finite: here there are none."""
     monkeypatch.setattr("pretrainps.detectors.proposals.spoiled_by", lambda loss, *_: loss * math.nan)
-    with pytest.raises(
-        TrainingError, match=r"step 1: loss_rpn_reg is not finite, at a learning rate of .*a lower optim\.lr"
-    ):
+    with pytest.raises(TrainingError, match=r"step 1: loss_rpn_reg is not finite, at a learning rate of .*a lower optim\.lr"):
         fit(tmp_path / "run", DetectorTask())
     assert json.loads((tmp_path / "run" / "nonfinite.json").read_text())["wrong"] == ["loss_rpn_reg"]
