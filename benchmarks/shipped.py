@@ -113,7 +113,7 @@ def rows(question: Question, done: Sequence[Row], work: Path) -> Iterator[Row]:
                 by_colours = name == HISTOGRAMS
                 result = search_by_colours(found) if by_colours else measured(found, shipped(name, commit, work))
                 counts = (first, PEOPLE, len(found.gallery), len(found.queries))
-                values = (domain, *counts, name, commit, f"{result.mAP:.4f}", f"{result.top1:.4f}")
+                values = (domain, *counts, name, commit, f"{result.mAP:.6f}", f"{result.top1:.6f}")
                 yield dict(zip(COLUMNS, map(str, values), strict=True))
 
 
