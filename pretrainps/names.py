@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ def resolve(
     name: str | Path | ModelSpec,
     *,
     arch: str | None = None,
+    ignore: Sequence[str] = (),
+    prefix: str | None = None,
     cache: Cache | None = None,
     offline: bool | None = None,
     progress: bool = True,
@@ -60,6 +63,8 @@ def resolve(
         name: A name in any of the forms above; a path is `file:PATH`, and a spec stands for itself.
         arch: The architecture, for a bare weight file whose keys do not tell (a timm model's), or whose backbone alone is
             wanted although it holds a whole detector.
+        ignore: Shell patterns of keys in the file that are left out before it is asked what the rest is.
+        prefix: What stands before the keys in the file; by default as declared, or found in a bare weight file.
         cache: Where files of `hf:` names are kept.
         offline: Never use the network.
         progress: Show a progress bar.
@@ -70,27 +75,43 @@ def resolve(
         CheckpointFormatError: the file is no checkpoint, or of no known architecture.
         WeightsUnavailableError: the file or repository is not there.
     """
+    spec = _resolved(name, _Wanted(arch, tuple(ignore), prefix), cache, offline, progress, force)
+    return spec if prefix is None else replace(spec, file=replace(spec.file, prefix=prefix))
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What the caller knows of a bare weight file."""
+
+    arch: str | None
+    ignore: tuple[str, ...]
+    prefix: str | None
+
+
+def _resolved(
+    name: str | Path | ModelSpec, wanted: _Wanted, cache: Cache | None, offline: bool | None, progress: bool, force: bool
+) -> ModelSpec:
     if isinstance(name, ModelSpec):
         return name
     if isinstance(name, Path):
         name = f"file:{name}"
     kind, colon, rest = name.partition(":")
-    if arch is not None and kind not in ("file", "hf"):
+    if wanted.arch is not None and kind not in ("file", "hf"):
         raise ArgumentError(f"arch= is for bare weight files; what {name!r} is, is known.")
     if colon and kind == "timm":
         from pretrainps.backbones.timm_adapter import timm_spec
 
         return timm_spec(rest)
     if colon and kind == "file":
-        return _local(Path(rest).expanduser(), arch)
+        return _local(Path(rest).expanduser(), wanted)
     if colon and kind == "hf":
-        return _hub(name, rest, arch, cache or Cache(), offline, progress, force)
+        return _hub(name, rest, wanted, cache or Cache(), offline, progress, force)
     if colon:
         raise UnknownModelError(f"unknown kind of name {kind!r} in {name!r}. Known: timm:, file:, hf:, or a registered name.")
     return find_spec(name)
 
 
-def _local(path: Path, arch: str | None) -> ModelSpec:
+def _local(path: Path, wanted: _Wanted) -> ModelSpec:
     if path.is_dir():
         config, weights = path / CONFIG, path / WEIGHTS
         for file in (config, weights):
@@ -102,20 +123,20 @@ def _local(path: Path, arch: str | None) -> ModelSpec:
         return replace(spec, name=f"file:{path}", sources=(LocalSource(path=str(weights)),))
     if not path.is_file():
         raise WeightsUnavailableError(f"file:{path}: there is no such file. Check the path.")
-    return _recognised(f"file:{path}", path, LocalSource(path=str(path)), arch)
+    return _recognised(f"file:{path}", path, LocalSource(path=str(path)), wanted)
 
 
-def _hub(name: str, rest: str, arch: str | None, cache: Cache, offline: bool | None, progress: bool, force: bool) -> ModelSpec:
+def _hub(name: str, rest: str, wanted: _Wanted, cache: Cache, offline: bool | None, progress: bool, force: bool) -> ModelSpec:
     path, _, revision = rest.partition("@")
     parts = path.split("/")
     if len(parts) < 2 or not all(parts):
         raise UnknownModelError(f"{name!r} is no Hub name. Write hf:owner/repository, with @REVISION if you want one.")
     repo, file = "/".join(parts[:2]), "/".join(parts[2:])
     source = HubSource(repo=repo, file=file or CONFIG, revision=revision or "main")
-    wanted = RemoteFile(name=name if file else companion(name), sources=(source,), is_json=not file)
-    fetched = fetch(wanted, cache=cache, offline=offline, progress=progress, force=force)
+    remote = RemoteFile(name=name if file else companion(name), sources=(source,), is_json=not file)
+    fetched = fetch(remote, cache=cache, offline=offline, progress=progress, force=force)
     if file:
-        return _recognised(name, fetched.path, source, arch)
+        return _recognised(name, fetched.path, source, wanted)
     spec = _saved(_read_json(fetched.path), f"{name}/{CONFIG}")
     # weights of the commit that the configuration came from, whatever the branch says by now
     weights = replace(source, file=WEIGHTS, revision=fetched.commit or source.revision)
@@ -145,36 +166,32 @@ def _saved(config: Any, where: str) -> ModelSpec:
     return replace(spec, file=FileFormat())
 
 
-def _recognised(name: str, path: Path, source: HubSource | LocalSource, arch: str | None) -> ModelSpec:
+def _recognised(name: str, path: Path, source: HubSource | LocalSource, wanted: _Wanted) -> ModelSpec:
     """Make a spec for a bare weight file, from its own metadata or from its keys."""
+    from pretrainps.detector_recognition import identify, unrecognised
     from pretrainps.inspection import inspect
-    from pretrainps.recognition import recognise
 
     seen = inspect(path)
     if seen.problem:
         raise CheckpointFormatError(f"{path}: {seen.problem}")
     if seen.saved_by_us is not None:
         return replace(_saved({"pretrainps": seen.saved_by_us}, str(path)), name=name, sources=(source,), sha256=seen.sha256)
-    recognition = seen.recognition
-    if arch is not None:
-        is_timm = arch.startswith("timm:")
-        known = recognise(seen.shapes, seen.wrapper)
-        fits = known is not None and known.arch == arch  # complete or not
-        file = known.file if known and fits else FileFormat(layout="timm" if is_timm else "native", wrapper=seen.wrapper)
-        detector = None
-    elif recognition is None:
-        raise CheckpointFormatError(
-            f"{path}: its keys are of no architecture known here. `pretrainps inspect {path} --json` shows them; "
-            "for a timm model give arch='timm:NAME' (--arch timm:NAME)."
-        )
-    else:
-        arch, file, detector = recognition.arch, recognition.file, recognition.detector
+    shapes = {
+        key: shape for key, shape in seen.shapes.items() if not any(fnmatch.fnmatchcase(key, each) for each in wanted.ignore)
+    }
+    found = identify(shapes, seen.wrapper, arch=wanted.arch, prefix=wanted.prefix)
+    if found is None and wanted.arch is None:
+        raise CheckpointFormatError(f"{path}: {unrecognised(shapes)}")
+    arch = found.arch if found else str(wanted.arch)
+    file = found.file if found else FileFormat(wrapper=seen.wrapper)
+    detector, head = (found.detector, found.head) if found else (None, None)
     return ModelSpec(
         name=name,
         title=path.name,
         task="detector" if detector else "backbone",
         arch=arch,
         detector=detector,
+        head=head,
         summary="A weight file recognised by its keys, which cannot tell where strides lie or how pixels go in.",
         file=file,
         sources=(source,),

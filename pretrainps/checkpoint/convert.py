@@ -23,7 +23,7 @@ from pretrainps.store import Cache, Fetched
 from pretrainps.store.cache import Record
 from pretrainps.store.files import sha256_of
 
-CONVERSION = 1
+CONVERSION = 2
 """Raised whenever the code below would turn the same file into other tensors."""
 
 
@@ -49,7 +49,7 @@ def convert(path: Path, file: FileFormat, family: str, *, mapped: bool = True) -
 
     Raises:
         CheckpointFormatError: unreadable, holding NaN or infinity, or without any tensor that the declared prefix fits.
-        LayoutError: the family does not know the layout.
+        LayoutError: the family does not know the layout, or the file is not proven to be in it.
     """
     layout = layout_of(family, file.layout)
     found = read_tensors(path, file.wrapper, mapped=mapped)
@@ -61,19 +61,17 @@ def convert(path: Path, file: FileFormat, family: str, *, mapped: bool = True) -
         )
     stray = tuple(key for key in kept if not key.startswith(file.prefix))
     bare = {key.removeprefix(file.prefix): value for key, value in kept.items() if key.startswith(file.prefix)}
-    foreign = [key for key in bare if any(fnmatch.fnmatchcase(key, pattern) for pattern in layout.foreign)]
-    own = {key: value for key, value in bare.items() if key not in set(foreign)}
-    broken = [key for key, value in own.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    broken = [key for key, value in bare.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if broken:
         raise CheckpointFormatError(
             f"{path}: {len(broken)} tensors hold NaN or infinity ({', '.join(broken[:4])}): its training went wrong, or it is "
             "damaged. Use an earlier checkpoint."
         )
     try:
-        native = layout.to_native(own)
+        native = layout.read(bare)
     except RuntimeError as error:  # a reordering met a tensor of another shape
         raise CheckpointFormatError(f"{path}: its tensors do not have the shapes of the key layout {layout.name!r}.") from error
-    return NativeCheckpoint(tensors=native, ignored=(*ignored, *(file.prefix + key for key in foreign)), stray=stray)
+    return NativeCheckpoint(tensors=native, ignored=tuple(ignored), stray=stray)
 
 
 def native_checkpoint(
