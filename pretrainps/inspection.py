@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from pretrainps.backbones import build_backbone
-from pretrainps.checkpoint.convert import convert
+from pretrainps.checkpoint import compare, convert
+from pretrainps.checkpoint.advice import patterns_of
 from pretrainps.checkpoint.layouts import layout_of
 from pretrainps.checkpoint.read import Contents, contents_of, read_object
-from pretrainps.checkpoint.report import compare
+from pretrainps.checkpoint.trunk import likely_architecture
 from pretrainps.checkpoint.write import read_metadata
-from pretrainps.detector_recognition import recognise_detector
-from pretrainps.detectors import assemble
+from pretrainps.detector_recognition import detector_named, identify, skeleton, unrecognised
+from pretrainps.detectors import DETECTORS
 from pretrainps.errors import CheckpointFormatError, LayoutError, PretrainPSError
-from pretrainps.recognition import Recognition, Shape, recognise
-from pretrainps.registry.specs import ASSUMED_INPUT, PRETRAINING
+from pretrainps.heads import CropModel
+from pretrainps.recognition import Recognition, Shape
+from pretrainps.registry.specs import PRETRAINING
 from pretrainps.runs import find_weights
 from pretrainps.store.files import CONFIG, WEIGHTS, sha256_of
 from pretrainps.store.kinds import FileKind, folder_advice, kind_of, pickled_globals, safetensors_header
@@ -59,12 +59,12 @@ class Inspection:
     recognition: Recognition | None = None
     detector: str | None = None
     """In words, if the keys are a known detector's."""
+    refusal: str | None = None
+    """Why `load` refuses the file although its keys and shapes fit."""
     saved_by_us: Mapping[str, Any] | None = None
     """The configuration stored by `save_pretrained`, or by a training in its checkpoints."""
     run: str | None = None
     """What it is, in words, if it lies in the folder of a training."""
-    obstacle: str | None = None
-    """Why `load` would refuse the file although its keys are those of a model."""
     problem: str | None = None
     """Why the tensors could not be read."""
     imports: tuple[str, ...] = ()
@@ -74,6 +74,12 @@ class Inspection:
     def elements(self) -> int:
         """Numbers stored, batch-norm statistics and counters included."""
         return sum(_count(shape) for shape in self.shapes.values())
+
+    @property
+    def to_ignore(self) -> list[str]:
+        """Shell patterns of the keys that belong to nothing known, as `load` takes them for `ignore`."""
+        extra = self.recognition.extra if self.recognition else ()
+        return patterns_of(extra, self.shapes.keys() - set(extra))
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
@@ -90,16 +96,17 @@ class Inspection:
             "elements": self.elements,
             "dtypes": dict(self.dtypes),
             "architecture": found.arch if found else None,
-            "complete": not found.missing if found else False,
+            "complete": found.loads and self.refusal is None if found else False,
             "layout": found.file.layout if found else None,
             "prefix": found.file.prefix if found else None,
             "matched_tensors": found.matched if found else 0,
             "loads_as_detector": found.detector.kind if found and found.detector else None,
-            "not_used": list(found.foreign + found.extra) if found else [],
+            "loads_with_head": found.head.kind if found and found.head else None,
+            "not_used": list(found.foreign + found.extra + found.trunk) if found else [],
             "detector": self.detector,
             "run": self.run,
             "saved_by_pretrainps": dict(self.saved_by_us) if self.saved_by_us else None,
-            "obstacle": self.obstacle,
+            "refusal": self.refusal,
             "problem": self.problem,
             "imports": list(self.imports),
             "keys": {key: list(shape) for key, shape in self.shapes.items()},
@@ -123,8 +130,8 @@ class Inspection:
             others = ", ".join(" > ".join(other) or "the top" for other in self.other_wrappers)
             lines.append(f"  found under   {' > '.join(self.wrapper)}" + (f" (more tensors under: {others})" if others else ""))
         if self.side_data:
-            some = ", ".join(f"{key} ({what})" for key, what in list(self.side_data.items())[:3])
-            lines.append(f"  no tensors    {len(self.side_data)}: {some}{', ...' if len(self.side_data) > 3 else ''}")
+            shown = ", ".join(f"{key} ({what})" for key, what in list(self.side_data.items())[:3])
+            lines.append(f"  no tensors    {len(self.side_data)}: {shown}{', ...' if len(self.side_data) > 3 else ''}")
         if self.saved_by_us:
             lines.append(f"  saved by      pretrainps, as {self.saved_by_us.get('name', 'unnamed')}")
             whole = (
@@ -139,14 +146,23 @@ class Inspection:
         if self.recognition is None:
             sample = ", ".join(list(self.shapes)[:3])
             lines.append(f"  architecture  not recognised (first keys: {sample or 'none'})")
+            if self.shapes:
+                lines.append(f"                {unrecognised(self.shapes)}")
             return "\n".join(lines)
         found = self.recognition
         if found.missing:
             missing = f"{', '.join(found.missing[:3])}{', ...' if len(found.missing) > 3 else ''}"
-            lines.append(f"  architecture  none complete; like {found.arch} in the {found.file.layout} layout, but with only")
+            like = f"{found.detector.kind} on {found.arch}" if found.detector else found.arch
+            lines.append(f"  architecture  none complete; like {like} in the {found.file.layout} layout, but with only")
             lines.append(f"                {found.matched} of its tensors ({len(found.missing)} missing: {missing})")
             return "\n".join(lines)
         prefix = f", every key after {found.file.prefix!r}" if found.file.prefix else ""
+        if found.trunk:
+            other = likely_architecture(self.shapes)
+            lines.append(f"  architecture  another one than {found.arch}, which has no {some(found.trunk)}")
+            if other is not None:
+                lines.append(f"  give arch=    pretrainps.load('file:{self.path}', arch={other!r}): it looks like that")
+            return "\n".join(lines)
         whole = f"{found.detector.kind} on {found.arch}" if found.detector else found.arch
         lines.append(f"  architecture  {whole}, all {found.matched} of its tensors")
         lines.append(f"  key layout    {found.file.layout}{prefix}")
@@ -154,23 +170,42 @@ class Inspection:
             if keys:
                 shown = ", ".join(f"{key} {list(self.shapes[key])}" for key in keys[:3])
                 lines.append(f"  {label:13} {len(keys)}: {shown}{', ...' if len(keys) > 3 else ''}")
-        if self.obstacle:
-            return "\n".join([*lines, f"  would refuse  {self.obstacle}"])
-        ignore = f", ignore={list(found.extra)}" if found.extra else ""
+        if found.file.new:
+            lines.append(f"  start anew    {', '.join(found.file.new)}")
+        if self.refusal is not None:
+            return "\n".join([*lines, f"  would refuse  {self.refusal}"])
+        ignore = f", ignore={self.to_ignore}" if found.extra else ""
         what = f"the {whole} detector" if found.detector else f"a {found.arch} backbone"
+        what += f" with its head ({found.head.kind})" if found.head else ""
         lines.append(f"  would load    pretrainps.load('file:{self.path}'{ignore}) gives {what}")
         if found.detector:
             lines.append(f"                with arch={found.arch!r}, its backbone alone")
         return "\n".join(lines)
 
 
-def inspect(path: Path | str, *, tried: bool = True) -> Inspection:
+def inspect(path: Path | str) -> Inspection:
     """Say what a file is. A file that cannot be read is described too, with the reason in `problem`.
 
     Args:
         path: Any file; a folder written by `save_pretrained`, that of a training, or a checkpoint in it; or a folder with the
             index of a checkpoint in shards.
-        tried: Try whether `load` would take it, for keys and shapes alone do not say: that reads every tensor.
+
+    Raises:
+        PretrainPSError: there is no such file, or no weights in the folder.
+    """
+    seen = look(path)
+    if seen.problem is not None or seen.saved_by_us is not None:
+        return seen
+    found = identify(seen.shapes, seen.wrapper)
+    seen = replace(seen, recognition=found, detector=_detector(found, seen.shapes))
+    return replace(seen, refusal=_refusal(seen, found)) if found is not None and found.loads else seen
+
+
+def look(path: Path | str) -> Inspection:
+    """Say what lies in a file, without recognising of what it is.
+
+    Args:
+        path: As for `inspect`.
 
     Raises:
         PretrainPSError: there is no such file, or no weights in the folder.
@@ -213,45 +248,30 @@ def inspect(path: Path | str, *, tried: bool = True) -> Inspection:
             dtypes = _counted(str(value.dtype).removeprefix("torch.") for value in tensors.values())
     except (CheckpointFormatError, LayoutError) as error:
         return replace(base, problem=str(error).removeprefix(f"{path}: "))
-    base = replace(
-        base,
-        wrapper=wrapper,
-        shapes=shapes,
-        dtypes=dtypes,
-        recognition=recognise_detector(shapes, wrapper) or recognise(shapes, wrapper),
-        detector=_detector(shapes),
-        saved_by_us=ours if isinstance(ours, Mapping) else None,
-    )
-    found = base.recognition
-    if not tried or base.saved_by_us or found is None or found.missing:
-        return base
-    return replace(base, obstacle=_obstacle(path, found))
+    saved_by_us = ours if isinstance(ours, Mapping) else None
+    return replace(base, wrapper=wrapper, shapes=shapes, dtypes=dtypes, saved_by_us=saved_by_us)
 
 
-def _obstacle(path: Path, found: Recognition) -> str | None:
-    """Bring the tensors under the model's names and compare them with it, as `load` does, and return what it would say."""
-    backbone = build_backbone(found.arch, empty=True)
-    model: nn.Module = backbone
-    family = backbone.family
-    if found.detector is not None:
-        with torch.device("meta"):
-            model = assemble(found.detector.kind, backbone, found.detector.config, ASSUMED_INPUT)
-        family = model.family
-    file = replace(found.file, ignored=(*found.extra, *backbone.tail))
+def _refusal(seen: Inspection, found: Recognition) -> str | None:
+    """Go through everything that loading does short of filling a model, and return what it would be refused for."""
+    model = skeleton(found)
+    family = (model.backbone if isinstance(model, CropModel) else model).family
+    file = replace(found.file, ignored=(*found.file.ignored, *seen.to_ignore))
     try:
-        checkpoint = convert(path, file, family)
+        checkpoint = convert(seen.path, file, family)
     except PretrainPSError as error:
-        return str(error).removeprefix(f"{path}: ")
+        return str(error).removeprefix(f"{seen.path}: ")
     report = compare(
         model,
         checkpoint.tensors,
-        name=found.arch,
+        name=seen.path.name,
         ignored=checkpoint.ignored,
         stray=checkpoint.stray,
         side_data=checkpoint.side_data,
         expected_missing=file.expected_missing,
+        new=file.new,
     )
-    return None if report.ok else "\n".join(str(report).splitlines()[1:]).strip()
+    return None if report.ok else str(report).partition("\n")[2].strip()
 
 
 def _find_tensors(found: Any) -> list[tuple[tuple[str, ...], Contents]]:
@@ -292,20 +312,16 @@ def _counted(names: Iterator[str]) -> dict[str, int]:
     return counts
 
 
-def _detector(shapes: Mapping[str, Shape]) -> str | None:
-    """Name a person-search detector by the keys that only it has."""
-    bare = {key.removeprefix("module."): shape for key, shape in shapes.items()}
-    if not any(key.startswith("roi_heads.embedding_head.") for key in bare):
-        return None
-    if "roi_heads.faster_rcnn_predictor.cls_score.weight" in bare and any("reid_head" in key for key in bare):
-        name = "SeqNet"
-    elif "roi_heads.box_predictor.cls_score.weight" in bare:
-        name = "NAE"
-    else:
-        return "a person-search detector of the NAE family"
-    table, queue = bare.get("roi_heads.reid_loss.lut"), bare.get("roi_heads.reid_loss.cq")
-    sizes = f", {table[0]} identities, a queue of {queue[0]}" if table and queue else ""
-    return f"{name}{sizes}"
+def _detector(found: Recognition | None, shapes: Mapping[str, Shape]) -> str | None:
+    """Name a person-search detector, with the sizes of its tables."""
+    if found is None or found.detector is None:
+        kind = detector_named(shapes) if found is None else None
+        return DETECTORS[kind].model.__name__ if kind is not None else None
+    sizes = DETECTORS[found.detector.kind].config.from_mapping(found.detector.config)
+    name = DETECTORS[found.detector.kind].model.__name__
+    if found.file.new:
+        return f"{name}, without {' and '.join(found.file.new)}"
+    return f"{name}, {sizes.num_identities} identities, a queue of {sizes.queue_size}"
 
 
 def _count(shape: Shape) -> int:

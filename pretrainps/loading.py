@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,10 @@ from torch import nn
 
 from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.checkpoint import Adapter, LoadReport, NativeCheckpoint, compare, native_checkpoint, require_complete
+from pretrainps.checkpoint.advice import advise
+from pretrainps.checkpoint.layouts import layout_of
+from pretrainps.checkpoint.report import Shape
+from pretrainps.checkpoint.trunk import is_in_trunk
 from pretrainps.detectors import PersonSearchDetector, assemble
 from pretrainps.errors import ArgumentError, CacheError
 from pretrainps.heads import CropModel
@@ -35,6 +40,7 @@ def load(
     arch: str | None = None,
     ignore: Sequence[str] = (),
     config: Mapping[str, Any] | None = None,
+    prefix: str | None = None,
     device: torch.device | str = "cpu",
     offline: bool | None = None,
     cache_dir: Path | str | None = None,
@@ -53,7 +59,10 @@ def load(
         num_classes: Number of classes, with `head="classifier"`.
         arch: The architecture of a bare weight file whose keys do not tell; of a file with a whole detector, its backbone's, to
             get that alone.
-        ignore: Shell patterns of keys in the file that are known not to be wanted, such as a classifier's.
+        ignore: Shell patterns of keys in the file that are known not to be wanted, such as a classifier's. They are left out
+            before the file is recognised. Keys that would be part of the network itself are never left out.
+        prefix: What stands before the keys in the file. `None` takes what is declared, or finds the prefix of a bare weight
+            file, of any depth, as long as it ends in a dot.
         config: Settings of a detector instead of those it was saved with, such as `{"score_threshold": 0.2, "min_size": 600}`;
             see `PersonSearchDetector.configured`.
         device: Where to put the model; checked before anything is downloaded.
@@ -84,17 +93,19 @@ def load(
     target = _device(device)
     cache = Cache(cache_dir)
     wanted_head = _head_spec(head, embedding_dim, num_classes)
-    spec = resolve(name, arch=arch, cache=cache, offline=offline, progress=progress)
+    spec = resolve(name, arch=arch, ignore=ignore, prefix=prefix, cache=cache, offline=offline, progress=progress)
     if spec.detector is not None and wanted_head is not None:
         raise ArgumentError(
             f"{spec.name} is a detector ({spec.detector.kind}), which has its own heads; load it without head=."
         )
     if spec.detector is None and config:
         raise ArgumentError(f"{spec.name} is no detector, and settings (config=, --set) are for those. Leave them out.")
-    # batch counters start at zero anyway; any other tensor that the file may lack needs its proper initial value
-    empty = all(pattern.endswith("num_batches_tracked") for pattern in spec.file.expected_missing)
+    # batch counters and identity tables start at zero anyway; any other tensor that the file may lack needs its initial value
+    may_lack = (*spec.file.expected_missing, *spec.file.new)
+    empty = all(pattern.endswith("num_batches_tracked") or pattern.startswith("oim_loss.") for pattern in may_lack)
     backbone = build_backbone(spec.arch, spec.arch_options, empty=empty)
-    spec = replace(spec, file=replace(spec.file, ignored=(*spec.file.ignored, *ignore, *backbone.tail)))
+    declared = (*spec.file.ignored, *(spec.file.prefix + pattern for pattern in backbone.tail))
+    spec = replace(spec, file=replace(spec.file, ignored=(*declared, *ignore)))
     model: Model = backbone
     if spec.detector is not None:
         model = detector = _assembled(spec, spec.detector, backbone)
@@ -106,12 +117,13 @@ def load(
     family = model.family if isinstance(model, PersonSearchDetector) else backbone.family
     adapter = None if spec.detector else backbone.adapter
     fetched, checkpoint = _tensors(spec, family, adapter, cache, offline=offline, progress=progress, verify=verify)
+    checkpoint, refused = _without_trunk_ignored(model, checkpoint, spec, family, declared)
     with remedied(spec, fetched, cache):
-        report = _fill(model, checkpoint, spec, str(fetched.path))
+        report = _fill(model, checkpoint, spec, str(fetched.path), refused)
     confirm(spec, fetched, cache)
     if spec.head is None and wanted_head is not None:
         model = CropModel(backbone, wanted_head)
-        report = replace(report, new=tuple(key for key in model.state_dict() if key.startswith("head.")))
+        report = replace(report, new=report.new + tuple(key for key in model.state_dict() if key.startswith("head.")))
     model.spec = replace(spec, sha256=fetched.sha256)  # whatever was known of the file before, now its hash is
     model.load_report = report
     return model.eval().to(target)
@@ -177,21 +189,42 @@ def _head_spec(head: Head | None, embedding_dim: int | None, num_classes: int | 
     return HeadSpec(kind=head, embedding_dim=embedding_dim, num_classes=num_classes)
 
 
-def _fill(model: nn.Module, checkpoint: NativeCheckpoint, spec: ModelSpec, origin: str) -> LoadReport:
+def _without_trunk_ignored(
+    model: nn.Module, checkpoint: NativeCheckpoint, spec: ModelSpec, family: str, declared: Sequence[str]
+) -> tuple[NativeCheckpoint, dict[str, Shape]]:
+    """Take from the ignored keys those that would be part of the network itself: without them it would be another one."""
+    layout, prefix, keys = layout_of(family, spec.file.layout), spec.file.prefix, model.state_dict().keys()
+    refused = {}
+    for key in checkpoint.ignored:
+        if key.startswith(prefix) and not any(fnmatch.fnmatchcase(key, pattern) for pattern in declared):
+            name = layout.native_name(key.removeprefix(prefix))
+            if name not in keys and is_in_trunk(name, keys):
+                refused[name] = key
+    ignored = tuple(key for key in checkpoint.ignored if key not in refused.values())
+    return replace(checkpoint, ignored=ignored), dict.fromkeys(refused, ())
+
+
+def _fill(
+    model: nn.Module, checkpoint: NativeCheckpoint, spec: ModelSpec, origin: str, refused: Mapping[str, Shape]
+) -> LoadReport:
     """Compare, and load only if everything undeclared matched."""
     report = compare(
         model,
         checkpoint.tensors,
         name=spec.name,
         ignored=checkpoint.ignored,
-        stray=checkpoint.stray,
+        stray=(*checkpoint.stray, *refused),
         side_data=checkpoint.side_data,
         expected_missing=spec.file.expected_missing,
+        new=spec.file.new,
     )
-    require_complete(report, origin)
+    if not report.ok:
+        shapes = {key: tuple(value.shape) for key, value in checkpoint.tensors.items()} | dict(refused)
+        stray = set(checkpoint.stray)
+        require_complete(report, origin, advise(report, shapes, arch=spec.arch, prefix=spec.file.prefix, stray=stray))
     state = model.state_dict()
     held = {key: checkpoint.tensors[key].to(state[key].dtype) for key in report.matched}
-    for key in report.expected_missing:
+    for key in (*report.expected_missing, *report.new):
         held[key] = torch.zeros_like(state[key], device="cpu") if state[key].is_meta else state[key]
     # assigned, not copied: the parameters are the mapped file's own pages until something writes to them
     model.load_state_dict(held, strict=True, assign=True)

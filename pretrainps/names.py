@@ -5,9 +5,10 @@ Pasted addresses of the Hub and paths are understood as well (`pretrainps.store.
 
 from __future__ import annotations
 
+import fnmatch
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,8 @@ def resolve(
     name: str | Path | ModelSpec,
     *,
     arch: str | None = None,
+    ignore: Sequence[str] = (),
+    prefix: str | None = None,
     cache: Cache | None = None,
     offline: bool | None = None,
     progress: bool = True,
@@ -78,6 +81,8 @@ def resolve(
         name: A name in any of the forms above; a path is `file:PATH`, and a spec stands for itself.
         arch: The architecture, for a bare weight file whose keys do not tell (a timm model's), or whose backbone alone is
             wanted although it holds a whole detector.
+        ignore: Shell patterns of keys in the file that are left out before it is asked what the rest is.
+        prefix: What stands before the keys in the file; by default as declared, or found in a bare weight file.
         cache: Where files of `hf:` names are kept.
         offline: Never use the network.
         progress: Show a progress bar.
@@ -88,20 +93,36 @@ def resolve(
         CheckpointFormatError: the file is no checkpoint, or of no known architecture.
         WeightsUnavailableError: the file or repository is not there.
     """
+    spec = _resolved(name, _Wanted(arch, tuple(ignore), prefix), cache, offline, progress, force)
+    return spec if prefix is None else replace(spec, file=replace(spec.file, prefix=prefix))
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What the caller knows of a bare weight file."""
+
+    arch: str | None
+    ignore: tuple[str, ...]
+    prefix: str | None
+
+
+def _resolved(
+    name: str | Path | ModelSpec, wanted: _Wanted, cache: Cache | None, offline: bool | None, progress: bool, force: bool
+) -> ModelSpec:
     if isinstance(name, ModelSpec):
         return name
     name = f"file:{name}" if isinstance(name, Path) else canonical(name)
     kind, colon, rest = name.partition(":")
-    if arch is not None and kind not in ("file", "hf"):
+    if wanted.arch is not None and kind not in ("file", "hf"):
         raise ArgumentError(f"arch= is for bare weight files; what {name!r} is, is known.")
     if colon and kind == "timm":
         from pretrainps.backbones.timm_adapter import timm_spec
 
         return timm_spec(rest)
     if colon and kind == "file":
-        return _local(Path(rest).expanduser(), arch)
+        return _local(Path(rest).expanduser(), wanted)
     if colon and kind == "hf":
-        return _hub(hub_name(name), arch, cache or Cache(), offline, progress, force)
+        return _hub(hub_name(name), wanted, cache or Cache(), offline, progress, force)
     if colon:
         raise UnknownModelError(
             f"unknown kind of name {kind!r} in {name!r}. Known: timm:NAME, file:PATH, hf:owner/repository, or a "
@@ -110,13 +131,13 @@ def resolve(
     return find_spec(name)
 
 
-def _local(path: Path, arch: str | None) -> ModelSpec:
+def _local(path: Path, wanted: _Wanted) -> ModelSpec:
     from pretrainps.runs import find_weights
 
     try:
         trained = find_weights(path)
         if trained is not None:
-            return _of_a_run(trained, arch)
+            return _of_a_run(trained, wanted)
         if path.name == CONFIG and (path.parent / WEIGHTS).is_file():
             path = path.parent
         if path.is_dir() and not (path / WEIGHTS).is_file() and (index := index_in(path)) is not None:
@@ -125,17 +146,17 @@ def _local(path: Path, arch: str | None) -> ModelSpec:
             return _local_folder(path)
         if not path.is_file():
             raise WeightsUnavailableError(f"file:{path}: there is no such file. Check the path.")
-        return _recognised(f"file:{path}", path, LocalSource(path=str(path)), arch)
+        return _recognised(f"file:{path}", path, LocalSource(path=str(path)), wanted)
     except PretrainPSError:
         raise
     except OSError as error:
         raise WeightsUnavailableError(f"file:{path} cannot be read ({error.strerror or error}). Check the path.") from error
 
 
-def _of_a_run(trained: RunWeights, arch: str | None) -> ModelSpec:
+def _of_a_run(trained: RunWeights, wanted: _Wanted) -> ModelSpec:
     name, source = f"file:{trained.name}", LocalSource(path=str(trained.path))
     if trained.config is None:
-        return _recognised(name, trained.path, source, arch)
+        return _recognised(name, trained.path, source, wanted)
     spec = _saved({"pretrainps": trained.config}, str(trained.path))
     return replace(spec, name=name, sources=(source,), summary=f"{spec.summary} Here: {trained.words}.")
 
@@ -150,15 +171,15 @@ def _local_folder(path: Path) -> ModelSpec:
     return replace(spec, name=f"file:{path}", sources=(LocalSource(path=str(weights)),))
 
 
-def _hub(asked: HubName, arch: str | None, cache: Cache, offline: bool | None, progress: bool, force: bool) -> ModelSpec:
+def _hub(asked: HubName, wanted: _Wanted, cache: Cache, offline: bool | None, progress: bool, force: bool) -> ModelSpec:
     name = str(asked)
     source = HubSource(repo=asked.repo, file=asked.file or CONFIG, revision=asked.revision or "main")
-    wanted = RemoteFile(name=name if asked.file else companion(name), sources=(source,), is_json=not asked.file)
+    remote = RemoteFile(name=name if asked.file else companion(name), sources=(source,), is_json=not asked.file)
     try:
-        fetched = fetch(wanted, cache=cache, offline=offline, progress=progress, force=force, pin=False)
-        with remedied(wanted, fetched, cache):
+        fetched = fetch(remote, cache=cache, offline=offline, progress=progress, force=force, pin=False)
+        with remedied(remote, fetched, cache):
             if asked.file:
-                return _recognised(name, fetched.path, source, arch)
+                return _recognised(name, fetched.path, source, wanted)
             config = _read_json(fetched.path)
             if not _is_ours(config):
                 instead = "" if is_offline(offline) else files_instead(source)
@@ -175,7 +196,7 @@ def _hub(asked: HubName, arch: str | None, cache: Cache, offline: bool | None, p
         except WeightsUnavailableError:
             raise error from None
         with remedied(shards, fetched, cache):
-            return _recognised(name, fetched.path, index, arch)
+            return _recognised(name, fetched.path, index, wanted)
     # weights of the commit that the configuration came from, whatever the branch says by now
     weights = replace(source, file=WEIGHTS, revision=fetched.commit or source.revision)
     return replace(spec, name=name, sources=(weights,))
@@ -205,41 +226,43 @@ def _saved(config: Any, where: str) -> ModelSpec:
     spec = parse_spec(str(found.get("name", "unnamed")), found["model"], where)
     # save_pretrained writes whole models under our own names: whatever a configuration declares beyond that does not count
     # but for a pre-training's checkpoints, which hold the backbone in two halves
-    return replace(spec, file=FileFormat(layout=PRETRAINING if found.get("layout") == PRETRAINING else "native"))
+    if found.get("layout") == PRETRAINING:
+        from pretrainps.checkpoint.layouts import layout_of
+
+        return replace(spec, file=FileFormat(layout=PRETRAINING, ignored=layout_of("", PRETRAINING).heads))
+    return replace(spec, file=FileFormat())
 
 
-def _recognised(name: str, path: Path, source: HubSource | LocalSource, arch: str | None) -> ModelSpec:
+def _recognised(name: str, path: Path, source: HubSource | LocalSource, wanted: _Wanted) -> ModelSpec:
     """Make a spec for a bare weight file, from its own metadata or from its keys."""
-    from pretrainps.inspection import inspect
-    from pretrainps.recognition import recognise
+    from pretrainps.detector_recognition import identify, unrecognised
+    from pretrainps.inspection import look
 
-    seen = inspect(path, tried=False)
+    seen = look(path)
     # of a file on the Hub the hash is not published but only seen, and pinned once the file was loaded
     sha256 = seen.sha256 if isinstance(source, LocalSource) else None
     if seen.problem:
         raise CheckpointFormatError(f"{path}: {seen.problem}")
     if seen.saved_by_us is not None:
         return replace(_saved({"pretrainps": seen.saved_by_us}, str(path)), name=name, sources=(source,), sha256=sha256)
-    recognition = seen.recognition
-    if arch is not None:
-        is_timm = arch.startswith("timm:")
-        known = recognise(seen.shapes, seen.wrapper)
-        fits = known is not None and known.arch == arch  # complete or not
-        file = known.file if known and fits else FileFormat(layout="timm" if is_timm else "native", wrapper=seen.wrapper)
-        detector = None
-    elif recognition is None:
-        raise CheckpointFormatError(
-            f"{path}: its keys are of no architecture known here. `pretrainps inspect {path} --json` shows them; "
-            "for a timm model give arch='timm:NAME' (--arch timm:NAME)."
-        )
-    else:
-        arch, file, detector = recognition.arch, recognition.file, recognition.detector
+    shapes = {
+        key: shape for key, shape in seen.shapes.items() if not any(fnmatch.fnmatchcase(key, each) for each in wanted.ignore)
+    }
+    found = identify(shapes, seen.wrapper, arch=wanted.arch, prefix=wanted.prefix)
+    if found is None and wanted.arch is None:
+        raise CheckpointFormatError(f"{path}: {unrecognised(shapes)}")
+    arch = found.arch if found else str(wanted.arch)
+    file = found.file if found else FileFormat(wrapper=seen.wrapper)
+    if arch.startswith("timm:") and not (found and found.loads and not found.extra):  # timm itself may know what to do with it
+        file = FileFormat(layout="timm", wrapper=seen.wrapper, prefix=found.file.prefix if found else wanted.prefix or "")
+    detector, head = (found.detector, found.head) if found else (None, None)
     return ModelSpec(
         name=name,
         title=path.name,
         task="detector" if detector else "backbone",
         arch=arch,
         detector=detector,
+        head=head,
         summary="A weight file recognised by its keys, which cannot tell where strides lie or how pixels go in.",
         file=file,
         sources=(source,),

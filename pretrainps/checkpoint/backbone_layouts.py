@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pretrainps.checkpoint.layout import Layout, Tensors, rename
+from pretrainps.errors import LayoutError
 
 
 def _stage(prefix: str, shift: int) -> Callable[[re.Match[str]], str]:
@@ -63,7 +64,21 @@ def _to_c4(tensors: Tensors, *, heads: tuple[str, ...]) -> Tensors:
     return result
 
 
-_DETECTOR_ONLY = ("rpn.*", "roi_heads.box_predictor.*", "roi_heads.embedding_head.*", "roi_heads.reid_loss.*")
+def _from_copied_c4(tensors: Tensors) -> Tensors:
+    """Read a backbone that has two copies of layer4; two that differ are a trained SeqNet's, of which this is a part."""
+    heads = ("roi_heads.box_head.", "roi_heads.reid_head.")
+    first, second = ({key.removeprefix(head): tensors[key] for key in tensors if key.startswith(head)} for head in heads)
+    if not (first and second):
+        return _from_c4(tensors)
+    if first.keys() != second.keys() or not all(torch.equal(value, second[key]) for key, value in first.items()):
+        raise LayoutError(
+            "its two copies of layer4 (box_head, reid_head) differ: it is part of a trained SeqNet. To take the box head's, "
+            "give arch= (--arch), the backbone's architecture."
+        )
+    return _from_c4({key: value for key, value in tensors.items() if not key.startswith(heads[1])})
+
+
+_NAE_HEADS = ("rpn.*", "roi_heads.box_predictor.*", "roi_heads.embedding_head.*", "roi_heads.reid_loss.*")
 
 _RESNET = (
     Layout(name="torchvision", use="model.load_state_dict({state}, strict=False)  # only fc.* is missing"),
@@ -86,15 +101,15 @@ _RESNET = (
         to_native=_from_c4,
         from_native=lambda tensors: _to_c4(tensors, heads=("box_head",)),
         wrapper=("model",),
-        foreign=_DETECTOR_ONLY,
+        heads=_NAE_HEADS,
         use="model.load_state_dict({state}, strict=False)  # heads are missing, the backbone is whole",
     ),
     Layout(
         name="seqnet",
-        to_native=_from_c4,
+        to_native=_from_copied_c4,
         from_native=lambda tensors: _to_c4(tensors, heads=("box_head", "reid_head")),
         wrapper=("model",),
-        foreign=(*_DETECTOR_ONLY, "roi_heads.faster_rcnn_predictor.*", "roi_heads.reid_head.*"),
+        heads=(*_NAE_HEADS, "roi_heads.faster_rcnn_predictor.*", "roi_heads.reid_head.*"),
         use="model.load_state_dict({state}, strict=False)  # heads are missing, the backbone is whole",
     ),
 )
@@ -129,7 +144,9 @@ def _from_solider(tensors: Tensors) -> Tensors:
             (r"^stages\.", "layers."),
         ),
     )
-    return {key: _unfold_to_timm(value) if ".downsample." in key else value for key, value in renamed.items()}
+    # decided by the name in the file: under our own names the same tensors lie in timm's order already
+    theirs = {new for old, new in zip(tensors, renamed, strict=True) if old.startswith("stages.") and ".downsample." in old}
+    return {key: _unfold_to_timm(value) if key in theirs else value for key, value in renamed.items()}
 
 
 def _to_solider(tensors: Tensors) -> Tensors:
@@ -141,7 +158,8 @@ def _to_solider(tensors: Tensors) -> Tensors:
             *((re.escape(ours), theirs) for theirs, ours in _SWIN_NAMES),
         ),
     )
-    return {key: _timm_to_unfold(value) if ".downsample." in key else value for key, value in renamed.items()}
+    ours = {new for old, new in zip(tensors, renamed, strict=True) if old.startswith("layers.") and ".downsample." in old}
+    return {key: _timm_to_unfold(value) if key in ours else value for key, value in renamed.items()}
 
 
 def _unfold_to_timm(value: Tensor) -> Tensor:
@@ -161,7 +179,8 @@ _SOLIDER_SWIN = (
         to_native=_from_solider,
         from_native=_to_solider,
         wrapper=("teacher",),
-        foreign=("*.relative_position_index",),
+        reorders=True,
+        unused=("*.relative_position_index",),
         use="the names inside SOLIDER's checkpoints after 'backbone.'",
     ),
 )

@@ -16,15 +16,13 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from pretrainps.checkpoint.layout import Layout
 from pretrainps.checkpoint.layouts import layout_of
 from pretrainps.checkpoint.read import Tensors, read_contents, read_tensors
 from pretrainps.checkpoint.report import SideData
 from pretrainps.checkpoint.write import read_metadata, write_safetensors
-from pretrainps.errors import CacheError, CheckpointFormatError, LayoutError
+from pretrainps.errors import CacheError, CheckpointFormatError
 from pretrainps.registry.specs import FileFormat, ModelSpec
 from pretrainps.store import Cache, Fetched
 from pretrainps.store.cache import Record
@@ -86,7 +84,7 @@ def convert(
 
     Raises:
         CheckpointFormatError: unreadable, holding NaN or infinity, or without any tensor that the declared prefix fits.
-        LayoutError: the family does not know the layout.
+        LayoutError: the family does not know the layout, or the file is not proven to be in it.
     """
     layout = layout_of(family, file.layout)
     contents = read_contents(path, file.wrapper, mapped=mapped)
@@ -112,36 +110,26 @@ def convert(
         used = {source for key in bare for source in adapted.sources[key]}
         left = [file.prefix + key for key in everything if key not in used]
         ignored = [*dict.fromkeys((*ignored, *left))]
-    foreign = [key for key in bare if any(fnmatch.fnmatchcase(key, pattern) for pattern in layout.foreign)]
-    own = {key: value for key, value in bare.items() if key not in set(foreign)}
-    broken = [key for key, value in own.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    broken = [key for key, value in bare.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if broken:
         raise CheckpointFormatError(
             f"{path}: {len(broken)} tensors hold NaN or infinity ({', '.join(broken[:4])}): its training went wrong, or it is "
             "damaged. Use an earlier checkpoint."
         )
     try:
-        native = layout.to_native(own)
+        native = layout.read(bare)
     except RuntimeError as error:  # a reordering met a tensor of another shape
         raise CheckpointFormatError(f"{path}: its tensors do not have the shapes of the key layout {layout.name!r}.") from error
     return NativeCheckpoint(
         tensors=native,
-        ignored=(*ignored, *(file.prefix + key for key in foreign)),
+        ignored=tuple(ignored),
         stray=stray,
         side_data=tuple(
-            SideData(key, _native_key(key.removeprefix(file.prefix), layout) if key.startswith(file.prefix) else None, what)
+            SideData(key, layout.native_name(key.removeprefix(file.prefix)) if key.startswith(file.prefix) else None, what)
             for key, what in contents.side_data.items()
             if key not in set(ignored)
         ),
     )
-
-
-def _native_key(key: str, layout: Layout) -> str:
-    """Return the package's own name for a key, as far as the layout can tell it from the key alone."""
-    try:
-        return next(iter(layout.to_native({key: torch.empty(0, device="meta")})), key)
-    except (RuntimeError, LayoutError):  # it wants to reorder values, which there are none of
-        return key
 
 
 def native_checkpoint(

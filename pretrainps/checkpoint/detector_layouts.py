@@ -42,7 +42,9 @@ def _from_native(tensors: Tensors) -> Tensors:
 def _nae_from_native(tensors: Tensors) -> Tensors:
     """Add the unused classifier, as zeros: NAE4PS loads strictly."""
     renamed = _from_native(tensors)
-    regressor = renamed["roi_heads.box_predictor.bbox_pred.0.weight"]
+    regressor = renamed.get("roi_heads.box_predictor.bbox_pred.0.weight")
+    if regressor is None:
+        return renamed
     return {
         **renamed,
         f"{_UNUSED}.weight": regressor.new_zeros(2, regressor.shape[1]),
@@ -55,7 +57,7 @@ _NAE = Layout(
     to_native=_to_native,
     from_native=_nae_from_native,
     wrapper=("model",),
-    foreign=(f"{_UNUSED}.*",),
+    unused=(f"{_UNUSED}.weight", f"{_UNUSED}.bias"),
     use="model.load_state_dict({state})  # the whole detector, strictly",
 )
 _SEQNET = Layout(

@@ -26,10 +26,27 @@ def _from_pretraining(tensors: Tensors) -> Tensors:
 _PRETRAINING = Layout(
     name=PRETRAINING,
     to_native=_from_pretraining,
-    foreign=("detection.*", "identity.*", "alignment.*", "weights.*"),
+    heads=("detection.*", "identity.*", "alignment.*", "weights.*"),
 )
 """Of the checkpoints of a pre-training: the two halves of a backbone, and the heads of both sub-tasks. It is declared only,
 never guessed, for a detector's own keys look much like it."""
+
+
+def _out_of_detector(tensors: Tensors) -> Tensors:
+    return rename(tensors, ((r"^(backbone|box_stage\.stage)\.", ""),))
+
+
+def _not_written(tensors: Tensors) -> Tensors:
+    raise LayoutError("'detector' names a backbone inside one of our own detectors; write 'native' instead.")
+
+
+IN_DETECTOR = Layout(
+    name="detector",
+    to_native=_out_of_detector,
+    from_native=_not_written,
+    heads=("rpn.*", "proposal_head.*", "box_head.*", "embedding_head.*", "reid_stage.*", "oim_loss.*"),
+)
+"""A backbone inside one of our own detectors; only read."""
 
 FAMILIES: Mapping[str, Mapping[str, Layout]] = {
     family: {layout.name: layout for layout in (_NATIVE, *layouts)}
@@ -47,6 +64,8 @@ def layout_of(family: str, name: str) -> Layout:
     if name == PRETRAINING:
         return _PRETRAINING
     layouts = FAMILIES.get(family, {_NATIVE.name: _NATIVE})
+    if name == IN_DETECTOR.name:
+        return IN_DETECTOR
     if name not in layouts:
         raise LayoutError(f"{family} has no key layout {name!r}. It has: {', '.join(layouts)}.")
     return layouts[name]

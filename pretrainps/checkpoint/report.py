@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from pretrainps.checkpoint.advice import advise, some
 from pretrainps.errors import StateDictMismatchError
 
 Shape = tuple[int, ...]
@@ -51,7 +52,7 @@ class LoadReport:
     converted: tuple[str, ...] = ()
     """Among the matched, those stored in another precision than the model's; they are converted on loading."""
     new: tuple[str, ...] = ()
-    """Tensors of a head that was asked for on top, freshly initialised; no file was meant to fill them."""
+    """In the model only: a head that was asked for on top, or identity tables that the file was stripped of."""
     parameters_loaded: int = 0
     """Learned parameters filled from the file; batch-norm statistics are not counted."""
     parameters: int = 0
@@ -87,7 +88,7 @@ class LoadReport:
             ("UNEXPECTED in the file", self.unexpected),
         ):
             if keys:
-                lines.append(f"  {label}: {len(keys)} ({_some(keys)})")
+                lines.append(f"  {label}: {len(keys)} ({some(keys)})")
         for key, found, wanted in self.wrong_shape[:5]:
             lines.append(f"  WRONG SHAPE: {key} is {list(found)} in the file and {list(wanted)} in the model")
         if len(self.wrong_shape) > 5:
@@ -108,6 +109,7 @@ def compare(
     stray: Iterable[str] = (),
     side_data: Iterable[SideData] = (),
     expected_missing: Iterable[str] = (),
+    new: Iterable[str] = (),
 ) -> LoadReport:
     """Compare a state dict with a model, by key, shape and kind of number. Loads nothing.
 
@@ -119,6 +121,7 @@ def compare(
         stray: Keys of the file that were left out undeclared; reported as unexpected.
         side_data: What lies in the file among the tensors and is none.
         expected_missing: Shell patterns of model keys that the file may lack.
+        new: Shell patterns of model keys that the file may lack because they start anew.
     """
     side_data = tuple(side_data)
     wanted: dict[str, Tensor] = model.state_dict()
@@ -127,8 +130,8 @@ def compare(
     matched = [key for key in same_shape if found[key].is_floating_point() == wanted[key].is_floating_point()]
     no_tensor = {entry.native: entry.what for entry in side_data if entry.native in wanted and entry.native not in found}
     absent = [key for key in wanted if key not in found and key not in no_tensor]
-    patterns = tuple(expected_missing)
-    excused = {key for key in absent if any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)}
+    fresh = _matching(absent, new)
+    excused = _matching((key for key in absent if key not in fresh), expected_missing)
     return LoadReport(
         name=name,
         matched=tuple(matched),
@@ -136,7 +139,7 @@ def compare(
         ignored=tuple(ignored),
         side_data=tuple(entry.key for entry in side_data if entry.native not in no_tensor),
         no_tensor=tuple((key, what) for key, what in no_tensor.items() if key is not None),
-        missing=tuple(key for key in absent if key not in excused),
+        missing=tuple(key for key in absent if key not in excused and key not in fresh),
         unexpected=(*(key for key in found if key not in wanted), *stray),
         wrong_shape=tuple(
             (key, tuple(found[key].shape), tuple(value.shape))
@@ -149,17 +152,24 @@ def compare(
             if found[key].is_floating_point() != wanted[key].is_floating_point()
         ),
         converted=tuple(key for key in matched if found[key].dtype != wanted[key].dtype),
+        new=tuple(key for key in absent if key in fresh),
         parameters_loaded=sum(learned.get(key, 0) for key in matched),
         parameters=sum(learned.values()),
     )
 
 
-def require_complete(report: LoadReport, origin: str) -> None:
+def _matching(keys: Iterable[str], patterns: Iterable[str]) -> set[str]:
+    known = tuple(patterns)
+    return {key for key in keys if any(fnmatch.fnmatchcase(key, pattern) for pattern in known)}
+
+
+def require_complete(report: LoadReport, origin: str, advice: str = "") -> None:
     """Raise unless everything undeclared matched.
 
     Args:
         report: The outcome of `compare`.
         origin: Where the tensors came from, for the message.
+        advice: What is known about the cause; by default a guess from the report.
 
     Raises:
         StateDictMismatchError: with the report, and a guess at the cause.
@@ -167,39 +177,5 @@ def require_complete(report: LoadReport, origin: str) -> None:
     if report.ok:
         return
     raise StateDictMismatchError(
-        f"{origin} does not fit the model, and nothing was loaded.\n{report}\n{_guess(report)}", report
+        f"{origin} does not fit the model, and nothing was loaded.\n{report}\n{advice or advise(report, {})}", report
     )
-
-
-def _guess(report: LoadReport) -> str:
-    if report.no_tensor:
-        return (
-            f"{report.no_tensor[0][0]} is a tensor of the model. Save it as a plain one (.to_dense(), .dequantize(), "
-            "torch.as_tensor(...)) before torch.save, or ask for such a file."
-        )
-    if report.missing and report.unexpected and not report.matched:
-        for prefix in _prefixes(report.unexpected):
-            stripped = {key.removeprefix(prefix) for key in report.unexpected}
-            if stripped & set(report.missing):
-                return f"Every key carries the prefix {prefix!r}, which is not declared for this file: strip it, or declare it."
-    heads = [key for key in report.unexpected if key.rpartition(".")[2] in ("weight", "bias")]
-    if not report.missing and heads and len(heads) == len(report.unexpected):
-        return (
-            f"The file has more than the model: {_some(heads)}, perhaps a classifier. "
-            "Build the model with that head, or declare those keys as ignored."
-        )
-    return "It may be another architecture or key layout: `pretrainps inspect FILE` says what a file is."
-
-
-def _prefixes(keys: tuple[str, ...]) -> list[str]:
-    """Return the dotted prefixes that all keys share: `a.`, `a.b.`, ..."""
-    shared: list[str] = []
-    for parts in zip(*(key.split(".")[:-1] for key in keys), strict=False):
-        if len(set(parts)) > 1:
-            break
-        shared.append(parts[0])
-    return [".".join(shared[: n + 1]) + "." for n in range(len(shared))]
-
-
-def _some(keys: tuple[str, ...] | list[str]) -> str:
-    return ", ".join(keys[:4]) + (", ..." if len(keys) > 4 else "")

@@ -258,6 +258,8 @@ class FileFormat:
     """Shell patterns of keys (as in the file, after the wrapper) that are known and not wanted."""
     expected_missing: tuple[str, ...] = ()
     """Shell patterns of the model's keys that the file may lack; they keep their initial values."""
+    new: tuple[str, ...] = ()
+    """Shell patterns of the model's keys that the file was stripped of and that start anew, such as identity tables."""
     tensors: int | None = None
     """How many tensors the model takes from the file, where known beforehand."""
 

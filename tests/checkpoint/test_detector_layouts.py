@@ -14,7 +14,7 @@ from pretrainps import errors
 from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.checkpoint import compare
 from pretrainps.checkpoint.layouts import layout_of
-from pretrainps.detector_recognition import recognise_detector
+from pretrainps.detector_recognition import identify, recognise_detector
 from pretrainps.detectors import PersonSearchDetector, assemble
 from pretrainps.export import export_weights
 from pretrainps.inspection import inspect
@@ -57,25 +57,28 @@ def test_sizes_are_read_off_the_file() -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "missing", "left_over"),
     [
-        {"roi_heads.reid_loss.lut": None},
-        {"roi_heads.reid_loss.lut": (5532,)},
-        {"roi_heads.reid_loss.lut": (0, 256)},
-        {"rpn.head.cls_logits.weight": (9, 1024, 1, 1)},
-        {"roi_heads.extra.weight": (3, 3)},
-        {"roi_heads.embedding_head.rescaler.bias": None},
-        {"rpn.head.conv.0.0.weight": (1024, 1024, 3, 3)},
+        ({"roi_heads.reid_loss.lut": (5532,)}, "oim_loss.lookup_table", "roi_heads.reid_loss.lut"),
+        ({"roi_heads.reid_loss.lut": (0, 256)}, "oim_loss.lookup_table", "roi_heads.reid_loss.lut"),
+        ({"rpn.head.cls_logits.weight": (9, 1024, 1, 1)}, "rpn.head.cls_logits.weight", "rpn.head.cls_logits.weight"),
+        ({"roi_heads.extra.weight": (3, 3)}, None, "roi_heads.extra.weight"),
+        ({"roi_heads.embedding_head.rescaler.bias": None}, "embedding_head.rescaler.bias", None),
+        ({"rpn.head.conv.0.0.weight": (1024, 1024, 3, 3)}, None, "rpn.head.conv.0.0.weight"),
     ],
 )
-def test_what_is_not_quite_a_detector_is_none(change: dict[str, tuple[int, ...] | None]) -> None:
+def test_what_is_not_quite_a_detector_is_still_one(
+    change: dict[str, tuple[int, ...] | None], missing: str | None, left_over: str | None
+) -> None:
     shapes = original_shapes("seqnet")
     for key, shape in change.items():
         if shape is None:
             del shapes[key]
         else:
             shapes[key] = shape
-    assert recognise_detector(shapes) is None
+    found = identify(shapes)
+    assert found is not None and found.detector is not None and found.detector.kind == "seqnet"
+    assert found.missing == ((missing,) if missing else ()) and found.extra + found.trunk == ((left_over,) if left_over else ())
 
 
 def test_the_backbone_alone_comes_when_its_architecture_is_named(tmp_path: Path) -> None:

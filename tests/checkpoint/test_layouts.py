@@ -52,7 +52,7 @@ def test_a_whole_detector_gives_up_its_backbone(detector: str) -> None:
 
     layout = layout_of("resnet", detector)
     tensors = random_values({k: tuple(v) for k, v in keys_of(detector).items()})
-    own = {k: v for k, v in tensors.items() if not any(fnmatch.fnmatchcase(k, p) for p in layout.foreign)}
+    own = {k: v for k, v in tensors.items() if not any(fnmatch.fnmatchcase(k, p) for p in layout.heads)}
     native = layout.to_native(own)
     assert {k: v.shape for k, v in native.items()} == {k: v.shape for k, v in native_tensors("resnet50").items()}
     assert torch.equal(native["layer4.0.conv1.weight"], tensors["roi_heads.box_head.layer4.0.conv1.weight"])
