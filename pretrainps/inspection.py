@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pretrainps.checkpoint import compare, convert
-from pretrainps.checkpoint.advice import patterns_of
+from pretrainps.checkpoint.advice import patterns_of, some
 from pretrainps.checkpoint.layouts import layout_of
 from pretrainps.checkpoint.read import Contents, contents_of, read_object
 from pretrainps.checkpoint.trunk import likely_architecture
