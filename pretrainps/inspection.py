@@ -172,6 +172,23 @@ def inspect(path: Path | str) -> Inspection:
     Raises:
         PretrainPSError: there is no such file.
     """
+    seen = look(path)
+    if seen.problem is not None or seen.saved_by_us is not None:
+        return seen
+    found = identify(seen.shapes, seen.wrapper)
+    seen = replace(seen, recognition=found, detector=_detector(found, seen.shapes))
+    return replace(seen, refusal=_refusal(seen, found)) if found is not None and found.loads else seen
+
+
+def look(path: Path | str) -> Inspection:
+    """Say what lies in a file, without recognising of what it is.
+
+    Args:
+        path: As for `inspect`.
+
+    Raises:
+        PretrainPSError: there is no such file.
+    """
     path = Path(str(path).removeprefix("file:")).expanduser()
     if (path / WEIGHTS).is_file():
         path = path / WEIGHTS
@@ -193,12 +210,8 @@ def inspect(path: Path | str) -> Inspection:
             dtypes = _counted(str(value.dtype).removeprefix("torch.") for value in tensors.values())
     except CheckpointFormatError as error:
         return replace(base, problem=str(error).removeprefix(f"{path}: "))
-    base = replace(base, wrapper=wrapper, shapes=shapes, dtypes=dtypes)
-    if isinstance(ours, Mapping):  # what it is was written down
-        return replace(base, saved_by_us=ours)
-    found = identify(shapes, wrapper)
-    base = replace(base, recognition=found, detector=_detector(found, shapes))
-    return replace(base, refusal=_refusal(base, found)) if found is not None and found.loads else base
+    saved_by_us = ours if isinstance(ours, Mapping) else None
+    return replace(base, wrapper=wrapper, shapes=shapes, dtypes=dtypes, saved_by_us=saved_by_us)
 
 
 def _refusal(seen: Inspection, found: Recognition) -> str | None:

@@ -169,9 +169,9 @@ def _saved(config: Any, where: str) -> ModelSpec:
 def _recognised(name: str, path: Path, source: HubSource | LocalSource, wanted: _Wanted) -> ModelSpec:
     """Make a spec for a bare weight file, from its own metadata or from its keys."""
     from pretrainps.detector_recognition import identify, unrecognised
-    from pretrainps.inspection import inspect
+    from pretrainps.inspection import look
 
-    seen = inspect(path)
+    seen = look(path)
     if seen.problem:
         raise CheckpointFormatError(f"{path}: {seen.problem}")
     if seen.saved_by_us is not None:
