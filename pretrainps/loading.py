@@ -16,7 +16,7 @@ from pretrainps.checkpoint import Adapter, LoadReport, NativeCheckpoint, compare
 from pretrainps.checkpoint.advice import advise
 from pretrainps.checkpoint.layouts import layout_of
 from pretrainps.checkpoint.report import Shape
-from pretrainps.checkpoint.trunk import is_in_trunk
+from pretrainps.checkpoint.trunk import in_trunk
 from pretrainps.detectors import PersonSearchDetector, assemble
 from pretrainps.errors import ArgumentError, CacheError
 from pretrainps.heads import CropModel
@@ -194,14 +194,14 @@ def _without_trunk_ignored(
 ) -> tuple[NativeCheckpoint, dict[str, Shape]]:
     """Take from the ignored keys those that would be part of the network itself: without them it would be another one."""
     layout, prefix, keys = layout_of(family, spec.file.layout), spec.file.prefix, model.state_dict().keys()
-    refused = {}
-    for key in checkpoint.ignored:
-        if key.startswith(prefix) and not any(fnmatch.fnmatchcase(key, pattern) for pattern in declared):
-            name = layout.native_name(key.removeprefix(prefix))
-            if name not in keys and is_in_trunk(name, keys):
-                refused[name] = key
-    ignored = tuple(key for key in checkpoint.ignored if key not in refused.values())
-    return replace(checkpoint, ignored=ignored), dict.fromkeys(refused, ())
+    names = {
+        key: layout.native_name(key.removeprefix(prefix))
+        for key in checkpoint.ignored
+        if key.startswith(prefix) and not any(fnmatch.fnmatchcase(key, pattern) for pattern in declared)
+    }
+    refused = in_trunk((name for name in names.values() if name not in keys), keys)
+    ignored = tuple(key for key in checkpoint.ignored if names.get(key) not in refused)
+    return replace(checkpoint, ignored=ignored), dict.fromkeys((name for name in names.values() if name in refused), ())
 
 
 def _fill(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import glob
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ import torch
 from pretrainps.backbones import ARCHITECTURES, build_backbone
 from pretrainps.checkpoint.layouts import FAMILIES, IN_DETECTOR, Layout, layout_of
 from pretrainps.checkpoint.prefixes import shared_prefixes
-from pretrainps.checkpoint.trunk import is_in_trunk
+from pretrainps.checkpoint.trunk import in_trunk
 from pretrainps.errors import RegistryError
 from pretrainps.heads import build_head
 from pretrainps.registry.specs import DetectorSpec, FileFormat, HeadSpec
@@ -205,7 +206,8 @@ def fitted(
         if (counted := [key for key in wanted if _matches(key, [f"{group}{BATCH_COUNT}"])])
         and not any(key in place for key in counted)
     ]
-    trunk = [key for key, name in extra.items() if is_in_trunk(name, wanted)]
+    names_in_trunk = in_trunk(extra.values(), wanted)
+    trunk = [key for key, name in extra.items() if name in names_in_trunk]
     return Fit(
         have=frozenset(place),
         used=len(used),
@@ -277,7 +279,9 @@ class _Network:
 
 @cache
 def _network(arch: str) -> _Network:
-    backbone = build_backbone(arch, empty=True)
+    # names and shapes alone are looked at; a timm model must compute on a probe before it is split
+    with torch.device("meta") if arch in ARCHITECTURES else contextlib.nullcontext():
+        backbone = build_backbone(arch).to("meta")
     trunk, last = backbone.halves()
     names = {f"backbone.{key}": key for key in trunk.state_dict()} | {
         f"box_stage.stage.{key}": key for key in last.state_dict()

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pretrainps.checkpoint.prefixes import shared_prefixes
-from pretrainps.checkpoint.trunk import is_in_trunk, likely_architecture
+from pretrainps.checkpoint.trunk import in_trunk, likely_architecture
 
 if TYPE_CHECKING:
     from pretrainps.checkpoint.report import LoadReport
@@ -41,7 +41,8 @@ def advise(
             f"{'Every key carries' if every else 'The keys carry'} the prefix {prefix + before!r}, which is not declared for "
             f"this file: load it with prefix={prefix + before!r} (--prefix {prefix + before})."
         )
-    trunk = [key for key in report.unexpected if key not in stray and is_in_trunk(key, model_keys)]
+    inside = in_trunk((key for key in report.unexpected if key not in stray), model_keys)
+    trunk = [key for key in report.unexpected if key in inside]
     other = likely_architecture(shapes)
     other = None if other == arch else other
     if trunk or (report.wrong_shape and other):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from pretrainps.checkpoint.prefixes import shared_prefixes
 
 Shape = tuple[int, ...]
 
-_ROOTS = ("backbone.", "box_stage.stage.", "reid_stage.stage.")
-"""Where a backbone lies in a detector or in a model for crops."""
+_ROOTS = ("backbone.", "box_stage.stage.", "reid_stage.stage.", "")
+"""Where a backbone lies in a detector, in a model for crops, and by itself."""
 _PLAIN = re.compile(r"conv1\.weight|layer[1-4]\.\d+\.(conv[123]\.weight|bn[123]\.\w+|downsample\.[01]\.\w+)")
 """What a plain ResNet has in its stem and stages."""
 _RESNETS: Mapping[tuple[bool, tuple[int, ...], int, int], str] = {
@@ -29,29 +29,38 @@ _RESNETS: Mapping[tuple[bool, tuple[int, ...], int, int], str] = {
 }
 
 
-def is_in_trunk(key: str, model_keys: Collection[str]) -> bool:
-    """Whether a key that a model does not have would change what the model computes, if the model had it.
+def in_trunk(keys: Iterable[str], model_keys: Collection[str]) -> set[str]:
+    """Return the keys that would change what a model computes, if the model, which does not have them, had them.
 
-    It does if it belongs to a module that the model has (`conv1.bias`, `layer3.6.conv1.weight`, `layer1.0.se.fc1.weight`), or
-    continues a row of them (`layer5.0...` after `layer4`). A classifier, a neck or a counter does not.
+    These are the keys that belong to a module that the model has (`conv1.bias`, `layer3.6.conv1.weight`,
+    `layer1.0.se.fc1.weight`), or continue a row of them (`layer5.0...` after `layer4`). A classifier, a neck or a counter does
+    not.
 
     Args:
-        key: A key of a file, under our own names.
+        keys: Keys of a file, under our own names.
         model_keys: The keys of the model.
     """
-    for root in _ROOTS:
-        inside = {each.removeprefix(root) for each in model_keys if each.startswith(root)}
-        if inside and key.startswith(root):
-            return is_in_trunk(key.removeprefix(root), inside)
-    modules = {each.partition(".")[0] for each in model_keys if "." in each}
-    module, dot, _ = key.partition(".")
-    return bool(dot) and (module in modules or _row(module) in {_row(each) for each in modules} - {None})
+    # a detector's backbones are judged by what they are made of, and the rest of it by its own parts
+    places = {root: _modules(each.removeprefix(root) for each in model_keys if each.startswith(root)) for root in _ROOTS}
+    found = set()
+    for key in keys:
+        root = next((root for root in _ROOTS if key.startswith(root) and places[root]), "")
+        module, dot, _ = key.removeprefix(root).partition(".")
+        if dot and {module, _row(module)} & places[root]:
+            found.add(key)
+    return found
+
+
+def _modules(keys: Iterable[str]) -> set[str | None]:
+    """Return the outermost modules' names, and those of the rows that they are in."""
+    modules = {key.partition(".")[0] for key in keys if "." in key}
+    return modules | {_row(module) for module in modules} - {None}
 
 
 def _row(module: str) -> str | None:
-    """`layer3` -> `layer`; `None` for a name without a number."""
+    """`layer3` -> `layer*`; `None` for a name without a number."""
     found = re.fullmatch(r"(.*\D)\d+", module)
-    return found[1] if found else None
+    return f"{found[1]}*" if found else None
 
 
 def likely_architecture(shapes: Mapping[str, Shape]) -> str | None:
