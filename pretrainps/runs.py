@@ -164,7 +164,7 @@ def _file(path: Path, words: str) -> RunWeights:
     config = read_metadata(path).get("config")
     if not isinstance(config, Mapping):
         run = next((each for each in (path.parent.parent, path.parent.parent.parent) if is_run(each)), None)
-        config = None if run is None else config_of_run(_read(run / CONFIG), _saved_beside(run), _shapes(path))
+        config = None if run is None else config_of_run(_read(run / CONFIG), _saved_at_its_end(run), _shapes(path))
     if config is not None and config.get("layout") == PRETRAINING:
         words += " (a pre-training: the backbone is loaded)"
     return RunWeights(path=path, name=str(path), words=words, config=config)
@@ -202,7 +202,7 @@ def _is_at_its_end(run: Path) -> bool:
     return by_steps or (isinstance(epoch, int) and isinstance(epochs, int) and epoch >= epochs)
 
 
-def _saved_beside(run: Path) -> Mapping[str, Any] | None:
+def _saved_at_its_end(run: Path) -> Mapping[str, Any] | None:
     """Return the configuration of what an earlier end of the run saved."""
     found = [_read(run / name / CONFIG).get("pretrainps") for name in RESULTS]
     return next((each for each in found if isinstance(each, Mapping)), None)

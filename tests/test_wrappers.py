@@ -342,7 +342,7 @@ def test_changes_that_leave_the_tensors_alone_are_fine(
 
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("precision", ["float16", "bfloat16", "float64"])
-def test_the_precision_is_kept_and_told(kind: str, precision: str, tmp_path: Path) -> None:
+def test_the_precision_is_kept_and_stated(kind: str, precision: str, tmp_path: Path) -> None:
     model = MODELS[kind]().to(getattr(torch, precision))
     pretrainps.save_pretrained(model, tmp_path / "m")
     loaded = pretrainps.load(f"file:{tmp_path / 'm'}")
