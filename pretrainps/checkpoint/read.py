@@ -65,7 +65,7 @@ def read_object(path: Path, *, mapped: bool = True, plain: bool = False) -> Any:
     Args:
         path: A .safetensors file, a .pth/.pt/.pth.tar/.bin/.ckpt of any torch version, a pickle of NumPy arrays, or the index
             of a checkpoint in shards. Tensors land on the CPU.
-        mapped: Leave the tensors in the file's own pages where the format allows it. Only for files that nobody rewrites in
+        mapped: Leave the tensors in the file's own pages where the format allows it. Only for files that are never rewritten in
             place, such as those in the cache: what is written there later would show in the tensors.
         plain: Refuse a file that holds more than tensors, numbers, text and containers of them, rather than leave placeholders.
 
@@ -191,7 +191,7 @@ def contents_of(found: Mapping[Any, Any]) -> Contents:
     """Divide a dictionary into tensors and what else is in it.
 
     Arrays of NumPy are its tensors where there are no others (detectron2 and PaddlePaddle save them so). Next to tensors they
-    are side data: somebody's curve.
+    are side data: a curve.
     """
     tensors = {key: value for key, value in found.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if not tensors:

@@ -5,7 +5,7 @@ and a name is only ever compared with the table of `_MAKERS`: functions of this 
 arrays, and plain containers, and check their arguments first. Any other name becomes a `Stranger`, an inert record of the
 name: calling it, setting its state or filling it gives a `Stranger` again. So settings objects, dates and paths that a
 training script stored with its weights do no harm, and need no package. Names of what runs commands or code are refused all
-the same: nobody stores those with weights.
+the same: they have no place among weights.
 
 torch's own restricted unpickler is not used, for it cannot leave out what it does not know: classes have to be allowed one by
 one, and one derived from `dict` is refused even then.

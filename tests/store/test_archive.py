@@ -172,8 +172,8 @@ def test_damaged_header_is_not_the_end(tmp_path: Path) -> None:
         (BODY, "safetensors"),
         (b"PK\x03\x04" + bytes(600), "zip"),
         (b"\xff" * 5000, "unknown"),
-        (zipped(b"<html></html>"), "unknown"),
-        (zipped(b""), "unknown"),
+        (zipped(b"<html></html>"), "gzip file"),
+        (zipped(b""), "gzip file"),
     ],
     ids=["empty", "html", "safetensors", "zip", "noise", "gzipped html", "gzipped nothing"],
 )
