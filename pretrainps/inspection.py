@@ -210,23 +210,6 @@ def look(path: Path | str) -> Inspection:
     Raises:
         PretrainPSError: there is no such file, or no weights in the folder.
     """
-    seen = look(path)
-    if seen.problem is not None or seen.saved_by_us is not None:
-        return seen
-    found = identify(seen.shapes, seen.wrapper)
-    seen = replace(seen, recognition=found, detector=_detector(found, seen.shapes))
-    return replace(seen, refusal=_refusal(seen, found)) if found is not None and found.loads else seen
-
-
-def look(path: Path | str) -> Inspection:
-    """Say what lies in a file, without recognising of what it is.
-
-    Args:
-        path: As for `inspect`.
-
-    Raises:
-        PretrainPSError: there is no such file.
-    """
     path = Path(str(path).removeprefix("file:")).expanduser()
     trained = find_weights(path)
     if trained is not None:

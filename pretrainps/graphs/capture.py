@@ -14,10 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch.export import Dim, ExportedProgram
 
-from pretrainps.graphs.scenes import SceneGraph
-
-_EXAMPLE = {"image": (3, 60, 90), "boxes": (2, 4)}
-"""Sizes of the tensors that a graph is recorded with; none is kept but the 3 and the 4."""
+from pretrainps.graphs.signature import Free, Graph
 
 
 @contextlib.contextmanager
@@ -32,12 +29,13 @@ def exporting() -> Iterator[None]:
         yield
 
 
-def captured(graph: SceneGraph) -> ExportedProgram:
+def captured(graph: Graph) -> ExportedProgram:
     """Record a graph."""
-    height, width, people = Dim("height", min=2), Dim("width", min=2), Dim("people", min=1)
-    sizes = {"image": {1: height, 2: width}, "boxes": {0: people}}
-    example = {name: torch.ones(_EXAMPLE[name]) for name in graph.inputs}
-    shapes = {name: sizes[name] for name in graph.inputs}
+    example, shapes = {}, {}
+    for name, slot in graph.inputs.items():
+        free = {index: size for index, size in enumerate(slot.shape) if isinstance(size, Free)}
+        example[name] = torch.ones([size.example if isinstance(size, Free) else int(size) for size in slot.shape])
+        shapes[name] = {index: Dim(size.name, min=size.least) for index, size in free.items()}
     with exporting():
         program = torch.export.export(graph, (), example, dynamic_shapes=shapes, strict=False)
     for node in program.graph.nodes:

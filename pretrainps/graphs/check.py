@@ -1,4 +1,4 @@
-"""Does a written graph find what the detector finds?
+"""Does a written graph compute what the model computes?
 
 A trained detector finds nobody in noise, and that two programs agree on nothing says little. So they are compared at a
 threshold low enough for some people, and again at one that nobody passes.
@@ -7,14 +7,18 @@ threshold low enough for some people, and again at one that nobody passes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from pretrainps.errors import UnsupportedModelError
+from pretrainps.graphs.crops import BatchModel
+from pretrainps.graphs.formats import Precision
 from pretrainps.graphs.running import Run
 from pretrainps.graphs.scenes import Detector
+from pretrainps.preprocessing import Preprocess
 
 TOLERANCES: Mapping[str, float] = {"boxes": 1e-4, "scores": 1e-3, "embeddings": 1e-3}
 """Largest differences: of a box's side, measured by the image's longer side; of a score; of an embedding, by its length."""
@@ -27,6 +31,10 @@ _RANKS = slice(4, 24)
 """Where among the scores the threshold is put: at the widest gap, so that rounding moves nobody across."""
 _UNREACHABLE = 1.0
 """No score is higher."""
+BATCH_TOLERANCES: Mapping[Precision, float] = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
+"""Largest differences of an image's vector, scores or map, by its length. As cosines: 0.9999995, 0.9998 and 0.995."""
+_BATCHES = ((1, 96, 64), (2, 90, 110), (5, 140, 70))
+"""Numbers and sizes of the images that batches are compared on; one image is a case of its own to an exporter."""
 
 
 def check_detecting(detector: Detector, run: Run) -> dict[str, float]:
@@ -70,6 +78,45 @@ def check_embedding(detector: Detector, run: Run) -> dict[str, float]:
     return _least(differences(probe) for probe in _probes())
 
 
+def check_batches(
+    model: BatchModel, preprocess: Preprocess, run: Run, names: Sequence[str], precision: Precision
+) -> dict[str, float]:
+    """Compare a graph for batches with its model, on batches of several numbers and sizes.
+
+    Args:
+        model: A crop model or a backbone, float32, in eval mode, on the CPU.
+        preprocess: What its pictures go through.
+        run: Runs the graph.
+        names: What the graph returns.
+        precision: What the graph computes in.
+
+    Returns:
+        The largest differences, by output, in the measure of `BATCH_TOLERANCES`.
+
+    Raises:
+        UnsupportedModelError: they are larger.
+    """
+    generator = torch.Generator().manual_seed(0)
+    largest = dict.fromkeys(names, 0.0)
+    for number, height, width in _BATCHES:
+        # as unlike each other as pictures are: patches of colour, and noise on them
+        patches = torch.rand(number, 3, 5, 3, generator=generator)
+        images = torch.nn.functional.interpolate(patches, (height, width), mode="bilinear")
+        images = 0.8 * images + 0.2 * torch.rand(images.shape, generator=generator)
+        computed = model(torch.stack([preprocess(image) for image in images]))
+        expected = dict(computed) if isinstance(computed, dict) else dict(zip(names, [computed], strict=True))
+        found = dict(zip(names, run({"images": images}, None), strict=True))
+        if list(expected) != list(names):
+            return dict.fromkeys(names, math.inf)
+        for name, value in expected.items():
+            if found[name].shape != value.shape or found[name].dtype != torch.float32:
+                return {**largest, name: math.inf}
+            difference = (found[name] - value).flatten(1).norm(dim=1) / value.flatten(1).norm(dim=1)
+            # a maximum that keeps NaN, as `max` of Python's would not
+            largest[name] = float(torch.cat([difference, torch.tensor([largest[name]])]).max())
+    return _least(iter([largest]), dict.fromkeys(names, BATCH_TOLERANCES[precision]))
+
+
 def _probes() -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(0)
     return (torch.rand(_PROBE, generator=generator) for _ in range(_PROBES))
@@ -99,14 +146,15 @@ def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], lo
     return largest
 
 
-def _least(tries: Iterator[dict[str, float]]) -> dict[str, float]:
+def _least(tries: Iterator[dict[str, float]], tolerances: Mapping[str, float] = TOLERANCES) -> dict[str, float]:
     """Return the first differences that are small enough."""
     seen = []
     for differences in tries:
-        if all(value <= TOLERANCES[name] for name, value in differences.items()):  # and so not NaN
+        if all(value <= tolerances[name] for name, value in differences.items()):  # and so not NaN
             return differences
         seen.append(", ".join(f"{name} {value:.2g}" for name, value in differences.items()))
     raise UnsupportedModelError(
         f"the written graph does not find what the model finds: in {len(seen)} probes, the largest differences were "
-        f"{'; '.join(seen)}, and {TOLERANCES} were allowed. Nothing was kept. Try another format."
+        f"{'; '.join(seen)}, and {dict(tolerances)} were allowed. Nothing was kept. Try another format, or "
+        "float32 if it was half precision."
     )

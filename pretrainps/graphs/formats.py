@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch.export import ExportedProgram
@@ -13,7 +14,10 @@ from pretrainps.graphs.capture import exporting
 from pretrainps.graphs.onnx_file import open_onnx, require_onnx, write_onnx
 from pretrainps.graphs.running import Run, running
 from pretrainps.graphs.scenes import Resize, gathered, interpolated
+from pretrainps.graphs.signature import Graph
 from pretrainps.graphs.torchscript import open_torchscript, write_torchscript
+
+Precision = Literal["float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +30,31 @@ class Format:
     """The resizing that its runtime computes as PyTorch does."""
     require: Callable[[], None]
     """Raises if a package is missing that it needs."""
-    write: Callable[[ExportedProgram, Path, Mapping[str, str]], None]
-    """Writes a graph with metadata."""
+    write: Callable[[ExportedProgram, Graph, Path, Mapping[str, str]], None]
+    """Writes a recorded graph with metadata."""
     open: Callable[[Path], Run]
     """Loads a file, as its user would."""
     use: str
-    """A line of Python that runs the file {file} on inputs {inputs}."""
+    """A line of Python that runs the file; see `line_of_use`."""
+    precisions: tuple[Precision, ...] = ("float32", "float16", "bfloat16")
+    """What its runtime computes in on a CPU."""
+
+    def line_of_use(self, graph: Graph, path: Path) -> str:
+        """Return a line of Python that runs a file, and what goes in and comes out."""
+        names, results = list(graph.inputs), list(graph.outputs)
+        line = self.use.format(
+            file=str(path),
+            imports=", ".join(("torch", *graph.operators)),
+            inputs=", ".join(names),
+            named=", ".join(f"{name}={name}" for name in names),
+            arrays=", ".join(f"{name!r}: {name}" for name in names),
+            results=", ".join(results),
+            listed=f"[{', '.join(results)}]",
+        )
+        return f"{line}  # {graph.described()}"
 
 
-def _write_program(program: ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
+def _write_program(program: ExportedProgram, _: Graph, path: Path, metadata: Mapping[str, str]) -> None:
     with exporting(), path.open("wb") as file:
         torch.export.save(program, file, extra_files=dict(metadata))
 
@@ -55,7 +75,9 @@ FORMATS: Mapping[str, Format] = {
         require=require_onnx,
         write=write_onnx,
         open=open_onnx,
-        use="onnxruntime.InferenceSession({file!r}).run(None, {{{arrays}}})",
+        use="import onnxruntime; {listed} = onnxruntime.InferenceSession({file!r}, providers=['CPUExecutionProvider'])"
+        ".run(None, {{{arrays}}})",
+        precisions=("float32", "float16"),
     ),
     "torchscript": Format(
         suffix=".pt",
@@ -63,7 +85,7 @@ FORMATS: Mapping[str, Format] = {
         require=_nothing,
         write=write_torchscript,
         open=open_torchscript,
-        use="import torchvision; torch.jit.load({file!r})({tensors})",
+        use="import {imports}; {results} = torch.jit.load({file!r})({inputs})",
     ),
     "pt2": Format(
         suffix=".pt2",
@@ -71,7 +93,7 @@ FORMATS: Mapping[str, Format] = {
         require=_nothing,
         write=_write_program,
         open=_open_program,
-        use="import torchvision; torch.export.load({file!r}).module()({tensors})",
+        use="import {imports}; {results} = torch.export.load({file!r}).module()({named})",
     ),
 }
 """What `export_graph` writes, by name."""

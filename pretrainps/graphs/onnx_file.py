@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from pretrainps.errors import MissingPackageError
 from pretrainps.graphs.capture import exporting
 from pretrainps.graphs.running import THRESHOLD, Run
+from pretrainps.graphs.signature import Free, Graph
 
 _OPSET = 18
 """Version of the operator set: what PyTorch's exporter translates to, and runtimes since 2023 read."""
@@ -36,24 +37,25 @@ def require_onnx() -> None:
         )
 
 
-def write_onnx(program: ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
+def write_onnx(program: ExportedProgram, graph: Graph, path: Path, metadata: Mapping[str, str]) -> None:
     """Write an ONNX file that holds its weights and the metadata."""
     from onnx_ir import Shape, tensor
 
     threshold = program.state_dict.get(THRESHOLD)
     own = None if threshold is None else threshold.clone()
     with exporting():
-        outputs = metadata["outputs"].split()
         if threshold is not None:
             threshold.fill_(_UNLIKE)
-        written = torch.onnx.export(program, dynamo=True, verbose=False, output_names=outputs, opset_version=_OPSET)
+        written = torch.onnx.export(program, dynamo=True, verbose=False, output_names=list(graph.outputs), opset_version=_OPSET)
         assert written is not None
         model = written.model
         if own is not None:
             model.graph.initializers[THRESHOLD].const_value = tensor(own.numpy(), name=THRESHOLD)
+        slots = {**graph.inputs, **graph.outputs}
         for value in (*model.graph.inputs, *model.graph.outputs):  # whose sizes would be called s62 and Min(300, u15)
-            assert value.shape is not None
-            value.shape = Shape([3, "height", "width"] if value.name == "image" else ["people", *value.shape[1:]])
+            assert value.shape is not None and value.name is not None
+            pairs = zip(value.shape, slots[value.name].shape, strict=True)
+            value.shape = Shape([free.name if isinstance(free, Free) else size for size, free in pairs])
         for node in model.graph.all_nodes():
             node.metadata_props.clear()  # where in the code it came from, which thrice outgrows the graph
         model.metadata_props.update(metadata)

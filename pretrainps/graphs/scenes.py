@@ -7,7 +7,7 @@ and the resizing itself for runtimes that place pixels differently.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -19,9 +19,14 @@ from torchvision.models.detection.transform import resize_boxes
 from pretrainps.detectors import PersonSearchDetector, SeqNet
 from pretrainps.detectors.config import DetectorConfig
 from pretrainps.detectors.scene import DIVISOR
+from pretrainps.graphs.signature import Free, Graph, Slot
 
 Size = tuple[int, int]
 Detector = PersonSearchDetector[Any]
+
+_IMAGE = Slot((3, Free("height", "H", 2, 60), Free("width", "W", 2, 90)), "float32 RGB in 0..1")
+_FOUND, _ASKED = Free("people", "K"), Free("people", "N")
+_BOXES = "x1, y1, x2, y2 in the image's pixels"
 
 
 class Resize(Protocol):
@@ -66,7 +71,7 @@ def resized_sides(height: int, width: int, min_size: int, max_size: int) -> Tens
     return (sides * scale).floor().to(torch.int64)
 
 
-class SceneGraph(nn.Module):
+class SceneGraph(Graph):
     """What graphs for detecting and for embedding share.
 
     Args:
@@ -75,8 +80,7 @@ class SceneGraph(nn.Module):
         unused: Modules of the detector that the graph has no use for.
     """
 
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    operators = ("torchvision",)
 
     def __init__(self, detector: Detector, resize: Resize, unused: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -105,8 +109,12 @@ class DetectGraph(SceneGraph):
         score_threshold: A detection must score higher. A buffer, so that a written file's can still be moved.
     """
 
-    inputs = ("image",)
-    outputs = ("boxes", "scores", "embeddings")
+    inputs: Mapping[str, Slot] = {"image": _IMAGE}
+    outputs: Mapping[str, Slot] = {
+        "boxes": Slot((_FOUND, 4), _BOXES),
+        "scores": Slot((_FOUND,)),
+        "embeddings": Slot((_FOUND, "dim")),
+    }
     score_threshold: Tensor
 
     def __init__(self, detector: Detector, resize: Resize) -> None:
@@ -131,8 +139,8 @@ class DetectGraph(SceneGraph):
 class EmbedGraph(SceneGraph):
     """Image and boxes of people in it -> their query embeddings."""
 
-    inputs = ("image", "boxes")
-    outputs = ("embeddings",)
+    inputs: Mapping[str, Slot] = {"image": _IMAGE, "boxes": Slot((_ASKED, 4), _BOXES)}
+    outputs: Mapping[str, Slot] = {"embeddings": Slot((_ASKED, "dim"))}
 
     def __init__(self, detector: Detector, resize: Resize) -> None:
         first_stage = ("box_stage", "proposal_head") if isinstance(detector, SeqNet) else ()

@@ -17,6 +17,7 @@ from torch.export import ExportedProgram
 
 from pretrainps.graphs.capture import exporting
 from pretrainps.graphs.running import Run, running
+from pretrainps.graphs.signature import Graph
 
 _aten = torch.ops.aten
 _CLAIMS = {_aten._assert_scalar.default, _aten._assert_tensor_metadata.default, _aten.promote_types.default}
@@ -25,7 +26,7 @@ _NAMES = {_aten.item.default: builtins.int, torch.sym_min: builtins.min, torch.s
 """What TorchScript calls them; every number that a graph takes out of a tensor is a count."""
 
 
-def write_torchscript(program: ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
+def write_torchscript(program: ExportedProgram, _: Graph, path: Path, metadata: Mapping[str, str]) -> None:
     """Write a TorchScript archive; the metadata lie in its extra files."""
     with exporting(), path.open("wb") as file:
         torch.jit.save(torch.jit.script(_plain(program.module())), file, _extra_files=dict(metadata))
