@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pretrainps.checkpoint.placeholders import EndlessNameError, RefusedNameError, Stranger, UnpackedError
 from pretrainps.checkpoint.torch_file import CompressedMemberError, read_legacy, read_plain, read_zip
-from pretrainps.checkpoint.unpickle import EndlessNameError, RefusedNameError, Stranger, UnpackedError
 from pretrainps.errors import CheckpointFormatError
 from pretrainps.store.kinds import FileKind, kind_of, pickled_globals, safetensors_header
 from pretrainps.store.pickled import is_refused, normal_name

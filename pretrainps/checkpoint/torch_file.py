@@ -17,7 +17,9 @@ from typing import Any, Self
 
 import torch
 
-from pretrainps.checkpoint.unpickle import STORAGES, Storage, Stranger, Unpickler
+from pretrainps.checkpoint.makers import STORAGES
+from pretrainps.checkpoint.placeholders import Storage, Stranger
+from pretrainps.checkpoint.unpickle import Unpickler
 
 Read = tuple[Any, set[str]]
 """An object, and the names of what in it was not made."""

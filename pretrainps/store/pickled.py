@@ -1,4 +1,4 @@
-"""What a pickle would import, told without unpickling it, and which of those names are refused."""
+"""What a pickle would import, found without unpickling it, and which of those names are refused."""
 
 from __future__ import annotations
 

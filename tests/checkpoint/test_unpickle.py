@@ -22,8 +22,8 @@ import pytest
 import torch
 
 from pretrainps.checkpoint import read_object, read_tensors
+from pretrainps.checkpoint.placeholders import Stranger
 from pretrainps.checkpoint.read import read_contents
-from pretrainps.checkpoint.unpickle import Stranger
 from pretrainps.errors import CheckpointFormatError
 from pretrainps.inspection import inspect
 from pretrainps.store.pickled import is_refused, normal_name
