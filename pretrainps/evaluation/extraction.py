@@ -83,7 +83,9 @@ class Extractor:
         self.device = next(model.parameters()).device
         self._detector: PersonSearchDetector[Any] | None = None
         self._crops: CropModel | None = None
+        self._kept_above: float | None = None
         if isinstance(model, PersonSearchDetector):
+            self._kept_above = model.config.score_threshold
             self._detector = model if model.optimized else model.optimize_for_inference(dtype=getattr(torch, precision))
         else:
             self._crops = model
@@ -97,7 +99,7 @@ class Extractor:
         """
         detector = self._require_detector("detects nobody: search by the annotated boxes")
         found = self._find("detections", split.samples, lambda images, _: detector(images))
-        return replace(DetectionTable.from_images(found), kept_above=detector.config.score_threshold)
+        return replace(DetectionTable.from_images(found), kept_above=self._kept_above)
 
     def annotated(self, split: Split) -> DetectionTable:
         """Embed the annotated people of every image: a gallery behind a perfect detector.
@@ -154,7 +156,7 @@ class Extractor:
             return detector.query_as_gallery(images, [torch.from_numpy(queries[place].box[None]) for place in places])
 
         found = self._find("contexts", [query.sample for query in queries], find, about=_boxes_of(queries))
-        return replace(DetectionTable.from_images(found), kept_above=detector.config.score_threshold)
+        return replace(DetectionTable.from_images(found), kept_above=self._kept_above)
 
     def _embed(self, images: list[Tensor], boxes: Sequence[Boxes]) -> list[Found]:
         if self._detector is not None:
