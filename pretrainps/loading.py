@@ -196,7 +196,7 @@ def _without_trunk_ignored(
     layout, prefix, keys = layout_of(family, spec.file.layout), spec.file.prefix, model.state_dict().keys()
     names = {
         key: layout.native_name(key.removeprefix(prefix))
-        for key in checkpoint.ignored
+        for key in checkpoint.declared
         if key.startswith(prefix) and not any(fnmatch.fnmatchcase(key, pattern) for pattern in declared)
     }
     refused = in_trunk((name for name in names.values() if name not in keys), keys)

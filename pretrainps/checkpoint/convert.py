@@ -39,6 +39,8 @@ class NativeCheckpoint:
     tensors: Tensors
     ignored: tuple[str, ...] = ()
     """The file's keys that were left out, as declared."""
+    declared: tuple[str, ...] = ()
+    """Of these, the tensors that a declared pattern names: an architecture's own filter may leave out more."""
     stray: tuple[str, ...] = ()
     """The file's keys without the declared prefix: nothing is declared of them, so they fit no model."""
     side_data: tuple[SideData, ...] = ()
@@ -89,8 +91,8 @@ def convert(
     layout = layout_of(family, file.layout)
     contents = read_contents(path, file.wrapper, mapped=mapped)
     found = contents.tensors
-    declared = [key for key in (*found, *contents.side_data) if any(fnmatch.fnmatchcase(key, each) for each in file.ignored)]
-    ignored = [*dict.fromkeys(declared)]
+    ignored = [key for key in (*found, *contents.side_data) if any(fnmatch.fnmatchcase(key, each) for each in file.ignored)]
+    declared = tuple(key for key in ignored if key in found)
     kept = {key: value for key, value in found.items() if key not in set(ignored)}
     if file.prefix and not any(key.startswith(file.prefix) for key in kept):
         raise CheckpointFormatError(
@@ -123,6 +125,7 @@ def convert(
     return NativeCheckpoint(
         tensors=native,
         ignored=tuple(ignored),
+        declared=declared,
         stray=stray,
         side_data=tuple(
             SideData(key, layout.native_name(key.removeprefix(file.prefix)) if key.startswith(file.prefix) else None, what)
@@ -185,6 +188,7 @@ def _read_conversion(target: Path, fetched: Fetched, *, verify: bool) -> NativeC
     return NativeCheckpoint(
         tensors=tensors,
         ignored=tuple(notes.get("ignored", ())),
+        declared=tuple(notes.get("declared", ())),
         stray=tuple(notes.get("stray", ())),
         side_data=tuple(SideData(*entry) for entry in notes.get("side_data", ())),
     )
@@ -199,6 +203,7 @@ def _write_conversion(target: Path, checkpoint: NativeCheckpoint, spec: ModelSpe
         "model": spec.name,
         "source_sha256": fetched.sha256,
         "ignored": list(checkpoint.ignored),
+        "declared": list(checkpoint.declared),
         "stray": list(checkpoint.stray),
         "side_data": [list(astuple(entry)) for entry in checkpoint.side_data],
     }
