@@ -114,7 +114,7 @@ def mutated(tensors: Mapping[str, Tensor], mutation: str, place: int, beside: bo
     return changed
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     pair=st.sampled_from([pair for pair in EVERY if pair[0] in ("resnet_tiny", "shufflenetv1")]),
     mutation=st.sampled_from(MUTATIONS),
@@ -267,21 +267,16 @@ def test_what_is_beside_the_trunk_may_be_ignored(tmp_path: Path, beside: dict[st
         pretrainps.load(f"file:{path}")
     seen = inspect(path)
     assert seen.recognition is not None and seen.recognition.extra == tuple(prefix + key for key in beside)
-    for ignore in (
-        seen.to_ignore,
-        list(map(re.escape, seen.recognition.extra)) if "head[0].weight" not in beside else seen.to_ignore,
-    ):
-        if ignore is seen.to_ignore:
-            model = pretrainps.load(f"file:{path}", ignore=ignore)
-            assert set(model.load_report.ignored) == {prefix + key for key in beside}
-            require_equal(model.state_dict(), native("resnet_tiny"))
-    if "head[0].weight" not in beside:
+    model = pretrainps.load(f"file:{path}", ignore=seen.to_ignore)
+    assert set(model.load_report.ignored) == {prefix + key for key in beside}
+    require_equal(model.state_dict(), native("resnet_tiny"))
+    if "head[0].weight" not in beside:  # whose pattern has brackets of its own
         require_equal(pretrainps.load(f"file:{path}", **remedy(caught.value)).state_dict(), native("resnet_tiny"))
 
 
 @pytest.mark.parametrize(
     ("name", "arch"),
-    [("resnet34", "timm:resnet34"), ("resnet101", "timm:resnet101"), ("wide_resnet50_2", "timm:wide_resnet50_2")],
+    [("resnet34", "timm:resnet34"), ("resnet101", "timm:resnet101"), ("resnext50_32x4d", "timm:resnext50_32x4d")],
 )
 def test_another_resnet_is_named_and_loads_as_that(tmp_path: Path, name: str, arch: str) -> None:
     import torchvision
@@ -345,8 +340,7 @@ def test_inspect_does_not_advise_what_load_refuses(tmp_path: Path) -> None:
         (HeadSpec(kind="embedding"), {"head": "embedding"}),
     ],
 )
-@pytest.mark.parametrize("arch", ["resnet_tiny", "solider_swin_tiny"])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize(("arch", "prefix"), [("resnet_tiny", ""), ("resnet_tiny", "module."), ("shufflenetv1", "a.b.")])
 def test_models_for_crops(tmp_path: Path, head: HeadSpec, options: dict[str, Any], arch: str, prefix: str) -> None:
     model = CropModel(build_backbone(arch), head).eval()
     state = {prefix + key: value for key, value in model.state_dict().items()}
