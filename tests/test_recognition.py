@@ -363,3 +363,26 @@ def test_a_head_that_is_not_whole(tmp_path: Path, mutation: str) -> None:
         path = write(tmp_path / "w.pth", mutated(state, mutation, place, beside=True))
         with pytest.raises(StateDictMismatchError, match=r"head\."):
             pretrainps.load(f"file:{path}")
+
+
+def test_models_for_crops_on_a_timm_backbone(tmp_path: Path) -> None:
+    model = CropModel(build_backbone("timm:regnety_002"), HeadSpec(kind="embedding", embedding_dim=8))
+    path = write(tmp_path / "w.pth", {f"module.{key}": value for key, value in model.state_dict().items()})
+    with pytest.raises(CheckpointFormatError, match=r"--arch timm:NAME"):
+        pretrainps.load(f"file:{path}")
+    again = pretrainps.load(f"file:{path}", arch="timm:regnety_002")
+    require_equal(again.state_dict(), model.state_dict())
+    folder = pretrainps.save_pretrained(again, tmp_path / "saved")  # timm's own classifier would be called "head" too
+    require_equal(pretrainps.load(f"file:{folder}").state_dict(), model.state_dict())
+
+
+def test_the_command_line_takes_the_same_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from pretrainps.cli import main
+
+    tensors = {f"net/{key}": value for key, value in native("resnet_tiny").items()}
+    path = write(tmp_path / "w.pth", {**tensors, "fc.weight": torch.ones(3, 4), "fc.bias": torch.ones(3)})
+    command = ["export-weights", f"file:{path}", "--layout", "native", "-o", str(tmp_path / "out.pth"), "--quiet"]
+    assert main([*command, "--prefix", "net/"]) == 1
+    assert "--ignore 'fc.*'" in capsys.readouterr().err
+    assert main([*command, "--prefix", "net/", "--ignore", "fc.*"]) == 0
+    require_equal(torch.load(tmp_path / "out.pth", weights_only=True), native("resnet_tiny"))
