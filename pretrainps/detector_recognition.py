@@ -76,7 +76,7 @@ def recognise_detector(
         return None
     candidates = [
         _compared(kind, fuse_c4, arch, layout, shapes, before, wrapper)
-        for arch in closest_architectures(shapes)[:2]
+        for arch in closest_architectures(shapes)[:1]
         for kind, fuse_c4 in _KINDS
         for layout in _layout_names(kind, arch)
         for before, count in prefixes(shapes, _template(kind, fuse_c4, arch, layout), prefix)

@@ -194,11 +194,13 @@ def inspect(path: Path | str) -> Inspection:
         PretrainPSError: there is no such file, or no weights in the folder.
     """
     seen = look(path)
-    if seen.problem is not None or seen.saved_by_us is not None:
+    if seen.problem is not None:
         return seen
     found = identify(seen.shapes, seen.wrapper)
     seen = replace(seen, recognition=found, detector=_detector(found, seen.shapes))
-    return replace(seen, refusal=_refusal(seen, found)) if found is not None and found.loads else seen
+    if found is None or not found.loads or seen.saved_by_us is not None:  # what it is was written down then
+        return seen
+    return replace(seen, refusal=_refusal(seen, found))
 
 
 def look(path: Path | str) -> Inspection:

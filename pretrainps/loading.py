@@ -104,7 +104,9 @@ def load(
     may_lack = (*spec.file.expected_missing, *spec.file.new)
     empty = all(pattern.endswith("num_batches_tracked") or pattern.startswith("oim_loss.") for pattern in may_lack)
     backbone = build_backbone(spec.arch, spec.arch_options, empty=empty)
-    declared = (*spec.file.ignored, *(spec.file.prefix + pattern for pattern in backbone.tail))
+    # under a head of ours, or in a detector, the backbone's own tail lies deeper
+    before = spec.file.prefix + ("" if spec.head is None and spec.detector is None else "backbone.")
+    declared = (*spec.file.ignored, *(before + pattern for pattern in backbone.tail))
     spec = replace(spec, file=replace(spec.file, ignored=(*declared, *ignore)))
     model: Model = backbone
     if spec.detector is not None:

@@ -186,7 +186,7 @@ def fitted(
             continue
         name = expected.native.get(key) or layout.native_name(key)
         # values change places under the layout's own names only; elsewhere another name for the same tensor is as good
-        proven = key in expected.native or not layout.reorders
+        proven = key in expected.native or not (layout.reorders or layout is IN_DETECTOR)
         copy = name not in place or (key in expected.native and place[name] in expected.native)
         if wanted.get(name) != shape or not (proven and copy):
             extra[key] = name

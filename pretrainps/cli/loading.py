@@ -53,6 +53,23 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def add_file_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `load` can be told about a bare weight file: --arch, --ignore, --prefix.
+
+    Args:
+        parser: Of a command.
+    """
+    parser.add_argument("--arch", help="architecture of a bare weight file whose keys do not tell, such as timm:NAME")
+    parser.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help='keys in the file to leave out, such as "fc.*"; repeatable',
+    )
+    parser.add_argument("--prefix", help="what stands before every key in the file, where it is not found by itself")
+
+
 def load_detector(name: str, args: argparse.Namespace, *, remedy: str, report: bool = True) -> PersonSearchDetector[Any]:
     """Load a detector to where the options say.
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pretrainps.cli.loading import add_loading_options
+from pretrainps.cli.loading import add_file_options, add_loading_options
 from pretrainps.cli.output import note, say, say_json
 from pretrainps.errors import ArgumentError
 
@@ -24,7 +24,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of them, searched recursively")
     parser.add_argument("--model", default="resnet50-hybrid", help="as for info (default: %(default)s)")
-    parser.add_argument("--arch", help="architecture of a bare weight file whose keys do not tell, such as timm:NAME")
+    add_file_options(parser)
     parser.add_argument(
         "-o", "--output", type=Path, help="also write the vectors: FILE.safetensors (with the file names) or FILE.npy"
     )
@@ -69,6 +69,8 @@ def _embed(args: argparse.Namespace) -> int:
         args.model,
         head="embedding",
         arch=args.arch,
+        ignore=args.ignore,
+        prefix=args.prefix,
         device=args.device,
         offline=args.offline,
         progress=not args.quiet,

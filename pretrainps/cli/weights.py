@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
+from pretrainps.cli.loading import add_file_options
 from pretrainps.cli.output import note, say, say_json
 from pretrainps.errors import ArgumentError
 from pretrainps.store.addresses import local_path
@@ -33,7 +34,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "resnet50-hybrid --layout detectron2 -o R50-hybrid.pkl",
     )
     parser.add_argument("name", help="a registered name, timm:NAME, file:PATH or hf:owner/repo[@REVISION]")
-    parser.add_argument("--arch", help="architecture of a bare weight file whose keys do not tell, such as timm:NAME")
+    add_file_options(parser)
     parser.add_argument("--layout", required=True, help="whose key names to use")
     parser.add_argument("-o", "--output", type=Path, required=True, help="FILE.pth, .pt, .safetensors, or .pkl for detectron2")
     parser.add_argument("--offline", action="store_true", default=None, help="never use the network")
@@ -47,7 +48,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "those of your pictures under each convention.",
     )
     parser.add_argument("name", help="a registered name, file:PATH or hf:owner/repo[@REVISION]")
-    parser.add_argument("--arch", help="architecture of a bare weight file whose keys do not tell, such as timm:NAME")
+    add_file_options(parser)
     parser.add_argument("--images", type=Path, required=True, help="folder of ordinary colour pictures, some dozens")
     parser.add_argument("--offline", action="store_true", default=None, help="never use the network")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
@@ -73,7 +74,9 @@ def _export(args: argparse.Namespace) -> int:
     from pretrainps.export import export_weights
     from pretrainps.loading import load
 
-    model = load(args.name, arch=args.arch, offline=args.offline, progress=not args.quiet)
+    model = load(
+        args.name, arch=args.arch, ignore=args.ignore, prefix=args.prefix, offline=args.offline, progress=not args.quiet
+    )
     usage = export_weights(model, args.layout, args.output)
     note(str(model.load_report))
     say(f"{args.output}: {args.layout} layout, {args.output.stat().st_size / 1e6:.1f} MB")
@@ -94,7 +97,7 @@ def _check_input(args: argparse.Namespace) -> int:
     from pretrainps.check_input import check_input
     from pretrainps.loading import load
 
-    model = load(args.name, arch=args.arch, offline=args.offline)
+    model = load(args.name, arch=args.arch, ignore=args.ignore, prefix=args.prefix, offline=args.offline)
     result = check_input(model, images)
     for reason in result.failures:
         note(f"not read: {reason}")
