@@ -15,6 +15,6 @@ def used(written: WrittenGraph, outputs: tuple[str, ...], **inputs: Tensor) -> t
     """Execute a line of use as it was printed, on inputs of its names, and return what it assigns."""
     arrays = "onnxruntime" in written.use
     names: dict[str, Any] = {name: each.numpy() if arrays else each for name, each in inputs.items()}
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning), torch.no_grad():  # torch.jit's end
+    with warnings.catch_warnings(action="ignore", category=FutureWarning), torch.no_grad():  # torch.jit's end
         exec(written.use, names)
     return tuple(torch.as_tensor(names[name]) for name in outputs)
