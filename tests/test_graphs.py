@@ -25,6 +25,7 @@ from pretrainps.graphs.running import Run
 from pretrainps.graphs.scenes import DetectGraph, gathered, interpolated, resized_sides
 from pretrainps.registry.specs import ASSUMED_INPUT
 from tests.support.detectors import TINY, lively_detector, small_detector
+from tests.support.graphs import used
 
 Detector = PersonSearchDetector[Any]
 SIZES = [(96, 128), (101, 77), (90, 400)]
@@ -98,6 +99,15 @@ def test_embeds_as_the_model_does(made: Make, kind: str, format: str) -> None:
             query = torch.tensor(boxes)
             (found,) = run({"image": picture(size), "boxes": query}, None)
             close({"vectors": found}, {"vectors": model.embed([picture(size)], [query])[0]}, exactly=False)
+
+
+@pytest.mark.parametrize(("kind", "format"), together([("seqnet", "onnx"), ("oim", "pt2"), ("nae", "torchscript")]))
+def test_the_printed_line_runs(made: Make, kind: str, format: str) -> None:
+    _, written, _, run = made(kind, format, "detect")
+    image = picture(SIZES[0])
+    found = used(written, ("boxes", "scores", "embeddings"), image=image)
+    for value, wanted in zip(found, run({"image": image}, None), strict=True):
+        torch.testing.assert_close(value, wanted)
 
 
 @pytest.mark.xdist_group("graphs seqnet onnx")
@@ -245,13 +255,15 @@ def test_bad_names(tmp_path: Path, file: str, format: str, kind: type[Exception]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_no_detector(tmp_path: Path) -> None:
-    with pytest.raises(errors.UnsupportedModelError, match=r"a ResNet is no detector.*export-weights"):
-        export_graph(build_backbone("resnet18"), tmp_path / "model.onnx", format="onnx")
+def test_what_cannot_be_written(tmp_path: Path) -> None:
+    for other in (torch.nn.Linear(2, 2), torch.nn.Sequential(build_backbone("resnet_tiny"))):
+        with pytest.raises(errors.UnsupportedModelError, match="is no detector, crop model or backbone"):
+            export_graph(other, tmp_path / "model.onnx", format="onnx")
     with pytest.raises(errors.ArgumentError, match="what must be"):
         export_graph(small_detector("oim"), tmp_path / "model.pt2", format="pt2", what="both")  # type: ignore[arg-type]
     with pytest.raises(errors.ArgumentError, match="export the original"):
         export_graph(small_detector("oim").eval().optimize_for_inference(), tmp_path / "model.pt2", format="pt2")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

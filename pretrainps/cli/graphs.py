@@ -1,34 +1,60 @@
-"""`export`: a whole detector as a file that runs without this package."""
+"""`export`: a whole model as a file that runs without this package."""
 
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pretrainps.cli.loading import add_settings_option, settings_of
 from pretrainps.cli.output import megabytes, note, say
+from pretrainps.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from pretrainps.preprocessing import Size
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add this module's commands to the parser."""
     parser = commands.add_parser(
         "export",
-        help="write a whole detector as ONNX, TorchScript or torch.export",
-        description="Write a whole person-search detector as one file that runs without this package, on one image of any "
-        "size at a time, and check that it finds the same. Resizing and normalising lie in the file.",
-        epilog="ONNX needs the extra: pip install 'pretrainps[export]'.  example: pretrainps export file:my-seqnet "
-        "--format onnx -o seqnet.onnx",
+        help="write a whole model as ONNX, TorchScript or torch.export",
+        description="Write a whole model as one file that runs without this package, and check that it computes the same. "
+        "Resizing and normalising lie in the file. A person-search detector takes one image of any size at a time; a model for "
+        "crops or a backbone takes batches of any number of images.",
+        epilog="ONNX needs the extra: pip install 'pretrainps[export]'.  examples: pretrainps export file:my-seqnet "
+        "--format onnx -o seqnet.onnx;  pretrainps export resnet50-hybrid --what embed --format onnx --half",
     )
-    parser.add_argument("name", help="a detector: a registered name, file:PATH or hf:owner/repo[@REVISION]")
+    parser.add_argument("name", help="a registered name, timm:NAME, file:PATH or hf:owner/repo[@REVISION]")
+    parser.add_argument("--arch", help="architecture of a bare weight file whose keys do not tell, such as timm:NAME")
     parser.add_argument("--format", required=True, choices=("onnx", "torchscript", "pt2"), help="pt2 is torch.export's own")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="FILE.onnx, FILE.pt for TorchScript, or FILE.pt2")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="FILE.onnx, FILE.pt for TorchScript, or FILE.pt2; by default the model's name, in this folder",
+    )
     parser.add_argument(
         "--what",
-        choices=("detect", "embed"),
-        default="detect",
-        help="detect: an image to boxes, scores and embeddings of everyone (default); embed: an image and boxes of people in "
-        "it to the embeddings to search for them with",
+        choices=("detect", "embed", "classify", "features"),
+        help="of a detector: detect, an image to boxes, scores and embeddings of everyone (default), or embed, an image and "
+        "boxes of people in it to the embeddings to search for them with; of a backbone: features, images to its maps "
+        "(default), or embed, crops to unit vectors; a model with a head has one",
     )
+    parser.add_argument(
+        "--size",
+        default="crop",
+        help="what images are resized to inside, not for detectors: crop, the model's own crop size (default); HEIGHTxWIDTH; "
+        "or scene, not at all",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "float16", "bfloat16"),
+        default="float32",
+        help="of the backbone, not for detectors; what goes in and comes out stays float32; no bfloat16 with onnx",
+    )
+    parser.add_argument("--half", dest="precision", action="store_const", const="float16", help="--precision float16")
     parser.add_argument("--offline", action="store_true", default=None, help="never use the network")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     add_settings_option(parser)
@@ -36,14 +62,53 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _export(args: argparse.Namespace) -> int:
+    size = _size(args.size)
+    # imported after the check, for torch takes seconds
     from pretrainps.graphs.export import export_graph
+    from pretrainps.graphs.formats import FORMATS
     from pretrainps.loading import load
+    from pretrainps.names import resolve
 
-    model = load(args.name, config=settings_of(args), offline=args.offline, progress=not args.quiet)
+    output = args.output or _file_for(args.name, FORMATS[args.format].suffix)
+    spec = resolve(args.name, arch=args.arch, offline=args.offline, progress=not args.quiet)
+    bare = spec.detector is None and spec.head is None
+    model = load(
+        spec,
+        head="embedding" if args.what == "embed" and bare else None,
+        config=settings_of(args),
+        offline=args.offline,
+        progress=not args.quiet,
+    )
     note(str(model.load_report))
-    written = export_graph(model, args.output, format=args.format, what=args.what)
+    written = export_graph(
+        model,
+        output,
+        format=args.format,
+        what=args.what,
+        size=None if size == "crop" else size,
+        precision=args.precision,
+    )
     agreement = ", ".join(f"{name} {value:.1g}" for name, value in written.differences.items())
-    size = megabytes(args.output.expanduser().stat().st_size)
-    say(f"{args.output}: {args.format}, {size}; largest differences on a probe: {agreement}")
+    size_on_disk = megabytes(output.expanduser().stat().st_size)
+    say(f"{output}: {args.format}, {size_on_disk}; largest differences on a probe: {agreement}")
     say(f"use it: {written.use}")
     return 0
+
+
+def _size(text: str) -> Size:
+    if text in ("crop", "scene"):
+        return "crop" if text == "crop" else "scene"
+    sides = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if sides is None:
+        raise ArgumentError(f"--size must be crop, scene or HEIGHTxWIDTH in pixels, such as 256x128, not {text!r}.")
+    return int(sides[1]), int(sides[2])
+
+
+def _file_for(name: str, suffix: str) -> Path:
+    """Return a new file's name, made of the last part of a model's."""
+    last = re.split(r"[/\\:]", name.partition("@")[0].rstrip("/\\"))[-1]
+    last = re.sub(r"\.(safetensors|pth|pt|pt2|ckpt|pkl|tar|bin)$", "", last)
+    output = Path((last.strip(".") or "model") + suffix)
+    if output.exists():
+        raise ArgumentError(f"{output} is already here. Say where to write with -o FILE{suffix}.")
+    return output

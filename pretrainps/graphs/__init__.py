@@ -1,1 +1,1 @@
-"""Whole detectors as files that run without this package: ONNX, TorchScript, `torch.export`."""
+"""Whole models as files that run without this package: ONNX, TorchScript, `torch.export`."""

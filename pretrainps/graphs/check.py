@@ -105,15 +105,21 @@ def check_batches(
         computed = model(torch.stack([preprocess(image) for image in images]))
         expected = dict(computed) if isinstance(computed, dict) else dict(zip(names, [computed], strict=True))
         found = dict(zip(names, run({"images": images}, None), strict=True))
-        if list(expected) != list(names):
-            return dict.fromkeys(names, math.inf)
-        for name, value in expected.items():
-            if found[name].shape != value.shape or found[name].dtype != torch.float32:
-                return {**largest, name: math.inf}
-            difference = (found[name] - value).flatten(1).norm(dim=1) / value.flatten(1).norm(dim=1)
-            # a maximum that keeps NaN, as `max` of Python's would not
-            largest[name] = float(torch.cat([difference, torch.tensor([largest[name]])]).max())
+        for name in names:
+            largest[name] = _larger(largest[name], _relative(found[name], expected[name]))
     return _least(iter([largest]), dict.fromkeys(names, BATCH_TOLERANCES[precision]))
+
+
+def _relative(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference of an image's numbers, by their length."""
+    if found.shape != expected.shape or found.dtype != torch.float32:
+        return math.inf
+    return float(((found - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)).max())
+
+
+def _larger(one: float, other: float) -> float:
+    """Return the larger, and NaN before all, which is what half precision that overflows ends in."""
+    return other if math.isnan(other) or other > one else one
 
 
 def _probes() -> Iterator[Tensor]:

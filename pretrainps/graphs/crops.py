@@ -39,9 +39,8 @@ class BatchGraph(Graph):
 
     def __init__(self, model: BatchModel, preprocess: Preprocess, dtype: torch.dtype) -> None:
         super().__init__()
-        crops = isinstance(model, CropModel)
-        self.backbone: Backbone = model.backbone if crops else model
-        self.head: nn.Module | None = model.head if crops else None
+        self.backbone: Backbone = model.backbone if isinstance(model, CropModel) else model
+        self.head: nn.Module | None = model.head if isinstance(model, CropModel) else None
         self.size, self.convention, self.dtype = preprocess.size, preprocess.convention, dtype
         if self.size is None:
             _require_any_size(self.backbone)

@@ -73,6 +73,7 @@ def open_onnx(path: Path) -> Run:
         """Return a session, and memory that it goes on reading without holding it."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3  # errors: of half precision it warns for every operation that it widens
         lent = None
         if threshold is not None:
             number = torch.tensor(threshold).numpy()

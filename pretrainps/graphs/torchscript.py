@@ -46,6 +46,8 @@ def _plain(module: torch.nn.Module) -> fx.GraphModule:
         if node.op == "call_module" or node.target in _CLAIMS or (not node.users and not _matters(node)):
             graph.erase_node(node)
     for node in graph.nodes:
+        if node.op == "output" and len(node.args[0]) == 1:
+            node.args = tuple(node.args[0])  # recorded as a tuple of one; the model returns it bare
         if node.op != "call_function":
             continue
         if node.target is _aten.sym_size.int:
