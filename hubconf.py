@@ -150,7 +150,7 @@ def nae_resnet50_cuhk(*, device="cpu", offline=None, progress=True):
 
     Returns a person-search detector: a list of scenes (3, H, W), RGB in 0..1, of any sizes -> a list with one dictionary for
     each, {"boxes": (N, 4), "labels": (N,), "scores": (N,), "embeddings": (N, 256)}, boxes as x1, y1, x2, y2 in its pixels.
-    It resizes and normalises by itself. Licence: mit, which is that of the code; see pretrainps.info("nae-resnet50-cuhk").
+    It resizes and normalizes by itself. Licence: mit, which is that of the code; see pretrainps.info("nae-resnet50-cuhk").
     """
     return _load("nae-resnet50-cuhk", device, offline, progress)
 
@@ -162,7 +162,7 @@ def nae_resnet50_prw(*, device="cpu", offline=None, progress=True):
 
     Returns a person-search detector: a list of scenes (3, H, W), RGB in 0..1, of any sizes -> a list with one dictionary for
     each, {"boxes": (N, 4), "labels": (N,), "scores": (N,), "embeddings": (N, 256)}, boxes as x1, y1, x2, y2 in its pixels.
-    It resizes and normalises by itself. Licence: mit, which is that of the code; see pretrainps.info("nae-resnet50-prw").
+    It resizes and normalizes by itself. Licence: mit, which is that of the code; see pretrainps.info("nae-resnet50-prw").
     """
     return _load("nae-resnet50-prw", device, offline, progress)
 
@@ -174,7 +174,7 @@ def seqnet_resnet50_cuhk(*, device="cpu", offline=None, progress=True):
 
     Returns a person-search detector: a list of scenes (3, H, W), RGB in 0..1, of any sizes -> a list with one dictionary for
     each, {"boxes": (N, 4), "labels": (N,), "scores": (N,), "embeddings": (N, 256)}, boxes as x1, y1, x2, y2 in its pixels.
-    It resizes and normalises by itself. Licence: mit, which is that of the code; see pretrainps.info("seqnet-resnet50-cuhk").
+    It resizes and normalizes by itself. Licence: mit, which is that of the code; see pretrainps.info("seqnet-resnet50-cuhk").
     """
     return _load("seqnet-resnet50-cuhk", device, offline, progress)
 
@@ -186,7 +186,7 @@ def seqnet_resnet50_prw(*, device="cpu", offline=None, progress=True):
 
     Returns a person-search detector: a list of scenes (3, H, W), RGB in 0..1, of any sizes -> a list with one dictionary for
     each, {"boxes": (N, 4), "labels": (N,), "scores": (N,), "embeddings": (N, 256)}, boxes as x1, y1, x2, y2 in its pixels.
-    It resizes and normalises by itself. Licence: mit, which is that of the code; see pretrainps.info("seqnet-resnet50-prw").
+    It resizes and normalizes by itself. Licence: mit, which is that of the code; see pretrainps.info("seqnet-resnet50-prw").
     """
     return _load("seqnet-resnet50-prw", device, offline, progress)
 
@@ -212,7 +212,7 @@ def seqnet_tiny_synthetic(*, device="cpu", offline=None, progress=True):
 
     Returns a person-search detector: a list of scenes (3, H, W), RGB in 0..1, of any sizes -> a list with one dictionary for
     each, {"boxes": (N, 4), "labels": (N,), "scores": (N,), "embeddings": (N, 256)}, boxes as x1, y1, x2, y2 in its pixels.
-    It resizes and normalises by itself. Licence: apache-2.0; see pretrainps.info("seqnet-tiny-synthetic").
+    It resizes and normalizes by itself. Licence: apache-2.0; see pretrainps.info("seqnet-tiny-synthetic").
     """
     return _load("seqnet-tiny-synthetic", device, offline, progress)
 
@@ -225,6 +225,6 @@ def nae_tiny_synthetic(*, device="cpu", offline=None, progress=True):
 
     Returns a person-search detector: a list of scenes (3, H, W), RGB in 0..1, of any sizes -> a list with one dictionary for
     each, {"boxes": (N, 4), "labels": (N,), "scores": (N,), "embeddings": (N, 256)}, boxes as x1, y1, x2, y2 in its pixels.
-    It resizes and normalises by itself. Licence: apache-2.0; see pretrainps.info("nae-tiny-synthetic").
+    It resizes and normalizes by itself. Licence: apache-2.0; see pretrainps.info("nae-tiny-synthetic").
     """
     return _load("nae-tiny-synthetic", device, offline, progress)

@@ -21,10 +21,10 @@ import torch
 
 from pretrainps.backbones import build_backbone
 from pretrainps.detectors import DetectorConfig
-from pretrainps.training.alignment import AlignmentSettings
-from pretrainps.training.hybrid import HybridModel
-from pretrainps.training.hybrid_settings import HybridSettings
-from pretrainps.training.subtask_batches import Crops, Scenes
+from pretrainps.training.pretraining.alignment.methods import AlignmentSettings
+from pretrainps.training.pretraining.model import HybridModel
+from pretrainps.training.pretraining.settings import HybridSettings
+from pretrainps.training.pretraining.subtask_batches import Crops, Scenes
 
 KINDS = ("none", "adversarial", "mmd", "domain_norm")
 PEOPLE = 6
@@ -49,7 +49,7 @@ def batch(scenes: int, crops: int) -> Given:
 
 
 class Trainer:
-    """A model and its optimiser."""
+    """A model and its optimizer."""
 
     def __init__(self, kind: str, arch: str, people: int) -> None:
         torch.manual_seed(0)

@@ -1,6 +1,6 @@
 """How long a detector takes for a 1080p image at the papers' size, and whether the faster ways give the same answers.
 
-    python benchmarks/detect.py                     # plain against optimised, float32, on two threads
+    python benchmarks/detect.py                     # plain against optimized, float32, on two threads
     python benchmarks/detect.py --compile --bf16    # torch.compile and bfloat16 too, where the processor has it
 
 The image is a drawn street. The backbone is `tiny-hybrid-synthetic` grown to a ResNet-50 (`grown.py`): trained features, and a
@@ -27,9 +27,9 @@ from torchvision.transforms.functional import pil_to_tensor
 
 import pretrainps
 from pretrainps.backbones import Backbone
-from pretrainps.checkpoint.layouts import layout_of
-from pretrainps.data.synthetic import find_domain, plan_search, scenes, search_scenes
 from pretrainps.detectors import PersonSearchDetector, SeqNet
+from pretrainps.synthetic import find_domain, plan_search, scenes, search_scenes
+from pretrainps.weights.key_layouts import layout_of
 
 UNSEEN = 2026
 """Seed of a drawn world that no training saw."""
@@ -181,12 +181,12 @@ def main() -> None:
     ways: dict[str, Callable[[list[Tensor]], list[dict[str, Tensor]]]] = {
         "plain": plain(model),
         "as trained": model,
-        "optimised": model.optimize_for_inference(),
+        "optimized": model.optimize_for_inference(),
     }
     if args.compile:
-        ways["optimised, compiled"] = model.optimize_for_inference(compiled=True)
+        ways["optimized, compiled"] = model.optimize_for_inference(compiled=True)
     if args.bf16 or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
-        ways["optimised, bfloat16"] = model.optimize_for_inference(dtype=torch.bfloat16)
+        ways["optimized, bfloat16"] = model.optimize_for_inference(dtype=torch.bfloat16)
     else:
         print("no bfloat16: this processor has no instructions for it (--bf16 times the emulation)")
     answers = {name: way([image])[0] for name, way in ways.items()}  # warms up, too
@@ -205,7 +205,7 @@ def main() -> None:
         print(f"{name:22} {middle:7.2f} s  ({min(times):.2f} to {max(times):.2f})   {base / middle:.2f} x as fast as plain")
         if name != "plain":
             print(f"{'':22} {compared(answers[name], answers['plain'])}")
-    if "optimised, bfloat16" in ways:
+    if "optimized, bfloat16" in ways:
         print(trained())
 
 

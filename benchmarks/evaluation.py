@@ -19,9 +19,9 @@ import numpy as np
 from plain_evaluation import plain_search
 
 from pretrainps.data.records import GalleryList, Query, Sample, SearchSet, Split, as_boxes
-from pretrainps.evaluation.detections import DetectionTable
 from pretrainps.evaluation.protocols import PROTOCOLS, SearchProtocol
 from pretrainps.evaluation.search import evaluate_search
+from pretrainps.inference.detections import DetectionTable
 
 DIM = 256
 TOLERANCE = 1e-9

@@ -39,13 +39,13 @@ from evidence_table import COLUMNS, DETECTORS, STARTS, append, picture, read, su
 from evidence_world import World
 
 from pretrainps.backbones import build_backbone
-from pretrainps.building import build_detector
 from pretrainps.data.records import SearchSet, Split
+from pretrainps.hub.build import build_detector
 from pretrainps.training import train
-from pretrainps.training.finetuning import Finetuning
-from pretrainps.training.pretraining import Pretraining
+from pretrainps.training.finetuning.from_pretraining import save_backbone, start_detector
+from pretrainps.training.finetuning.task import Finetuning
+from pretrainps.training.pretraining.task import Pretraining
 from pretrainps.training.recipes import counted
-from pretrainps.training.starting import save_backbone, start_detector
 
 SHARES = (10, 30, 100)
 """Of the target's training scenes, in percent."""

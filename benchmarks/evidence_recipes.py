@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pretrainps.training.alignment import AlignmentSettings
 from pretrainps.training.batch_settings import SceneSettings
-from pretrainps.training.finetuning import FinetuneRecipe
-from pretrainps.training.pretraining import PretrainRecipe
+from pretrainps.training.finetuning.task import FinetuneRecipe
+from pretrainps.training.pretraining.alignment.methods import AlignmentSettings
+from pretrainps.training.pretraining.task import PretrainRecipe
 from pretrainps.training.recipes import hybrid_synthetic, nae_synthetic, seqnet_synthetic
 
 

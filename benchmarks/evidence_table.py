@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from pretrainps.training.plot import Panel, draw_panels
+from pretrainps.training.engine.plot import Panel, draw_panels
 
 STARTS = (
     *("random", "detection", "reid", "plain", "pasted", "pasted+adversarial"),

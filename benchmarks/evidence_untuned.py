@@ -25,9 +25,9 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from pretrainps.data.records import Sample
-from pretrainps.data.synthetic import reid_split
+from pretrainps.synthetic import reid_split
+from pretrainps.training.finetuning.from_pretraining import start_detector
 from pretrainps.training.recipes import counted
-from pretrainps.training.starting import start_detector
 
 CROPS = ("reid_market", "reid_city")
 PEOPLE = 60

@@ -15,7 +15,7 @@ from evidence_recipes import Scale
 from evidence_table import alone
 
 from pretrainps.data.records import Query, SearchSet, Split
-from pretrainps.data.synthetic import detection_split, find_domain, plan_search, reid_split, search_scenes, search_set
+from pretrainps.synthetic import detection_split, find_domain, plan_search, reid_split, search_scenes, search_set
 
 DETECTION = ("det_street", "det_crowd", "det_yard")
 REID = ("reid_market", "reid_hall", "reid_city")

@@ -26,10 +26,10 @@ import pretrainps
 from pretrainps.detectors import PersonSearchDetector
 from pretrainps.gallery import Gallery
 from pretrainps.gallery.indexing import fill
-from pretrainps.gallery.manifest import Failure, Manifest, ModelMark, SourceMark
-from pretrainps.gallery.sources import FolderSource, Reading, Survey
-from pretrainps.gallery.store import GalleryStore, ImageRecord, Sightings
-from pretrainps.preprocessing import to_tensor
+from pretrainps.gallery.sources.folder import FolderSource, Reading, Survey
+from pretrainps.gallery.storage.manifest import Failure, Manifest, ModelMark, SourceMark
+from pretrainps.gallery.storage.store import DetectionShard, GalleryStore, ImageRecord
+from pretrainps.images.pixels import to_tensor
 
 TOP = 10
 IN_A_FILE = 30_000
@@ -47,7 +47,7 @@ def write_gallery(folder: Path, people: int, dim: int) -> None:
         for first in range(0, people, IN_A_FILE):
             count = min(IN_A_FILE, people - first)
             images = -(-count // 10)
-            part = Sightings(
+            part = DetectionShard(
                 images=tuple(ImageRecord(f"{first + place}.jpg", 1, 1, "0" * 64) for place in range(images)),
                 numbers=torch.arange(count, dtype=torch.int32) // 10,
                 boxes=torch.tensor([[0.0, 0, 10, 20]]).repeat(count, 1),

@@ -34,15 +34,15 @@ def precisions(device: torch.device) -> dict[str, torch.dtype]:
 
 def measured(step: Callable[[], object], device: torch.device, images: int, rounds: int) -> dict[str, float]:
     """Run a step some times after a warm-up; return images per second and peak memory in GB."""
-    synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     step()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    synchronise()
+    synchronize()
     start = time.perf_counter()
     for _ in range(rounds):
         step()
-    synchronise()
+    synchronize()
     seconds = time.perf_counter() - start
     memory = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else float("nan")
     return {"images_per_second": round(images * rounds / seconds, 2), "peak_memory_gb": round(memory, 2)}
@@ -62,7 +62,7 @@ def inference(model: SeqNet, images: list[Tensor], device: torch.device, rounds:
     ways: dict[str, tuple[SeqNet, torch.dtype]] = {}
     for name, dtype in precisions(device).items():
         ways[f"as trained, autocast {name}"] = (model, dtype)
-        ways[f"optimised, {name}"] = (model.optimize_for_inference(dtype=dtype), torch.float32)
+        ways[f"optimized, {name}"] = (model.optimize_for_inference(dtype=dtype), torch.float32)
     for name, (way, cast) in ways.items():
         for count in (1, len(images)):
             with precision(device, cast):

@@ -17,10 +17,10 @@ import numpy as np
 from pretrainps.data import Sample, Split
 from pretrainps.data.layouts import layout_named
 from pretrainps.data.records import SearchSet, pixels_of
-from pretrainps.data.synthetic import reid_split
 from pretrainps.evaluation import SearchResult, evaluate_search, protocol
-from pretrainps.evaluation.detections import DetectionTable
 from pretrainps.evaluation.reid import evaluate_reid
+from pretrainps.inference.detections import DetectionTable
+from pretrainps.synthetic import reid_split
 
 ROWS, BINS = 6, (16, 4, 4)
 SIZE = (128, 64)

@@ -24,10 +24,10 @@ from safetensors.torch import load_file, save_file
 
 import pretrainps
 from pretrainps.backbones import build_backbone
+from pretrainps.download import Cache
+from pretrainps.download.cache import Record
+from pretrainps.files import sha256_of
 from pretrainps.registry import find_spec
-from pretrainps.store import Cache
-from pretrainps.store.cache import Record
-from pretrainps.store.files import sha256_of
 
 
 def main() -> None:

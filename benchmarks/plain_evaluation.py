@@ -37,14 +37,14 @@ def plain_search(
     min_score: float = 0.5,
     same_camera: bool = True,
     best_detection: bool = False,
-    normalise: bool = False,
+    normalize: bool = False,
     once: bool = True,
     repeat_lists: bool = False,
     context: tuple[int, int, str] | None = None,
     queries: range | None = None,
 ) -> Plain:
     """Evaluate; `results` and `query_images` hold dicts of arrays `boxes`, `scores`, `embeddings`, one an image."""
-    if normalise:
+    if normalize:
         results = [unit(image) for image in results]
         query_images = None if query_images is None else [unit(image) for image in query_images]
     samples = search_set.gallery.samples

@@ -1,6 +1,6 @@
 """SeqNet put together from torchvision's modules the way its original is: one image at a time, nothing rearranged.
 
-What the optimised detector is timed against, and compared with. It shares no code with the package, only weights: its
+What the optimized detector is timed against, and compared with. It shares no code with the package, only weights: its
 state dict has the original's names under torchvision's present spelling (`rpn.head.conv.0.0`).
 """
 

@@ -28,13 +28,13 @@ from histogram_baseline import search_by_colours
 
 from pretrainps.data.layouts import layout_named
 from pretrainps.data.records import SearchSet
-from pretrainps.data.synthesis import WorldSize, synthesize
 from pretrainps.detectors import PersonSearchDetector
 from pretrainps.evaluation import SearchResult, evaluate_search, protocol
-from pretrainps.evaluation.extraction import Extractor
-from pretrainps.loading import load
+from pretrainps.hub.load import load
+from pretrainps.inference.extraction import Extractor
 from pretrainps.registry import parse_spec
 from pretrainps.registry.specs import LocalSource
+from pretrainps.synthetic.writing import WorldSize, synthesize
 
 ROOT = Path(__file__).parent.parent
 DETECTORS = ("seqnet-tiny-synthetic", "nae-tiny-synthetic")

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from pretrainps.data.synthetic.camera import find_camera
-from pretrainps.data.synthetic.crop import draw_crop
-from pretrainps.data.synthetic.domains import DOMAINS, Domain, find_domain
-from pretrainps.data.synthetic.scene import draw_scene
+from pretrainps.synthetic.camera import find_camera
+from pretrainps.synthetic.crop import draw_crop
+from pretrainps.synthetic.domains import DOMAINS, Domain, find_domain
+from pretrainps.synthetic.scene import draw_scene
 
 ROUNDS, SCENES, CROPS, SEED = 4, 15, 40, 0
 

@@ -12,8 +12,8 @@ import argparse
 import torch
 
 import pretrainps
-from pretrainps.data.synthetic import search_train
-from pretrainps.preprocessing import to_tensor
+from pretrainps.images.pixels import to_tensor
+from pretrainps.synthetic import search_train
 
 SMALL = {"min_size": 160, "max_size": 240, "region_samples": 16, "rpn_proposals_train": 60, "rpn_proposals": 20}
 """Settings for a first try on a CPU; all others are the paper's."""
@@ -27,7 +27,7 @@ def main() -> None:
 
     split = search_train("search_campus", range(3), appearances=2)
     scenes = list(split.samples)[:2]
-    images = [to_tensor(scene.pixels()) for scene in scenes]  # (3, H, W), RGB in 0..1; the detector resizes and normalises
+    images = [to_tensor(scene.pixels()) for scene in scenes]  # (3, H, W), RGB in 0..1; the detector resizes and normalizes
     boxes = [torch.from_numpy(scene.boxes) for scene in scenes]  # (P, 4) x1, y1, x2, y2 in pixels
     targets = [{"boxes": box, "ids": torch.from_numpy(scene.ids)} for box, scene in zip(boxes, scenes, strict=True)]
 
@@ -39,13 +39,13 @@ def main() -> None:
         config=SMALL if args.small else None,
     )
     learned = [parameter for parameter in detector.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.SGD(learned, lr=0.003, momentum=0.9, weight_decay=5e-4)
+    optimizer = torch.optim.SGD(learned, lr=0.003, momentum=0.9, weight_decay=5e-4)
     losses = detector(images, targets)
     for name, value in losses.items():
         print(f"{name}: {value.item():.3f}")
     sum(losses.values()).backward()
     torch.nn.utils.clip_grad_norm_(learned, 10.0)
-    optimiser.step()
+    optimizer.step()
 
     detector.eval()
     with torch.inference_mode():

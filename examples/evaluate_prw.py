@@ -14,7 +14,7 @@ from pathlib import Path
 import pretrainps
 from pretrainps.data.layouts import layout_named
 from pretrainps.evaluation import PROTOCOLS, evaluate_detection, evaluate_search
-from pretrainps.evaluation.extraction import Extractor
+from pretrainps.inference.extraction import Extractor
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
     python examples/export_onnx.py PHOTO [--model seqnet-resnet50-prw] [-o detector.onnx]
 
-Needs `pip install 'pretrainps[export]'`. Resizing, normalising and non-maximum suppression lie in the file, so an image of any
+Needs `pip install 'pretrainps[export]'`. Resizing, normalizing and non-maximum suppression lie in the file, so an image of any
 size goes in as it is. Prints who was found, and how far that is from what the model itself finds. By command, also for
 TorchScript and for query embeddings: `pretrainps export`.
 """
@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 
 import pretrainps
-from pretrainps.graphs.export import export_graph
+from pretrainps.export.graph.export import export_graph
 
 
 def main() -> None:

@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pretrainps
-from pretrainps.checkpoint import read_tensors
 from pretrainps.data.layouts import layout_named
 from pretrainps.training import train
-from pretrainps.training.finetuning import Finetuning
+from pretrainps.training.finetuning.task import Finetuning
 from pretrainps.training.recipes import counted, own_search
+from pretrainps.weights import read_tensors
 
 SMALL = {"min_size": 160, "max_size": 240, "region_samples": 16, "rpn_proposals_train": 60, "rpn_proposals": 20}
 """Settings for a first try on a CPU; all others are the recipe's."""

@@ -18,7 +18,7 @@ import torchvision
 from torch import Tensor, nn
 
 import pretrainps
-from pretrainps.export import export_weights
+from pretrainps.export.weights import export_weights
 
 HEADS = {"nae": ("box_head",), "seqnet": ("box_head", "reid_head")}
 """Which of their RoI heads have a last stage of their own."""
@@ -51,7 +51,7 @@ def main() -> None:
     print(theirs.load_state_dict(state if args.layout == "torchvision" else state["model"], strict=True))
     theirs.eval()
 
-    pixels = torch.randn(2, 3, 192, 128)  # normalised as the weights want it, see pretrainps.preprocess
+    pixels = torch.randn(2, 3, 192, 128)  # normalized as the weights want it, see pretrainps.preprocess
     with torch.inference_mode():
         expected = ours(pixels)["c5"].flatten(1)
         for name, found in maps(theirs, pixels).items():

@@ -12,9 +12,9 @@ import argparse
 from pathlib import Path
 
 import pretrainps
-from pretrainps.gallery.choosing import choose, detect, numbered_picture
-from pretrainps.gallery.report import write_report
-from pretrainps.images import read_image
+from pretrainps.gallery.query_selection import choose, detect, numbered_picture
+from pretrainps.gallery.view.report import write_report
+from pretrainps.images.read import read_image
 
 
 def main() -> None:

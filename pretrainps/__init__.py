@@ -16,30 +16,30 @@ from typing import TYPE_CHECKING, Any
 from pretrainps._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from pretrainps.building import build_detector as build_detector
     from pretrainps.gallery import Gallery as Gallery
-    from pretrainps.inspection import inspect as inspect
-    from pretrainps.loading import download as download
-    from pretrainps.loading import load as load
-    from pretrainps.loading import preprocess as preprocess
-    from pretrainps.names import info as info
-    from pretrainps.publish import push_to_hub as push_to_hub
-    from pretrainps.publish import save_pretrained as save_pretrained
+    from pretrainps.hub.build import build_detector as build_detector
+    from pretrainps.hub.load import download as download
+    from pretrainps.hub.load import load as load
+    from pretrainps.hub.load import preprocess as preprocess
+    from pretrainps.hub.publish import push_to_hub as push_to_hub
+    from pretrainps.hub.publish import save_pretrained as save_pretrained
+    from pretrainps.hub.resolve import info as info
     from pretrainps.registry import ModelSpec as ModelSpec
     from pretrainps.registry import list_models as list_models
+    from pretrainps.weights.inspect import inspect as inspect
 
 _HOME = {
     "Gallery": "pretrainps.gallery",
     "ModelSpec": "pretrainps.registry",
-    "build_detector": "pretrainps.building",
-    "download": "pretrainps.loading",
-    "info": "pretrainps.names",
-    "inspect": "pretrainps.inspection",
+    "build_detector": "pretrainps.hub.build",
+    "download": "pretrainps.hub.load",
+    "info": "pretrainps.hub.resolve",
+    "inspect": "pretrainps.weights.inspect",
     "list_models": "pretrainps.registry",
-    "load": "pretrainps.loading",
-    "preprocess": "pretrainps.loading",
-    "push_to_hub": "pretrainps.publish",
-    "save_pretrained": "pretrainps.publish",
+    "load": "pretrainps.hub.load",
+    "preprocess": "pretrainps.hub.load",
+    "push_to_hub": "pretrainps.hub.publish",
+    "save_pretrained": "pretrainps.hub.publish",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]

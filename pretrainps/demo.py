@@ -1,6 +1,6 @@
 """`pretrainps demo`: the whole way from a folder of photos to a person found in it, offline, in a city where nobody is real.
 
-The photos are scenes of the synthetic world (`pretrainps.data.synthetic`). So it is known who is where, and every answer can be
+The photos are scenes of the synthetic world (`pretrainps.synthetic`). So it is known who is where, and every answer can be
 marked as right or wrong. The shipped detector was trained on other people before the same cameras, as it is in PRW.
 """
 
@@ -18,7 +18,6 @@ import torch
 from PIL import Image
 
 from pretrainps.data.records import Sample, SearchSet
-from pretrainps.data.synthetic import plan_search, search_scenes, search_set
 from pretrainps.detectors import PersonSearchDetector
 from pretrainps.errors import ArgumentError
 from pretrainps.evaluation import (
@@ -29,17 +28,18 @@ from pretrainps.evaluation import (
     protocol,
 )
 from pretrainps.evaluation import SearchResult as Evaluation
-from pretrainps.evaluation.extraction import Extractor
-from pretrainps.gallery.binding import require_detector
-from pretrainps.gallery.drawing import PAPER
+from pretrainps.files import new_file
 from pretrainps.gallery.gallery import Gallery
-from pretrainps.gallery.people import Person, SearchResult
-from pretrainps.gallery.picture import result_picture
-from pretrainps.gallery.report import write_report
-from pretrainps.gallery.store import GalleryStore, joined
-from pretrainps.loading import load
-from pretrainps.names import resolve
-from pretrainps.store.files import new_file
+from pretrainps.gallery.model_match import require_detector
+from pretrainps.gallery.results import Person, SearchResult
+from pretrainps.gallery.storage.store import GalleryStore, joined
+from pretrainps.gallery.view.picture import result_picture
+from pretrainps.gallery.view.report import write_report
+from pretrainps.hub.load import load
+from pretrainps.hub.resolve import resolve
+from pretrainps.images.drawing import PAPER
+from pretrainps.inference.extraction import Extractor
+from pretrainps.synthetic import plan_search, search_scenes, search_set
 
 MODEL = "seqnet-tiny-synthetic"
 """The detector that comes with the package."""

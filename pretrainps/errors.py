@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pretrainps.checkpoint.report import LoadReport
+    from pretrainps.weights.report import LoadReport
 
 
 class PretrainPSError(Exception):

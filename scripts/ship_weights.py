@@ -4,8 +4,9 @@
         > pretrainps/registry/synthetic.toml
 
 Each RUN is the folder of a `pretrainps pretrain` or `pretrainps finetune` that came to its end. The files go to
-`pretrainps/weights/`, in half precision and without the tables of the identity loss, which only a training needs; what is
-printed holds their sizes, their hashes, and what the shipped file itself reaches on a drawn data set that no training saw.
+`pretrainps/registry/bundled/`, in half precision and without the tables of the identity loss, which only a training needs;
+what is printed holds their sizes, their hashes, and what the shipped file itself reaches on a drawn data set that no training
+saw.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretrainps.checkpoint import write_safetensors
 from pretrainps.data.records import SearchSet
-from pretrainps.data.synthesis import WorldSize, synthesize
 from pretrainps.detectors import PersonSearchDetector
 from pretrainps.evaluation import evaluate_search, protocol
-from pretrainps.evaluation.extraction import Extractor
-from pretrainps.loading import Model, load
+from pretrainps.files import sha256_of
+from pretrainps.hub.load import Model, load
+from pretrainps.inference.extraction import Extractor
 from pretrainps.registry import ModelSpec, find_spec, parse_spec
 from pretrainps.registry.specs import BundledSource, FileFormat, Licence, LocalSource, Provenance, Result
-from pretrainps.store.files import sha256_of
+from pretrainps.synthetic.writing import WorldSize, synthesize
+from pretrainps.weights import write_safetensors
 
-WEIGHTS = Path(__file__).parent.parent / "pretrainps" / "weights"
+WEIGHTS = Path(__file__).parent.parent / "pretrainps" / "registry" / "bundled"
 _SAVED = re.compile(r" ?Saved by pretrainps from .*?, perhaps after further training\.")
 
 
@@ -214,7 +215,7 @@ def described(model: Model, shipment: Shipment, run: Path, path: Path, tensors: 
 
 def history(spec: ModelSpec, run: Path) -> str:
     """Say how the weights came to be, by what the training wrote down."""
-    told = ["Trained by this package on its synthetic world (pretrainps.data.synthetic).", _SAVED.sub("", spec.provenance.note)]
+    told = ["Trained by this package on its synthetic world (pretrainps.synthetic).", _SAVED.sub("", spec.provenance.note)]
     if spec.detector is not None:
         train = json.loads((run / "config.json").read_text(encoding="utf-8"))["task"]["data"]["train"]
         told.append(f"Then trained as a whole on {train['images']} scenes with {train['identities']} people.")

@@ -66,7 +66,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     import huggingface_hub.file_download as hub_download
     import huggingface_hub.utils._http as hub_http
 
-    from pretrainps.store import source
+    from pretrainps.download import source
 
     recorded: list[float] = []
     monkeypatch.setattr(source, "sleep", recorded.append)
@@ -95,7 +95,7 @@ def files() -> Iterator[FileServer]:
 @pytest.fixture
 def drive(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDrive]:
     """A fake Google Drive."""
-    from pretrainps.store import drive as drive_module
+    from pretrainps.download import drive as drive_module
 
     server = FakeDrive()
     monkeypatch.setattr(drive_module, "ENDPOINT", server.url)

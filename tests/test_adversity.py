@@ -16,9 +16,9 @@ import torch
 import pretrainps
 from pretrainps import errors
 from pretrainps.backbones import build_backbone
+from pretrainps.download import Cache, fetch
 from pretrainps.registry import ModelSpec, find_spec
 from pretrainps.registry.specs import BundledSource, FileFormat, HttpSource, HubSource, LocalSource
-from pretrainps.store import Cache, fetch
 from tests.support.fakehub import FakeHub
 from tests.support.server import FileServer
 from tests.support.weights import FILES, REPO, authors_file, authors_tensors, torch_bytes
@@ -42,7 +42,7 @@ def local(tmp_path: Path, value: object, **file: object) -> ModelSpec:
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_rewriting_a_local_file_does_not_reach_the_loaded_model(tmp_path: Path, suffix: str) -> None:
-    from pretrainps.export import export_weights
+    from pretrainps.export.weights import export_weights
 
     path = tmp_path / f"w{suffix}"
     export_weights(build_backbone("resnet18"), "torchvision", path)
@@ -223,7 +223,7 @@ def test_devices_that_are_not_there_are_named_before_any_download(published: Fak
 
 @pytest.mark.parametrize("place", ["folder.pth", "file/w.pth"])
 def test_outputs_that_cannot_be_written(tmp_path: Path, place: str) -> None:
-    from pretrainps.export import export_weights
+    from pretrainps.export.weights import export_weights
 
     (tmp_path / "folder.pth").mkdir()
     (tmp_path / "file").write_text("")

@@ -116,7 +116,7 @@ def test_a_saved_model_has_its_tensors_and_its_kind(written: Written, name: str)
     wanted = written.expected["models"][name]
     model = pretrainps.load(f"file:models/{name}")
     assert digests(model.state_dict()) == wanted["tensors"]
-    assert list(model.state_dict()) == list(wanted["tensors"]), "in the same order, by which optimisers count"
+    assert list(model.state_dict()) == list(wanted["tensors"]), "in the same order, by which optimizers count"
     assert model.load_report.share == 1 and model.load_report.parameters == wanted["parameters"]
     assert type(model).__name__ == wanted["type"] or name not in DETECTORS
     bare = pretrainps.load(f"file:models/{name}/model.safetensors")
@@ -347,7 +347,7 @@ def moved_otherwise(ours: dict[str, Tensor], theirs: dict[str, Tensor], begun: d
 def test_an_interrupted_run_goes_on_to_the_end_it_would_have_had(
     written: Written, tmp_path: Path, run: Callable[..., str], name: str
 ) -> None:
-    """Optimiser, generators, place in the epoch, running mean and log are as they were left."""
+    """Optimizer, generators, place in the epoch, running mean and log are as they were left."""
     pytest.importorskip("scipy")
     wanted = written.expected["runs"][name]
     folder = Path(shutil.copytree(f"runs/{name}-interrupted", tmp_path / "run"))

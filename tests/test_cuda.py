@@ -20,14 +20,14 @@ import torch
 import pretrainps
 from pretrainps.backbones import build_backbone
 from pretrainps.cli import main
-from pretrainps.data.synthetic import detection_split, reid_split
 from pretrainps.detectors import DetectorConfig
+from pretrainps.synthetic import detection_split, reid_split
 from pretrainps.training import LoopSettings, OptimSettings, train
-from pretrainps.training.alignment import AlignmentSettings
 from pretrainps.training.batch_settings import CropSettings, SceneSettings
-from pretrainps.training.hybrid_settings import HybridSettings
-from pretrainps.training.log import read_log
-from pretrainps.training.pretraining import Pretraining, PretrainRecipe
+from pretrainps.training.engine.log import read_log
+from pretrainps.training.pretraining.alignment.methods import AlignmentSettings
+from pretrainps.training.pretraining.settings import HybridSettings
+from pretrainps.training.pretraining.task import Pretraining, PretrainRecipe
 from tests.support.detectors import KINDS, lively_detector, scenes, small_detector
 from tests.training.hybrids import TINY
 from tests.training.tasks import OPTIM, DetectorTask

@@ -18,9 +18,9 @@ from pretrainps.backbones import build_backbone
 from pretrainps.cli import main
 from pretrainps.data.records import SearchSet
 from pretrainps.demo import DemoSize, draw_city, run_demo
-from pretrainps.detectors.seqnet import SeqNet, SeqNetConfig
+from pretrainps.detectors.region.seqnet import SeqNet, SeqNetConfig
 from pretrainps.errors import ArgumentError
-from pretrainps.preprocessing import to_tensor
+from pretrainps.images.pixels import to_tensor
 from pretrainps.registry.specs import ASSUMED_INPUT
 from tests.support.detectors import SMALL, lively_detector
 from tests.support.fakehub import FakeHub

@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "name", ["pretrainps.registry.lookup", "pretrainps.names", "pretrainps.preprocessing", "pretrainps.loading"]
+    "name", ["pretrainps.registry.lookup", "pretrainps.hub.resolve", "pretrainps.images.pixels", "pretrainps.hub.load"]
 )
 def test_examples_in_docstrings(name: str) -> None:
     result = doctest.testmod(importlib.import_module(name))

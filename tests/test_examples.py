@@ -13,8 +13,8 @@ from PIL import Image
 
 import pretrainps
 from pretrainps.backbones import build_backbone
-from pretrainps.data.synthesis import WorldSize, synthesize
 from pretrainps.errors import ArgumentError
+from pretrainps.synthetic.writing import WorldSize, synthesize
 from tests.support.detectors import SMALL, lively_detector
 from tests.support.fakehub import FakeHub
 from tests.support.search_model import noisy_photos, search_model

@@ -31,13 +31,11 @@ from hypothesis import strategies as st
 
 import pretrainps
 from pretrainps.backbones import build_backbone
-from pretrainps.building import build_detector
-from pretrainps.checkpoint import read_object, read_tensors, write_safetensors
 from pretrainps.data.layout import Layout
 from pretrainps.data.layouts import LAYOUTS, layout_named
 from pretrainps.data.matlab import cell_array, load_matlab, save_matlab, struct_array
 from pretrainps.data.records import Split
-from pretrainps.data.replicas import (
+from pretrainps.data.writers import (
     citypersons,
     coco_persons,
     coco_search,
@@ -53,16 +51,18 @@ from pretrainps.data.replicas import (
     prw,
     widerperson,
 )
-from pretrainps.data.replicas.pictures import write_blank
+from pretrainps.data.writers.pictures import write_blank
 from pretrainps.errors import ArgumentError, CheckpointFormatError, DatasetError, PretrainPSError, RegistryError
-from pretrainps.evaluation.detections import DetectionTable
-from pretrainps.evaluation.shards import Shards
-from pretrainps.inspection import inspect
-from pretrainps.publish import save_pretrained
-from pretrainps.recognition import recognise
+from pretrainps.files import WEIGHTS
+from pretrainps.hub.build import build_detector
+from pretrainps.hub.publish import save_pretrained
+from pretrainps.inference.detections import DetectionTable
+from pretrainps.inference.feature_cache import Shards
 from pretrainps.registry.parse import read_registry
 from pretrainps.registry.specs import ASSUMED_INPUT, Licence, LocalSource, ModelSpec, Provenance
-from pretrainps.store.files import WEIGHTS
+from pretrainps.weights import read_object, read_tensors, write_safetensors
+from pretrainps.weights.inspect import inspect
+from pretrainps.weights.recognize import recognize
 from tests.support.weights import torch_bytes
 
 scipy_io: Any = importlib.import_module("scipy.io")
@@ -347,10 +347,10 @@ def test_made_up_notes(tmp_path: Path, notes: str) -> None:
 @given(st.lists(st.tuples(st.integers(0, 999), st.lists(st.integers(0, 5), max_size=6)), min_size=1, max_size=4))
 def test_shapes_of_an_architecture_but_for_some(edits: list[tuple[int, list[int]]]) -> None:
     shapes = {key: tuple(value.shape) for key, value in build_backbone("resnet_tiny", empty=True).state_dict().items()}
-    whole = recognise(shapes)
+    whole = recognize(shapes)
     for place, shape in edits:
         shapes[sorted(shapes)[place % len(shapes)]] = tuple(shape)
-    found = recognise(shapes)
+    found = recognize(shapes)
     assert found is None or (whole is not None and found.matched <= whole.matched)
 
 

@@ -20,13 +20,13 @@ from torch.utils.checkpoint import checkpoint
 
 from pretrainps.backbones.measuring import require_measurable
 from pretrainps.backbones.precision import matching
-from pretrainps.checkpoint import Adapter, LoadReport
 from pretrainps.errors import ArgumentError
 from pretrainps.registry.specs import ModelSpec
+from pretrainps.weights import Adapter, LoadReport
 
 
 @dataclass(frozen=True, slots=True)
-class FeatureMap:
+class FeatureInfo:
     """One feature map that a backbone returns."""
 
     name: str
@@ -39,7 +39,7 @@ class Backbone(nn.Module):
 
     Attributes:
         arch: Name of the architecture, as `ARCHITECTURES` or `timm:NAME` writes it.
-        family: The architectures that share key layouts (`pretrainps.checkpoint.layouts`).
+        family: The architectures that share key layouts (`pretrainps.weights.key_layouts`).
         feature_maps: The maps that `forward` returns, in order.
         segments: From each segment's name to its modules' names, in order of computation. A segment named like a map
             ends in that map; "stem" ends in none.
@@ -52,7 +52,7 @@ class Backbone(nn.Module):
 
     arch: str
     family: str
-    feature_maps: tuple[FeatureMap, ...]
+    feature_maps: tuple[FeatureInfo, ...]
     segments: Mapping[str, tuple[str, ...]]
     tail: tuple[str, ...] = ()
     adapter: Adapter | None = None

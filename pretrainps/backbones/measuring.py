@@ -26,5 +26,5 @@ def require_measurable(rows: int, what: str, remedy: str, *modules: nn.Module) -
 
 
 def _measures(module: nn.Module) -> bool:
-    # one that is synchronised counts the rows of all processes
+    # one that is synchronized counts the rows of all processes
     return isinstance(module, _BatchNorm) and module.training and not isinstance(module, nn.SyncBatchNorm)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pretrainps.backbones.base import Backbone, FeatureMap
+from pretrainps.backbones.base import Backbone, FeatureInfo
 
 
 def _conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
@@ -99,7 +99,7 @@ class ResNet(Backbone):
                 blocks.append(block(channels, width << index, stride))
                 channels = (width << index) * block.expansion
             self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
-            features.append(FeatureMap(f"c{index + 2}", channels, 4 << index))
+            features.append(FeatureInfo(f"c{index + 2}", channels, 4 << index))
         self.feature_maps = tuple(features)
         self.segments = {
             "stem": ("conv1", "bn1", "relu", "maxpool"),

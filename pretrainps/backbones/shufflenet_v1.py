@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretrainps.backbones.base import Backbone, FeatureMap
+from pretrainps.backbones.base import Backbone, FeatureInfo
 
 GROUPS = 3
 _WIDTHS = (240, 480, 960)
@@ -83,14 +83,14 @@ class ShuffleNetV1(Backbone):
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.layers = nn.ModuleList()
         channels = 24
-        features = [FeatureMap("c2", channels, 4)]
+        features = [FeatureInfo("c2", channels, 4)]
         for stage, (width, depth) in enumerate(zip(_WIDTHS, _DEPTHS, strict=True)):
             units = nn.Sequential()
             for position in range(depth):
                 units.append(ShuffleUnit(channels, width, stride=2 if position == 0 else 1, first=stage == 0 and position == 0))
                 channels = width
             self.layers.append(units)
-            features.append(FeatureMap(f"c{stage + 3}", width, 8 << stage))
+            features.append(FeatureInfo(f"c{stage + 3}", width, 8 << stage))
         self.feature_maps = tuple(features)
         self.segments = {
             "c2": ("conv1", "maxpool"),

@@ -15,7 +15,7 @@ from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretrainps.backbones.base import Backbone, FeatureMap
+from pretrainps.backbones.base import Backbone, FeatureInfo
 from pretrainps.errors import ArgumentError
 
 SEMANTIC_WEIGHT = 0.6
@@ -23,10 +23,10 @@ SEMANTIC_WEIGHT = 0.6
 
 
 class SoliderSwin(Backbone):
-    """Swin-T/S/B with SOLIDER's semantic modulation; every map is layer-normalised.
+    """Swin-T/S/B with SOLIDER's semantic modulation; every map is layer-normalized.
 
-    `forward` computes what SOLIDER's own backbone returns: each stage goes on from the *unnormalised* output of the one
-    before. `last_stage` starts from the normalised c4 instead, as SOLIDER-PersonSearch does on regions. So here, and only
+    `forward` computes what SOLIDER's own backbone returns: each stage goes on from the *unnormalized* output of the one
+    before. `last_stage` starts from the normalized c4 instead, as SOLIDER-PersonSearch does on regions. So here, and only
     here, `last_stage(trunk(x))` is not `forward(x)["c5"]`.
 
     Args:
@@ -72,7 +72,7 @@ class SoliderSwin(Backbone):
         modulated = [*widths[1:], widths[-1]]
         self.semantic_embed_w = nn.ModuleList(nn.Linear(2, channels) for channels in modulated)
         self.semantic_embed_b = nn.ModuleList(nn.Linear(2, channels) for channels in modulated)
-        self.feature_maps = tuple(FeatureMap(f"c{stage + 2}", widths[stage], 4 << stage) for stage in range(4))
+        self.feature_maps = tuple(FeatureInfo(f"c{stage + 2}", widths[stage], 4 << stage) for stage in range(4))
         self.segments = {
             "stem": ("patch_embed",),
             **{f"c{stage + 2}": (f"layers.{stage}", f"norm{stage}") for stage in range(4)},
@@ -87,12 +87,12 @@ class SoliderSwin(Backbone):
         return self._maps(images, ("c2", "c3", "c4", "c5"))
 
     def trunk_maps(self, images: Tensor) -> OrderedDict[str, Tensor]:
-        """Return the normalised maps up to stride 16."""
+        """Return the normalized maps up to stride 16."""
         return self._maps(images, ("c2", "c3", "c4"))
 
     def last_stage(self, c4: Tensor) -> Tensor:
-        """Run patch merging, modulation and the last stage on a normalised stride-16 map or regions of one."""
-        return self._normalised("c5", self._run("c5", c4.permute(0, 2, 3, 1)))
+        """Run patch merging, modulation and the last stage on a normalized stride-16 map or regions of one."""
+        return self._normalized("c5", self._run("c5", c4.permute(0, 2, 3, 1)))
 
     def _modules_by_half(self) -> tuple[list[str], list[str]]:
         """Give each stage's modulation to the half that the stage is in; the fourth modulates nothing."""
@@ -108,8 +108,8 @@ class SoliderSwin(Backbone):
         x = self._run("stem", images)
         maps: OrderedDict[str, Tensor] = OrderedDict()
         for name in names:
-            x = self._run(name, x)  # (N, H / stride, W / stride, C), not normalised
-            maps[name] = self._normalised(name, x)
+            x = self._run(name, x)  # (N, H / stride, W / stride, C), not normalized
+            maps[name] = self._normalized(name, x)
         return maps
 
     def _compute(self, name: str, x: Tensor) -> Tensor:
@@ -129,8 +129,8 @@ class SoliderSwin(Backbone):
             x = x + block.mlp(block.norm2(x))
         return x
 
-    def _normalised(self, name: str, x: Tensor) -> Tensor:
-        """(N, H, W, C) -> layer-normalised (N, C, H, W)."""
+    def _normalized(self, name: str, x: Tensor) -> Tensor:
+        """(N, H, W, C) -> layer-normalized (N, C, H, W)."""
         norm = self.get_submodule(self.segments[name][-1])
         return norm(x).permute(0, 3, 1, 2).contiguous()  # type: ignore[no-any-return]
 

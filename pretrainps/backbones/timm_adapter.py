@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from pretrainps.backbones.base import Backbone, FeatureMap
+from pretrainps.backbones.base import Backbone, FeatureInfo
 from pretrainps.backbones.timm_files import TimmFiles
 from pretrainps.errors import UnknownModelError, UnsupportedModelError
 from pretrainps.registry.specs import (
@@ -34,7 +34,7 @@ class TimmBackbone(Backbone):
     """A timm model without its tail, split into trunk and last stage.
 
     Args:
-        name: timm's model name, with or without a weights tag (`convnext_tiny.fb_in1k`). The network is initialised at
+        name: timm's model name, with or without a weights tag (`convnext_tiny.fb_in1k`). The network is initialized at
             random; weights come through `pretrainps.load("timm:NAME")`. Some (Swin) want sides divisible by 4.
 
     Raises:
@@ -48,7 +48,7 @@ class TimmBackbone(Backbone):
         self._channels_last = getattr(model, "output_fmt", None) == "NHWC"
         taps = _taps(model, name)
         chain = list(_chain(model, [path for path, _ in taps.values()]))
-        self.feature_maps = tuple(FeatureMap(key, taps[key][1], stride) for stride, key in _NAMES.items() if key in taps)
+        self.feature_maps = tuple(FeatureInfo(key, taps[key][1], stride) for stride, key in _NAMES.items() if key in taps)
         self.segments = _segments(chain, {key: path for key, (path, _) in taps.items()})
         _prove(model, self.segments, name)
         used = {path.partition(".")[0] for path in chain}

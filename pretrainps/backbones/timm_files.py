@@ -19,7 +19,7 @@ from timm.models import _builder
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pretrainps.checkpoint.convert import Adapted, Adapter
+from pretrainps.weights.convert import Adapted, Adapter
 
 Filter = Callable[..., dict[str, Tensor]]
 _MOVES = frozenset(

@@ -37,7 +37,7 @@ def _app(args: argparse.Namespace) -> int:
     if args.port is not None and not 1 <= args.port <= 65535:
         raise ArgumentError(f"--port {args.port}: ports are 1 to 65535.")
     # imported after the checks, for torch takes seconds
-    from pretrainps.gallery.app import run_app
+    from pretrainps.gallery.app.page import run_app
 
     model = load_detector(args.model, args, remedy="Give a detector: pretrainps list --task detector")
     if args.host not in ("127.0.0.1", "localhost", "::1"):

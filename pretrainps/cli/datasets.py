@@ -10,7 +10,7 @@ from pretrainps.cli.output import note, picture_file, save_picture, say, say_jso
 from pretrainps.errors import DatasetError
 
 if TYPE_CHECKING:
-    from pretrainps.data.checking import SplitCheck
+    from pretrainps.data.validation import SplitCheck
 
 _SHOWN = 10
 """Problems that are printed of each split."""
@@ -30,13 +30,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     check = actions.add_parser(
         "check",
-        help="recognise a data set, count what is in it, and find what is broken",
-        description="Recognise a data set by its files, read every split, compare the counts with the published ones, and list "
+        help="recognize a data set, count what is in it, and find what is broken",
+        description="Recognize a data set by its files, read every split, compare the counts with the published ones, and list "
         "what is broken. Exit status 1 if anything is.",
         epilog="example: pretrainps data check PRW-v16.04.20 --sheet prw.png",
     )
     check.add_argument("root", type=Path, help="the folder that it was unpacked into")
-    check.add_argument("--layout", help="what it is, if it is not recognised, or to see what is missing")
+    check.add_argument("--layout", help="what it is, if it is not recognized, or to see what is missing")
     check.add_argument("--split", action="append", help="only this split; may be given again (default: all that are there)")
     check.add_argument("--decode", action="store_true", help="read every image to its end: finds truncated ones")
     check.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw some of its images with their boxes")
@@ -75,12 +75,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _check(args: argparse.Namespace) -> int:
-    from pretrainps.data.checking import check_split
-    from pretrainps.data.layouts import layout_named, recognise_layout
+    from pretrainps.data.layouts import layout_named, recognize_layout
     from pretrainps.data.sheets import contact_sheet, spread_over
+    from pretrainps.data.validation import check_split
 
     sheet = None if args.sheet is None else picture_file(args.sheet)
-    layout = layout_named(args.layout) if args.layout else recognise_layout(args.root)
+    layout = layout_named(args.layout) if args.layout else recognize_layout(args.root)
     splits = args.split or layout.main_splits
     checks, pictured, missing = [], [], []
     for name in splits:
@@ -151,7 +151,7 @@ def _counted(check: SplitCheck) -> str:
 
 
 def _synthesize(args: argparse.Namespace) -> int:
-    from pretrainps.data.synthesis import WorldSize, synthesize
+    from pretrainps.synthetic.writing import WorldSize, synthesize
 
     size = WorldSize(
         people=args.people,

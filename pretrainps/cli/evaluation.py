@@ -14,10 +14,10 @@ from pretrainps.errors import ArgumentError
 if TYPE_CHECKING:
     from pretrainps.data.layout import Layout
     from pretrainps.data.records import SearchSet
-    from pretrainps.evaluation.detections import DetectionTable
-    from pretrainps.evaluation.extraction import Extractor
     from pretrainps.evaluation.miss_rate import Variant
     from pretrainps.evaluation.protocols import SearchProtocol
+    from pretrainps.inference.detections import DetectionTable
+    from pretrainps.inference.extraction import Extractor
 
 _ANSWERS = 8
 _PROTOCOL_OF = {"cuhk_sysu": "cuhk-sysu", "prw": "prw", "posetrack21": "posetrack21", "movienet_ps": "movienet-ps"}
@@ -53,7 +53,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("model", help="a registered name, file:PATH or hf:owner/repo[@REVISION]: a detector, or a backbone")
     parser.add_argument("--data", type=Path, required=True, metavar="ROOT", help="the data set's folder")
-    parser.add_argument("--layout", help="what the data set is, if it is not recognised")
+    parser.add_argument("--layout", help="what the data set is, if it is not recognized")
     parser.add_argument("--split", default=None, help="detection: which split (default: the last)")
     parser.add_argument(
         "--protocol", help="how a search is judged: prw, prw-cross-camera, cuhk-sysu, ... (default: the layout's)"
@@ -77,11 +77,11 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from pretrainps.data.layouts import layout_named, recognise_layout
+    from pretrainps.data.layouts import layout_named, recognize_layout
 
     if args.sheet is not None:
         args.sheet = picture_file(args.sheet)
-    layout = layout_named(args.layout) if args.layout else recognise_layout(args.data)
+    layout = layout_named(args.layout) if args.layout else recognize_layout(args.data)
     for option, task in _FOR.items():
         if getattr(args, option) and layout.task != task:
             raise ArgumentError(f"--{option.replace('_', '-')} is for {task}; {layout.title} is for {layout.task}.")
@@ -118,10 +118,10 @@ def _protocol(args: argparse.Namespace, layout: Layout, search_set: SearchSet) -
 
 def _extractor(args: argparse.Namespace, *, detects: bool) -> Extractor:
     from pretrainps.detectors import PersonSearchDetector
-    from pretrainps.evaluation.extraction import Extractor
+    from pretrainps.download.cache import default_root
     from pretrainps.heads import CropModel
-    from pretrainps.loading import load
-    from pretrainps.store.cache import default_root
+    from pretrainps.hub.load import load
+    from pretrainps.inference.extraction import Extractor
 
     where: dict[str, Any] = {"device": args.device, "offline": args.offline, "progress": not args.quiet}
     model = load(args.model, config=settings_of(args), **where)
@@ -199,7 +199,7 @@ def _detection(args: argparse.Namespace, layout: Layout) -> dict[str, Any]:
 
 
 def _reid(args: argparse.Namespace, layout: Layout) -> dict[str, Any]:
-    from pretrainps.data.batches import identities_of
+    from pretrainps.data.batching import identities_of
     from pretrainps.evaluation import evaluate_reid, report
 
     query, gallery = (layout.read(args.data, part, force=args.force) for part in ("query", "gallery"))

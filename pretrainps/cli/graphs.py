@@ -12,7 +12,7 @@ from pretrainps.cli.output import megabytes, note, say
 from pretrainps.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from pretrainps.preprocessing import Size
+    from pretrainps.images.pixels import Size
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,7 +21,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "export",
         help="write a whole model as ONNX, TorchScript or torch.export",
         description="Write a whole model as one file that runs without this package, and check that it computes the same. "
-        "Resizing and normalising lie in the file. A person-search detector takes one image of any size at a time; a model for "
+        "Resizing and normalizing lie in the file. A person-search detector takes one image of any size at a time; a model for "
         "crops or a backbone takes batches of any number of images.",
         epilog="ONNX needs the extra: pip install 'pretrainps[export]'.  examples: pretrainps export file:my-seqnet "
         "--format onnx -o seqnet.onnx;  pretrainps export resnet50-hybrid --what embed --format onnx --half",
@@ -64,10 +64,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _export(args: argparse.Namespace) -> int:
     size = _size(args.size)
     # imported after the check, for torch takes seconds
-    from pretrainps.graphs.export import export_graph
-    from pretrainps.graphs.formats import FORMATS
-    from pretrainps.loading import load
-    from pretrainps.names import resolve
+    from pretrainps.export.graph.export import export_graph
+    from pretrainps.export.graph.formats import FORMATS
+    from pretrainps.hub.load import load
+    from pretrainps.hub.resolve import resolve
 
     output = args.output or _file_for(args.name, FORMATS[args.format].suffix)
     spec = resolve(args.name, arch=args.arch, offline=args.offline, progress=not args.quiet)

@@ -42,7 +42,7 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ArgumentError: not NAME=VALUE.
     """
-    from pretrainps.training.overrides import plain_value
+    from pretrainps.training.engine.overrides import plain_value
 
     found = {}
     for assignment in args.settings:
@@ -84,7 +84,7 @@ def load_detector(name: str, args: argparse.Namespace, *, remedy: str, report: b
         PretrainPSError: whatever loading can end in.
     """
     from pretrainps.detectors import PersonSearchDetector
-    from pretrainps.loading import load
+    from pretrainps.hub.load import load
 
     model = load(name, config=settings_of(args), device=args.device, offline=args.offline, progress=not args.quiet)
     if not isinstance(model, PersonSearchDetector):

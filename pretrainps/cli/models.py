@@ -15,8 +15,8 @@ from pretrainps.registry.packages import package_file
 from pretrainps.registry.specs import BundledSource
 
 if TYPE_CHECKING:
-    from pretrainps.store import Cache
-    from pretrainps.store.cache import Record
+    from pretrainps.download import Cache
+    from pretrainps.download.cache import Record
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -82,13 +82,13 @@ def _row(spec: ModelSpec) -> tuple[str, ...]:
 
 
 def _info(args: argparse.Namespace) -> int:
-    from pretrainps.names import resolve
+    from pretrainps.hub.resolve import resolve
 
     spec = resolve(args.name)
     if args.json:
         say_json({"name": spec.name, **spec_to_mapping(spec)})
         return 0
-    from pretrainps.store import Cache
+    from pretrainps.download import Cache
 
     cache = Cache()
     c = spec.input
@@ -156,7 +156,7 @@ def _hash_line(spec: ModelSpec, pin: Record | None) -> str:
 
 
 def _download(args: argparse.Namespace) -> int:
-    from pretrainps.store import Cache
+    from pretrainps.download import Cache
 
     cache = Cache()
     failed = 0
@@ -173,8 +173,8 @@ def _download(args: argparse.Namespace) -> int:
 
 
 def _fetched(name: str, cache: Cache, args: argparse.Namespace) -> tuple[str, str]:
-    from pretrainps.names import resolve
-    from pretrainps.store import fetch
+    from pretrainps.download import fetch
+    from pretrainps.hub.resolve import resolve
 
     quiet = args.quiet
     spec = resolve(name, cache=cache, offline=args.offline, progress=not quiet, force=args.force)
@@ -183,7 +183,7 @@ def _fetched(name: str, cache: Cache, args: argparse.Namespace) -> tuple[str, st
 
 
 def _cache(args: argparse.Namespace) -> int:
-    from pretrainps.store import Cache
+    from pretrainps.download import Cache
 
     cache = Cache()
     if args.action == "path":
@@ -214,7 +214,7 @@ def _state(record: Record | None, size: int) -> str:
 
 
 def _remove(cache: Cache, args: argparse.Namespace) -> int:
-    from pretrainps.store.addresses import canonical
+    from pretrainps.download.addresses import canonical
 
     if not args.name:
         raise ArgumentError("which model? `pretrainps cache` shows those that are there.")

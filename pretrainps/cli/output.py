@@ -95,7 +95,7 @@ def save_picture(picture: Image, path: Path) -> None:
     Raises:
         CacheError: the folder cannot be written to, or the disk is full.
     """
-    from pretrainps.store.files import new_file
+    from pretrainps.files import new_file
 
     with new_file(path) as temporary:
         picture.save(temporary, format="PNG" if path.suffix.lower() == ".png" else "JPEG")

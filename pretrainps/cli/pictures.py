@@ -53,7 +53,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _embed(args: argparse.Namespace) -> int:
-    from pretrainps.images import find_images
+    from pretrainps.images.read import find_images
 
     if args.batch_size < 1:
         raise ArgumentError("--batch-size must be at least 1.")
@@ -61,9 +61,9 @@ def _embed(args: argparse.Namespace) -> int:
         raise ArgumentError(f"{args.output}: the ending says the format; use .safetensors or .npy.")
     images = find_images(args.images)
     # imported after the checks, for torch takes seconds
-    from pretrainps.embedding import embed
     from pretrainps.heads import CropModel
-    from pretrainps.loading import load
+    from pretrainps.hub.load import load
+    from pretrainps.inference.embed import embed
 
     model = load(
         args.model,
@@ -97,8 +97,8 @@ def _embed(args: argparse.Namespace) -> int:
 def _write_vectors(path: Path, vectors: Tensor, images: list[str]) -> None:
     import numpy as np
 
-    from pretrainps.checkpoint import write_safetensors
-    from pretrainps.store.files import new_file
+    from pretrainps.files import new_file
+    from pretrainps.weights import write_safetensors
 
     if path.suffix == ".safetensors":
         write_safetensors({"vectors": vectors}, path, {"images": images})

@@ -61,7 +61,7 @@ def _search(args: argparse.Namespace) -> int:
     if args.report is not None and args.report.suffix.lower() not in (".html", ".htm"):
         raise ArgumentError(f"{args.report}: a report is a page; call it .html.")
     args.query = args.query.expanduser()
-    from pretrainps.images import read_image
+    from pretrainps.images.read import read_image
 
     photo = read_image(args.query)
     # imported after the checks, for torch takes seconds
@@ -94,7 +94,7 @@ def _model(args: argparse.Namespace, gallery: Gallery) -> PersonSearchDetector[A
 
 def _person(args: argparse.Namespace, model: PersonSearchDetector[Any], photo: Image) -> Person:
     """Return whom the photo shows, or the one that was chosen; if that is not clear, show everyone first."""
-    from pretrainps.gallery.choosing import choose, detect
+    from pretrainps.gallery.query_selection import choose, detect
 
     people = detect(model, photo, name=args.query.name)
     unclear = args.person is None and len(people) > 1
@@ -104,7 +104,7 @@ def _person(args: argparse.Namespace, model: PersonSearchDetector[Any], photo: I
 
 
 def _show_everyone(args: argparse.Namespace, photo: Image, people: Sequence[Person], *, listed: bool) -> None:
-    from pretrainps.gallery.choosing import numbered_picture
+    from pretrainps.gallery.query_selection import numbered_picture
 
     place = args.numbered or _free_name(_NUMBERED)
     save_picture(numbered_picture(photo, people), place)
@@ -143,12 +143,12 @@ def _tell(result: SearchResult) -> None:
 
 def _draw(args: argparse.Namespace, gallery: Gallery, result: SearchResult, photo: Image) -> None:
     if args.picture is not None:
-        from pretrainps.gallery.picture import result_picture
+        from pretrainps.gallery.view.picture import result_picture
 
         save_picture(result_picture(gallery, result, query_image=photo), args.picture)
         note(f"wrote {args.picture}")
     if args.report is not None:
-        from pretrainps.gallery.report import write_report
+        from pretrainps.gallery.view.report import write_report
 
         title = f"Who is on {result.query.image}?"
         write_report(gallery, [result], args.report.expanduser(), title=title, query_images={result.query.image: photo})

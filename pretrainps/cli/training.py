@@ -14,13 +14,13 @@ from pretrainps.errors import ArgumentError
 if TYPE_CHECKING:
     from pretrainps.backbones import Backbone
     from pretrainps.detectors import PersonSearchDetector
-    from pretrainps.training.finetuning import FinetuneRecipe
-    from pretrainps.training.pretraining import PretrainRecipe
-    from pretrainps.training.task import Task
+    from pretrainps.training.engine.task import Task
+    from pretrainps.training.finetuning.task import FinetuneRecipe
+    from pretrainps.training.pretraining.task import PretrainRecipe
 
 _RANDOM = "random:"
 _MAY_DIFFER = ("recipe.workers", "recipe.loop.*", "recipe.optim.*", "task.data.gallery.*", "task.protocol*")
-"""Loop and optimiser are recorded twice, and the engine compares its own record of them; how many processes read, and what it
+"""Loop and optimizer are recorded twice, and the engine compares its own record of them; how many processes read, and what it
 is measured on, changes nothing in what is learned."""
 _LAUNCH = "On several GPUs: torchrun --nproc-per-node 4 -m pretrainps "
 
@@ -57,7 +57,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     _add_run_options(parser, "recipes.seqnet_prw")
     parser.add_argument("--data", type=Path, required=True, metavar="ROOT", help="the data set's folder")
-    parser.add_argument("--layout", help="what the data set is, if it is not recognised")
+    parser.add_argument("--layout", help="what the data set is, if it is not recognized")
     parser.add_argument("--no-evaluation", action="store_true", help="do not read the test split, and measure nothing")
     parser.set_defaults(run=_finetune)
 
@@ -96,11 +96,11 @@ def _add_run_options(parser: argparse.ArgumentParser, example: str) -> None:
 def _pretrain(args: argparse.Namespace) -> int:
     import torch
 
-    from pretrainps.training.overrides import override
-    from pretrainps.training.pretraining import Pretraining, PretrainRecipe
+    from pretrainps.training.engine.overrides import override
+    from pretrainps.training.finetuning.from_pretraining import save_backbone
+    from pretrainps.training.pretraining.task import Pretraining, PretrainRecipe
     from pretrainps.training.recipes import recipe_named
     from pretrainps.training.sources import read_sets
-    from pretrainps.training.starting import save_backbone
 
     _tell_warnings()
     recipe: PretrainRecipe = override(recipe_named(args.config, PretrainRecipe), args.set)
@@ -118,15 +118,15 @@ def _pretrain(args: argparse.Namespace) -> int:
 
 
 def _finetune(args: argparse.Namespace) -> int:
-    from pretrainps.data.layouts import layout_named, recognise_layout
-    from pretrainps.publish import save_pretrained
-    from pretrainps.training.finetuning import FinetuneRecipe, Finetuning
-    from pretrainps.training.overrides import override
+    from pretrainps.data.layouts import layout_named, recognize_layout
+    from pretrainps.hub.publish import save_pretrained
+    from pretrainps.training.engine.overrides import override
+    from pretrainps.training.finetuning.task import FinetuneRecipe, Finetuning
     from pretrainps.training.recipes import counted, recipe_named
 
     _tell_warnings()
     recipe: FinetuneRecipe = override(recipe_named(args.config, FinetuneRecipe), args.set)
-    layout = layout_named(args.layout) if args.layout else recognise_layout(args.data)
+    layout = layout_named(args.layout) if args.layout else recognize_layout(args.data)
     train = layout.read(args.data, layout.main_splits[0], force=args.force)
     test = None if args.no_evaluation else layout.read_search(args.data, force=args.force)
     recipe = replace(counted(recipe, len(train.identities)), backbone=args.backbone or recipe.backbone)
@@ -143,9 +143,9 @@ def _run(args: argparse.Namespace, task: Task, recipe: PretrainRecipe | Finetune
     """Train, and put the weights that are to be kept into the model. Returns an exit status if there is nothing to keep."""
     import torch
 
-    from pretrainps.checkpoint import read_tensors
-    from pretrainps.training.engine import train
-    from pretrainps.training.processes import Processes
+    from pretrainps.training.engine.loop import train
+    from pretrainps.training.engine.processes import Processes
+    from pretrainps.weights import read_tensors
 
     config: dict[str, Any] = {"recipe": asdict(recipe)}
     result = train(
@@ -200,7 +200,7 @@ def _start(name: str, args: argparse.Namespace) -> Backbone | PersonSearchDetect
     """Return what a training starts from."""
     from pretrainps.backbones import Backbone, build_backbone
     from pretrainps.detectors import PersonSearchDetector
-    from pretrainps.loading import load
+    from pretrainps.hub.load import load
 
     if name.startswith(_RANDOM):
         return build_backbone(name.removeprefix(_RANDOM))
@@ -215,7 +215,7 @@ def _start(name: str, args: argparse.Namespace) -> Backbone | PersonSearchDetect
 
 def _pretrained(name: str) -> Path | None:
     """Return the folder of a pre-trained backbone and its heads, if the name is of that or of the run that made it."""
-    from pretrainps.training.starting import HEADS
+    from pretrainps.training.finetuning.from_pretraining import HEADS
 
     folder = Path(name.removeprefix("file:")).expanduser()
     return next((each for each in (folder / "backbone", folder) if (each / HEADS).is_file()), None)
@@ -226,9 +226,9 @@ def _detector(recipe: FinetuneRecipe, args: argparse.Namespace) -> PersonSearchD
     import torch
 
     from pretrainps.backbones import Backbone
-    from pretrainps.building import build_detector
-    from pretrainps.training.continuing import continue_detector
-    from pretrainps.training.starting import start_detector
+    from pretrainps.hub.build import build_detector
+    from pretrainps.training.finetuning.from_detector import continue_detector
+    from pretrainps.training.finetuning.from_pretraining import start_detector
 
     torch.manual_seed(recipe.loop.seed)
     folder = _pretrained(recipe.backbone)
@@ -254,7 +254,7 @@ def _detector(recipe: FinetuneRecipe, args: argparse.Namespace) -> PersonSearchD
 
 
 def _plot(args: argparse.Namespace) -> int:
-    from pretrainps.training.plot import plot_run
+    from pretrainps.training.engine.plot import plot_run
 
     output = picture_file(args.output or args.folder / "curves.png")
     plot_run(args.folder, output)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pretrainps.cli.loading import add_file_options
 from pretrainps.cli.output import note, say, say_json
+from pretrainps.download.addresses import local_path
 from pretrainps.errors import ArgumentError
-from pretrainps.store.addresses import local_path
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -60,7 +60,7 @@ def _inspect(args: argparse.Namespace) -> int:
     for path in paths:
         if not os.path.exists(path):
             raise ArgumentError(f"{path} is not there. Give a weight file.")
-    from pretrainps.inspection import inspect
+    from pretrainps.weights.inspect import inspect
 
     found = [inspect(path) for path in paths]
     if args.json:
@@ -71,8 +71,8 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from pretrainps.export import export_weights
-    from pretrainps.loading import load
+    from pretrainps.export.weights import export_weights
+    from pretrainps.hub.load import load
 
     model = load(
         args.name, arch=args.arch, ignore=args.ignore, prefix=args.prefix, offline=args.offline, progress=not args.quiet
@@ -90,12 +90,12 @@ def _export(args: argparse.Namespace) -> int:
 def _check_input(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from pretrainps.images import find_images
+    from pretrainps.images.read import find_images
 
     images = find_images([args.images])
     # imported after the check, for torch takes seconds
-    from pretrainps.check_input import check_input
-    from pretrainps.loading import load
+    from pretrainps.hub.load import load
+    from pretrainps.weights.check_input import check_input
 
     model = load(args.name, arch=args.arch, ignore=args.ignore, prefix=args.prefix, offline=args.offline)
     result = check_input(model, images)

@@ -1,4 +1,4 @@
-"""What a layout is: how one data set lies on disk, as functions that recognise and read it."""
+"""What a layout is: how one data set lies on disk, as functions that recognize and read it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Layout:
     """Those that together are the data set, if `splits` has parts and unions of them besides; by default, all of them."""
     tree: str
     """The folders and files that are expected, as errors show them."""
-    recognise: Callable[[Path], bool]
+    recognize: Callable[[Path], bool]
     """Whether a root looks like this layout, from the names of a few files and folders, opening as little as possible."""
     read_split: Callable[[Path, str], Split]
     read_search_set: Callable[[Path], SearchSet] | None = None

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from pretrainps.errors import DatasetError, ImageError
-from pretrainps.images import image_size, read_image
+from pretrainps.images.read import image_size, read_image
 
 FAR = 1e9
 """No coordinate of a picture is that far out: keeps out infinity as well as numbers that no float holds."""

@@ -1,6 +1,6 @@
 """What is done to images before a network sees them: torchvision's v2 transforms, with boxes and ids kept in step.
 
-Resizing and normalising scenes is the detector's own work. Here is what is random in training, and what turns crops into a
+Resizing and normalizing scenes is the detector's own work. Here is what is random in training, and what turns crops into a
 batch.
 """
 
@@ -47,7 +47,7 @@ class SceneAugmentation:
     """From picture and `scene_target` to bytes (3, H, W) and a detector's target.
 
     Scenes are large, and processes that read hand them over in shared memory, so they stay bytes until they are on the device
-    that trains: `pretrainps.data.datasets.fractions`.
+    that trains: `pretrainps.data.loading.fractions`.
 
     Boxes are cut off at the border; people left with less than `smallest` pixels of width or height leave, with their ids.
 

@@ -15,18 +15,18 @@ from torch import Tensor
 
 from pretrainps.backbones import Backbone
 from pretrainps.backbones.measuring import require_measurable
-from pretrainps.checkpoint import LoadReport
-from pretrainps.detectors.checks import PERSON, check_images, check_query_boxes, check_targets
 from pretrainps.detectors.config import DetectorConfig
 from pretrainps.detectors.configuring import ConfigurableModel
 from pretrainps.detectors.finite import require_finite
-from pretrainps.detectors.inference import optimized
-from pretrainps.detectors.proposals import ProposalNetwork
-from pretrainps.detectors.regions import Detections, RegionSampler, RegionStage, Samples
-from pretrainps.detectors.scene import Group, SceneTransform, Size
+from pretrainps.detectors.region.optimize import optimized
+from pretrainps.detectors.region.proposals import ProposalNetwork
+from pretrainps.detectors.region.roi_stage import Detections, RegionSampler, RoIStage, Samples
+from pretrainps.detectors.transform import Group, SceneTransform, Size
+from pretrainps.detectors.validation import PERSON, check_images, check_query_boxes, check_targets
 from pretrainps.errors import ArgumentError
-from pretrainps.heads.oim import OIMLoss
+from pretrainps.losses.oim import OIMLoss
 from pretrainps.registry.specs import DetectorSpec, InputConvention, ModelSpec
+from pretrainps.weights import LoadReport
 
 Config = TypeVar("Config", bound=DetectorConfig)
 Result = dict[str, Tensor]
@@ -64,7 +64,7 @@ class PersonSearchDetector(ConfigurableModel[Config]):
         self.transform = SceneTransform(convention, config.min_size, config.max_size)
         self.backbone, last = backbone.halves()
         self.rpn = ProposalNetwork(backbone.channels["c4"], config)
-        self.box_stage = RegionStage(last, size=config.region_size, sampling=config.region_sampling)
+        self.box_stage = RoIStage(last, size=config.region_size, sampling=config.region_sampling)
         self.sampler = RegionSampler(config)
         self.oim_loss = OIMLoss(
             config.embedding_dim,
@@ -97,7 +97,7 @@ class PersonSearchDetector(ConfigurableModel[Config]):
                 without a label, and perhaps `labels` (P,), all 1.
 
         Returns:
-            In training the weighted losses by name; their sum is to be minimised. Otherwise for each image, best first,
+            In training the weighted losses by name; their sum is to be minimized. Otherwise for each image, best first,
             `boxes` (K, 4) in its pixels, `labels` (K,) of ones, `scores` (K,) and `embeddings` (K, dim), which are multiplied
             by the scores if the config says so.
 
@@ -203,19 +203,19 @@ class PersonSearchDetector(ConfigurableModel[Config]):
         """Set training mode.
 
         Raises:
-            ArgumentError: the model was optimised for inference.
+            ArgumentError: the model was optimized for inference.
         """
         if mode and self.optimized:
-            raise ArgumentError("this copy was optimised for inference and cannot be trained; train the original.")
+            raise ArgumentError("this copy was optimized for inference and cannot be trained; train the original.")
         return super().train(mode)
 
     def features(self, pixels: Tensor) -> Tensor:
-        """Return the stride-16 map. (N, 3, H, W), normalised -> (N, C, H / 16, W / 16)."""
+        """Return the stride-16 map. (N, 3, H, W), normalized -> (N, C, H / 16, W / 16)."""
         return self.backbone.trunk(pixels)
 
     @property
     def family(self) -> str:
-        """The detectors that share key layouts (`pretrainps.checkpoint.layouts`)."""
+        """The detectors that share key layouts (`pretrainps.weights.key_layouts`)."""
         return f"{self.kind}-{self.backbone.family}"
 
     def backbone_state(self) -> dict[str, Tensor]:
@@ -295,8 +295,8 @@ class PersonSearchDetector(ConfigurableModel[Config]):
         if isinstance(getattr(self, "spec", None), ModelSpec):
             self.spec = replace(self.spec, detector=self.detector_spec())
 
-    def _stages(self) -> list[RegionStage]:
-        return [module for module in self.children() if isinstance(module, RegionStage)]
+    def _stages(self) -> list[RoIStage]:
+        return [module for module in self.children() if isinstance(module, RoIStage)]
 
     def _known(self, people: list[Tensor], embeddings: Tensor) -> list[Detections]:
         """Return given boxes as detections of score 1."""
@@ -325,7 +325,7 @@ class PersonSearchDetector(ConfigurableModel[Config]):
 
     def _require_measurable(self, samples: Samples) -> None:
         """See that the heads' batch norms have something to measure."""
-        heads = [module for module in self.children() if not isinstance(module, RegionStage | Backbone)]
+        heads = [module for module in self.children() if not isinstance(module, RoIStage | Backbone)]
         remedy = (
             f"Raise region_samples, which is {self.config.region_samples} an image, or put more images into the batch "
             f"(there are {len(samples.boxes)})."

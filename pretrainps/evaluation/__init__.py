@@ -8,7 +8,6 @@ from pretrainps.evaluation.coco import CocoResult as CocoResult
 from pretrainps.evaluation.coco import evaluate_coco as evaluate_coco
 from pretrainps.evaluation.detection import DetectionResult as DetectionResult
 from pretrainps.evaluation.detection import evaluate_detection as evaluate_detection
-from pretrainps.evaluation.detections import DetectionTable as DetectionTable
 from pretrainps.evaluation.galleries import require_suitable as require_suitable
 from pretrainps.evaluation.miss_rate import MissRateResult as MissRateResult
 from pretrainps.evaluation.miss_rate import evaluate_miss_rate as evaluate_miss_rate
@@ -21,3 +20,4 @@ from pretrainps.evaluation.reid import evaluate_reid as evaluate_reid
 from pretrainps.evaluation.report import report as report
 from pretrainps.evaluation.search import SearchResult as SearchResult
 from pretrainps.evaluation.search import evaluate_search as evaluate_search
+from pretrainps.inference.detections import DetectionTable as DetectionTable

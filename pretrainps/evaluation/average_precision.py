@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pretrainps.errors import ArgumentError
-from pretrainps.evaluation.detections import Indices
-from pretrainps.evaluation.overlaps import Doubles
+from pretrainps.evaluation.overlaps import F64
+from pretrainps.inference.detections import I64
 
 
 def average_precision(truth: ArrayLike, scores: ArrayLike) -> float:
@@ -39,7 +39,7 @@ def average_precision(truth: ArrayLike, scores: ArrayLike) -> float:
     return float(precisions(values[hits], reach).mean()) if len(hits) else 0.0
 
 
-def standing(scores: NDArray[np.generic], hits: Indices) -> tuple[Indices, Indices]:
+def standing(scores: NDArray[np.generic], hits: I64) -> tuple[I64, I64]:
     """Say where some scores stand among all.
 
     Args:
@@ -64,7 +64,7 @@ def standing(scores: NDArray[np.generic], hits: Indices) -> tuple[Indices, Indic
     return reach, places
 
 
-def precisions(values: NDArray[np.generic], reach: Indices) -> Doubles:
+def precisions(values: NDArray[np.generic], reach: I64) -> F64:
     """Return the precision among all that score at least as high as each hit.
 
     Args:
@@ -74,7 +74,7 @@ def precisions(values: NDArray[np.generic], reach: Indices) -> Doubles:
     return (len(values) - np.sort(values).searchsorted(values)) / reach
 
 
-def trapezoid(places: Indices) -> float:
+def trapezoid(places: I64) -> float:
     """Return the area under precision over recall, with straight lines between the places of a ranking.
 
     Before the first place the precision counts as 1.

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretrainps.errors import MissingPackageError
-from pretrainps.evaluation.detections import DetectionTable, Floats, Indices
 from pretrainps.evaluation.protocols import ContextMatching
+from pretrainps.inference.detections import F32, I64, DetectionTable
 
 
 def require_scipy() -> None:
@@ -28,7 +28,7 @@ def require_scipy() -> None:
         raise MissingPackageError("context matching needs scipy: pip install 'pretrainps[train]'") from error
 
 
-def maximum_weight_matching(weights: NDArray[np.floating]) -> tuple[Indices, Indices]:
+def maximum_weight_matching(weights: NDArray[np.floating]) -> tuple[I64, I64]:
     """Match rows to columns so that the sum of weights is greatest; the smaller side is matched completely.
 
     Args:
@@ -48,12 +48,12 @@ def maximum_weight_matching(weights: NDArray[np.floating]) -> tuple[Indices, Ind
 
 
 def rerank(
-    similarities: Floats,
-    detections: Indices,
+    similarities: F32,
+    detections: I64,
     table: DetectionTable,
-    context: Floats,
+    context: F32,
     settings: ContextMatching,
-) -> Floats:
+) -> F32:
     """Return the similarities after matching.
 
     Args:
@@ -79,7 +79,7 @@ def rerank(
     return result
 
 
-def _most_similar(similarities: Floats, number: int) -> Indices:
+def _most_similar(similarities: F32, number: int) -> I64:
     """Return where the greatest ones stand, of equal ones the first; -inf is none. (N,) -> (at most number,)."""
     if len(similarities) > number:  # a sort of 30,000 for the best 30 would be most of the work
         places = np.flatnonzero(similarities >= np.partition(similarities, -number)[-number])

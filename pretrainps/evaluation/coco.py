@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from pretrainps.data.records import Split
-from pretrainps.evaluation.detections import DetectionTable
 from pretrainps.evaluation.matching import falling, greedy, ignored_of, people_of, require_same_images, surest
-from pretrainps.evaluation.overlaps import Doubles, coverage, iou, pairs
+from pretrainps.evaluation.overlaps import F64, coverage, iou, pairs
 from pretrainps.evaluation.protocols import kept_by_detector
+from pretrainps.inference.detections import DetectionTable
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0.0, 1.0, 101)
@@ -34,7 +34,7 @@ class CocoResult:
     ar: float
     """Recall, mean over the ten overlaps."""
     num_people: int
-    per_threshold_ap: Doubles
+    per_threshold_ap: F64
     """(10,) at overlaps 0.5, 0.55, ..., 0.95."""
 
 

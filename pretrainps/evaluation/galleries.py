@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pretrainps.data.records import UNLABELLED, GalleryList, SearchSet
 from pretrainps.errors import ArgumentError
 from pretrainps.evaluation.cbgm import require_scipy
-from pretrainps.evaluation.detections import DetectionTable, Floats, Indices, spread
 from pretrainps.evaluation.occurrences import Candidates, Occurrences
 from pretrainps.evaluation.protocols import SearchProtocol
+from pretrainps.inference.detections import F32, I64, DetectionTable, spread
 
 _HELD = 16 * 2**20
 """Similarities, or rows of lists, that are held at once."""
@@ -26,7 +26,7 @@ _SPARSE = 24
 _IMAGES = 64
 """Images of lists whose similarities are computed in one product."""
 
-Answer = tuple[int, Floats, Candidates]
+Answer = tuple[int, F32, Candidates]
 
 _NO_FRAMES = np.zeros(0, dtype=np.int64)
 _NO_BOXES = np.zeros((0, 4), dtype=np.float32)
@@ -36,7 +36,7 @@ class Galleries(ABC):
     """The galleries of all queries."""
 
     @abstractmethod
-    def ask(self, vectors: Floats) -> Iterator[Answer]:
+    def ask(self, vectors: F32) -> Iterator[Answer]:
         """Give for each query in turn its index, its similarities (n,), and what may be the person.
 
         Args:
@@ -103,7 +103,7 @@ class _WholeGalleries(Galleries):
         self.own_frames = [index.get(query.sample.name) for query in search_set.queries]
         self.everything = np.arange(len(table))
 
-    def ask(self, vectors: Floats) -> Iterator[Answer]:
+    def ask(self, vectors: F32) -> Iterator[Answer]:
         """Ask as many queries at once as memory allows."""
         chunk = max(1, _HELD // max(1, len(self.table)))
         for start in range(0, len(vectors), chunk):
@@ -111,10 +111,10 @@ class _WholeGalleries(Galleries):
                 yield self.answer(query, row)
 
     @abstractmethod
-    def answer(self, query: int, similarities: Floats) -> Answer:
+    def answer(self, query: int, similarities: F32) -> Answer:
         """Say what may be the person; the similarities may be written to."""
 
-    def exclude(self, similarities: Floats, frame: int) -> None:
+    def exclude(self, similarities: F32, frame: int) -> None:
         start = self.table.starts[frame]
         similarities[start : start + self.table.counts[frame]] = -np.inf
 
@@ -140,7 +140,7 @@ class FrameGalleries(_WholeGalleries):
             self.query_cameras = _cameras([(q.sample.name, q.sample.camera) for q in search_set.queries]).tolist()
             self.detection_cameras = self.cameras[table.images]
 
-    def answer(self, query: int, similarities: Floats) -> Answer:
+    def answer(self, query: int, similarities: F32) -> Answer:
         """Leave the query's frame out, and perhaps its camera."""
         frame = self.own_frames[query]
         group = self.group_of.get(self.asked_for[query])
@@ -177,7 +177,7 @@ class FullGalleries(_WholeGalleries):
             table,
         )
 
-    def answer(self, query: int, similarities: Floats) -> Answer:
+    def answer(self, query: int, similarities: F32) -> Answer:
         """Leave the query's image out unless it is listed, and perhaps repeat what is."""
         frame, listed = self.own_frames[query], np.unique(self.lists[query].frames)
         if frame is not None and frame not in listed:
@@ -201,7 +201,7 @@ class ListGalleries(Galleries):
         self.wanted = [int(_is_there(entry).sum()) for entry in lists]
         self.lists = [_each_once(entry) for entry in lists] if once else lists
 
-    def ask(self, vectors: Floats) -> Iterator[Answer]:
+    def ask(self, vectors: F32) -> Iterator[Answer]:
         """Ask as many queries at once as memory allows."""
         longest = max((len(entry.frames) for entry in self.lists), default=1)
         share = 1.0 if self._is_dense(longest) else 2 * longest / self.table.num_images
@@ -209,7 +209,7 @@ class ListGalleries(Galleries):
         for start in range(0, len(self.lists), chunk):
             yield from self._chunk(start, self.lists[start : start + chunk], vectors[start : start + chunk])
 
-    def _chunk(self, start: int, lists: Sequence[GalleryList], vectors: Floats) -> Iterator[Answer]:
+    def _chunk(self, start: int, lists: Sequence[GalleryList], vectors: F32) -> Iterator[Answer]:
         frames = np.concatenate([entry.frames for entry in lists])
         boxes = np.concatenate([entry.boxes for entry in lists])
         owner = np.repeat(np.arange(len(lists)), [len(entry.frames) for entry in lists])
@@ -239,7 +239,7 @@ class ListGalleries(Galleries):
         """Say whether a query lists so many images that a product with the whole gallery is the faster way."""
         return listed * _SPARSE > self.table.num_images
 
-    def _image_by_image(self, vectors: Floats, owner: Indices, frames: Indices, begins: Indices) -> Floats:
+    def _image_by_image(self, vectors: F32, owner: I64, frames: I64, begins: I64) -> F32:
         """Return the similarities of the chunk's detections where each query lists few images; ordered by query.
 
         They are computed image by image, many images in one batched product: an image's few detections with all who list it.
@@ -283,7 +283,7 @@ def _each_once(entry: GalleryList) -> GalleryList:
     return GalleryList(frames=entry.frames[first], boxes=entry.boxes[first])
 
 
-def _cameras(named: Sequence[tuple[str, int | None]]) -> Indices:
+def _cameras(named: Sequence[tuple[str, int | None]]) -> I64:
     unknown = [name for name, camera in named if camera is None]
     if unknown:
         raise ArgumentError(

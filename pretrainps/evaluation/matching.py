@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 
 from pretrainps.data.records import Split
 from pretrainps.errors import ArgumentError
-from pretrainps.evaluation.detections import DetectionTable, Floats, Indices
-from pretrainps.evaluation.overlaps import Doubles
+from pretrainps.evaluation.overlaps import F64
+from pretrainps.inference.detections import F32, I64, DetectionTable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Truth:
     """Annotated boxes of all images, one image after the other."""
 
-    boxes: Floats
+    boxes: F32
     """(G, 4)."""
-    counts: Indices
+    counts: I64
     """(I,) boxes in each image."""
 
 
@@ -55,7 +55,7 @@ def require_same_images(split: Split, detections: DetectionTable) -> None:
         )
 
 
-def falling(scores: Floats) -> Indices:
+def falling(scores: F32) -> I64:
     """Return the order from the highest score to the lowest; equal ones keep theirs. (N,) -> (N,)."""
     return np.argsort(-scores, kind="stable")
 
@@ -69,7 +69,7 @@ def surest(detections: DetectionTable, most: int) -> NDArray[np.bool_]:
 
 
 def greedy(
-    detection: Indices, person: Indices, overlaps: Doubles, scores: Floats, num_people: int, *, last_wins: bool = True
+    detection: I64, person: I64, overlaps: F64, scores: F32, num_people: int, *, last_wins: bool = True
 ) -> NDArray[np.bool_]:
     """Match each detection, the surest first, to the person it overlaps most among those nobody surer has taken.
 

@@ -28,10 +28,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from pretrainps.data.records import Split
 from pretrainps.errors import ArgumentError
-from pretrainps.evaluation.detections import DetectionTable
 from pretrainps.evaluation.matching import falling, greedy, ignored_of, people_of, require_same_images, surest
-from pretrainps.evaluation.overlaps import Doubles, area, coverage, iou, pairs
+from pretrainps.evaluation.overlaps import F64, area, coverage, iou, pairs
 from pretrainps.evaluation.protocols import kept_by_detector
+from pretrainps.inference.detections import DetectionTable
 
 Variant = Literal["citypersons", "eurocity", "crowdhuman"]
 
@@ -87,9 +87,9 @@ class MissRateResult:
     """In words, what was computed."""
     miss_rate: float
     """MR^-2 in 0..1, less is better; 1 if nothing was detected, and also if there is nobody to be found."""
-    false_positives: Doubles
+    false_positives: F64
     """(9,) false positives an image at which the miss rate was read."""
-    miss_rates: Doubles
+    miss_rates: F64
     """(9,) what was read there."""
     num_people: int
     """Those to be found."""
@@ -174,7 +174,7 @@ def _setup(variant: str, setup: str) -> Setup:
     raise ArgumentError(f"there is no miss rate {variant!r}. There are {', '.join(SETUPS)}.")
 
 
-def _visibility(split: Split, given: Sequence[ArrayLike] | None) -> Doubles:
+def _visibility(split: Split, given: Sequence[ArrayLike] | None) -> F64:
     """Return the visible share of everyone, (N,)."""
     if given is not None:
         shares = [np.asarray(each, dtype=np.float64) for each in given]
@@ -206,7 +206,7 @@ def _sizes(split: Split, variant: Variant) -> NDArray[np.float64]:
     return np.array(sizes, dtype=np.float64).reshape(-1, 2)
 
 
-def _cut(boxes: Doubles, sizes: NDArray[np.float64], variant: Variant) -> Doubles:
+def _cut(boxes: F64, sizes: NDArray[np.float64], variant: Variant) -> F64:
     """Cut boxes to their images; CrowdDet leaves a pixel to those that begin beyond the edge. (N, 4), (N, 2) -> (N, 4)."""
     far = sizes[:, ::-1]  # height, width -> x, y
     low, high = np.maximum(boxes[:, :2], 0.0), np.minimum(boxes[:, 2:], far)
@@ -215,7 +215,7 @@ def _cut(boxes: Doubles, sizes: NDArray[np.float64], variant: Variant) -> Double
     return np.hstack([low, high])
 
 
-def _wanted(boxes: Doubles, visible: Doubles, setup: Setup, variant: Variant) -> NDArray[np.bool_]:
+def _wanted(boxes: F64, visible: F64, setup: Setup, variant: Variant) -> NDArray[np.bool_]:
     height = boxes[:, 3] - boxes[:, 1]
     tall = (height >= setup.height[0]) & (height <= setup.height[1])
     if variant == "citypersons":
@@ -225,7 +225,7 @@ def _wanted(boxes: Doubles, visible: Doubles, setup: Setup, variant: Variant) ->
     return tall & (visible > setup.visibility[0]) & (visible <= setup.visibility[1])
 
 
-def _takes_part(detections: DetectionTable, boxes: Doubles, setup: Setup, variant: Variant) -> NDArray[np.bool_]:
+def _takes_part(detections: DetectionTable, boxes: F64, setup: Setup, variant: Variant) -> NDArray[np.bool_]:
     height = boxes[:, 3] - boxes[:, 1]
     low, high = setup.height[0] / _EXPANSION, setup.height[1] * _EXPANSION
     if variant == "citypersons":
@@ -235,7 +235,7 @@ def _takes_part(detections: DetectionTable, boxes: Doubles, setup: Setup, varian
     return np.ones(len(boxes), dtype=bool)
 
 
-def _read(right: NDArray[np.bool_], num_people: int, num_images: int, points: Doubles, variant: Variant) -> Doubles:
+def _read(right: NDArray[np.bool_], num_people: int, num_images: int, points: F64, variant: Variant) -> F64:
     """Read the miss rate at numbers of false positives an image. (N,) ranked -> (9,)."""
     if len(right) == 0 or num_people == 0:
         return np.ones(len(points))
@@ -247,7 +247,7 @@ def _read(right: NDArray[np.bool_], num_people: int, num_images: int, points: Do
     return np.where(place >= 0, missed[place], 1.0)  # the first detection is already one false positive too many
 
 
-def _log_average(missed: Doubles, variant: Variant) -> float:
+def _log_average(missed: F64, variant: Variant) -> float:
     floor = 1e-10 if variant == "eurocity" else 0.0
     with np.errstate(divide="ignore"):  # nobody missed: log 0, and the mean is 0
         return float(np.exp(np.log(np.maximum(missed, floor)).mean()))

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pretrainps.evaluation.detections import DetectionTable, Floats, Indices, spread
 from pretrainps.evaluation.overlaps import iou, whole_pixels
+from pretrainps.inference.detections import F32, I64, DetectionTable, spread
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Candidates:
     """What may be the person, among the n detections of one query's gallery."""
 
-    detections: Indices
+    detections: I64
     """(n,) row in the table of each of them."""
-    places: Indices
+    places: I64
     """(C,) places, in 0..n-1, of those that overlap the person enough."""
-    groups: Indices
+    groups: I64
     """(C,) occurrence that each of these may stand for, not falling."""
     occurrences: int
     """How often the person is to be found."""
@@ -38,7 +38,7 @@ class Occurrences:
         table: The gallery.
     """
 
-    def __init__(self, groups: Indices, num_groups: int, frames: Indices, boxes: Floats, table: DetectionTable) -> None:
+    def __init__(self, groups: I64, num_groups: int, frames: I64, boxes: F32, table: DetectionTable) -> None:
         whole = whole_pixels(boxes)
         width, height = (whole[:, 2:] - whole[:, :2]).astype(np.float64).T
         enough = np.minimum(0.5, width * height / ((width + 10) * (height + 10)))
@@ -49,11 +49,11 @@ class Occurrences:
         self.bounds = np.searchsorted(groups, np.arange(num_groups + 1))
         self.candidate_bounds = np.searchsorted(self.occurrence, self.bounds)
 
-    def frames_of(self, group: int | None) -> Indices:
+    def frames_of(self, group: int | None) -> I64:
         """Return the images of a group's occurrences; of none, none."""
         return self.frames[:0] if group is None else self.frames[self.bounds[group] : self.bounds[group + 1]]
 
-    def candidates_of(self, group: int | None) -> tuple[Indices, Indices]:
+    def candidates_of(self, group: int | None) -> tuple[I64, I64]:
         """Return the detections that overlap a group's occurrences enough, and which occurrence each overlaps."""
         part = slice(0) if group is None else slice(self.candidate_bounds[group], self.candidate_bounds[group + 1])
         return self.detection[part], self.occurrence[part]

@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrainps.evaluation.detections import Floats, Indices, spread
+from pretrainps.inference.detections import F32, I64, spread
 
-Doubles = NDArray[np.float64]
+F64 = NDArray[np.float64]
 
 
-def pairs(first: Indices, second: Indices) -> tuple[Indices, Indices]:
+def pairs(first: I64, second: I64) -> tuple[I64, I64]:
     """Return the pairs of boxes that stand in the same image.
 
     Args:
@@ -28,7 +28,7 @@ def pairs(first: Indices, second: Indices) -> tuple[Indices, Indices]:
     return spread(starts[image], second[image])
 
 
-def iou(first: NDArray[np.generic], second: NDArray[np.generic], *, pixels: float = 0.0) -> Doubles:
+def iou(first: NDArray[np.generic], second: NDArray[np.generic], *, pixels: float = 0.0) -> F64:
     """Return the intersection over union of box and box, 0 where both are empty. (P, 4), (P, 4) -> (P,).
 
     Args:
@@ -41,27 +41,27 @@ def iou(first: NDArray[np.generic], second: NDArray[np.generic], *, pixels: floa
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
-def coverage(inner: NDArray[np.generic], outer: NDArray[np.generic]) -> Doubles:
+def coverage(inner: NDArray[np.generic], outer: NDArray[np.generic]) -> F64:
     """Return how much of the inner box the outer one covers: intersection over the inner's area. (P, 4), (P, 4) -> (P,)."""
     shared = intersection(inner, outer)
     whole = area(inner)
     return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
 
 
-def intersection(first: NDArray[np.generic], second: NDArray[np.generic], *, pixels: float = 0.0) -> Doubles:
+def intersection(first: NDArray[np.generic], second: NDArray[np.generic], *, pixels: float = 0.0) -> F64:
     """Return the area two boxes share. (P, 4), (P, 4) -> (P,)."""
     low = np.maximum(first[:, :2], second[:, :2]).astype(np.float64)
     high = np.minimum(first[:, 2:], second[:, 2:]).astype(np.float64)
     return np.asarray(np.prod(np.maximum(high - low + pixels, 0.0), axis=1))
 
 
-def area(boxes: NDArray[np.generic], *, pixels: float = 0.0) -> Doubles:
+def area(boxes: NDArray[np.generic], *, pixels: float = 0.0) -> F64:
     """Return the area of boxes. (P, 4) -> (P,)."""
     corners = boxes.astype(np.float64)
     return np.asarray(np.prod(corners[:, 2:] - corners[:, :2] + pixels, axis=1))
 
 
-def best_of(groups: Indices, values: NDArray[np.floating]) -> Indices:
+def best_of(groups: I64, values: NDArray[np.floating]) -> I64:
     """Return where each group's greatest value stands; of equal ones the first.
 
     Args:
@@ -76,6 +76,6 @@ def best_of(groups: Indices, values: NDArray[np.floating]) -> Indices:
     return np.lexsort((-values, groups))[first]
 
 
-def whole_pixels(boxes: Floats) -> NDArray[np.int32]:
+def whole_pixels(boxes: F32) -> NDArray[np.int32]:
     """Cut the fractions off, as the originals do when they read their annotations; nothing is rounded."""
     return boxes.astype(np.int32)

@@ -45,7 +45,7 @@ class SearchProtocol:
     """Detections that score less do not take part; an equal score does."""
     query: Literal["annotated_box", "best_detection"] = "annotated_box"
     """What asks: the embedding of the annotated box, or of the detection that overlaps it most (AlignPS, PSTR)."""
-    normalise: bool = False
+    normalize: bool = False
     """Scale all embeddings to length 1 first. Off, lengths take part: those weighted by their scores stay so (NAE, SeqNet)."""
     listed_twice: Literal["once", "twice"] = "once"
     """What an image that a list names twice contributes. Its person counts twice among those to be found either way."""
@@ -98,7 +98,7 @@ class SearchProtocol:
             sure_enough(self.min_score, kept_above),
             f"query embedding of the {asking}",
         ]
-        if self.normalise:
+        if self.normalize:
             words.append("embeddings scaled to length 1")
         if self.context is not None:
             words.append(f"context matching with k1 = {self.context.k1}, k2 = {self.context.k2}, {self.context.update}")
@@ -141,16 +141,16 @@ PROTOCOLS = MappingProxyType(
                 gallery=100,
                 min_score=0.2,
                 query="best_detection",
-                normalise=True,
+                normalize=True,
                 listed_twice="twice",
             ),
-            SearchProtocol(name="prw-alignps", min_score=0.15, query="best_detection", normalise=True),
+            SearchProtocol(name="prw-alignps", min_score=0.15, query="best_detection", normalize=True),
             SearchProtocol(
                 name="cuhk-sysu-pstr",
                 gallery=100,
                 min_score=0.25,
                 query="best_detection",
-                normalise=True,
+                normalize=True,
                 listed_twice="twice",
             ),
             SearchProtocol(
@@ -158,15 +158,15 @@ PROTOCOLS = MappingProxyType(
                 gallery=100,
                 min_score=0.25,
                 query="best_detection",
-                normalise=True,
+                normalize=True,
                 context=ContextMatching(k1=30, k2=4, update="mean"),
             ),
-            SearchProtocol(name="prw-pstr", min_score=0.3, query="best_detection", normalise=True),
+            SearchProtocol(name="prw-pstr", min_score=0.3, query="best_detection", normalize=True),
             SearchProtocol(
                 name="prw-pstr-cbgm",
                 min_score=0.3,
                 query="best_detection",
-                normalise=True,
+                normalize=True,
                 context=ContextMatching(k1=30, k2=3, update="mean"),
             ),
         )

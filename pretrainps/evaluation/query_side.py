@@ -10,23 +10,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from pretrainps.data.records import SearchSet
 from pretrainps.errors import ArgumentError
-from pretrainps.evaluation.detections import DetectionTable, Floats, unit_rows
 from pretrainps.evaluation.overlaps import iou, whole_pixels
 from pretrainps.evaluation.protocols import SearchProtocol
+from pretrainps.inference.detections import F32, DetectionTable, unit_rows
 
 _NEAR = 1.0
 """Pixels by which a box that went through a detector may differ from the one given to it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Askers:
+class QueryEmbeddings:
     """One embedding a query."""
 
-    vectors: Floats
+    vectors: F32
     """(Q, D)."""
     able: NDArray[np.bool_]
     """(Q,) False where nobody was detected in the query's image, and a detection was to ask."""
-    contexts: Sequence[Floats] = ()
+    contexts: Sequence[F32] = ()
     """For each query (C, D), the person first; only for context matching."""
 
 
@@ -36,7 +36,7 @@ def askers_of(
     protocol: SearchProtocol,
     query_embeddings: ArrayLike | None,
     query_detections: DetectionTable | None,
-) -> Askers:
+) -> QueryEmbeddings:
     """Take the embeddings that a protocol asks with.
 
     Args:
@@ -56,8 +56,8 @@ def askers_of(
                 "Give one image a query, in order, also if two queries share an image."
             )
         _require_same_length(query_detections.dim, detections, "query_detections")
-        if protocol.normalise:
-            query_detections = query_detections.normalised()
+        if protocol.normalize:
+            query_detections = query_detections.normalized()
     if protocol.query == "best_detection":
         if query_embeddings is not None:
             raise ArgumentError(f"protocol {protocol.name!r} asks with detections: query_embeddings are of no use to it.")
@@ -76,14 +76,14 @@ def askers_of(
     if not np.isfinite(vectors).all():
         bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
         raise ArgumentError(f"the embedding of query {bad} is not finite. Was the network loaded, and did it overflow?")
-    return Askers(
-        vectors=unit_rows(vectors) if protocol.normalise else vectors,
+    return QueryEmbeddings(
+        vectors=unit_rows(vectors) if protocol.normalize else vectors,
         able=np.ones(len(vectors), dtype=bool),
         contexts=() if protocol.context is None else _contexts(search_set, query_detections, protocol),
     )
 
 
-def _contexts(search_set: SearchSet, query_detections: DetectionTable | None, protocol: SearchProtocol) -> tuple[Floats, ...]:
+def _contexts(search_set: SearchSet, query_detections: DetectionTable | None, protocol: SearchProtocol) -> tuple[F32, ...]:
     if query_detections is None:
         raise ArgumentError(
             f"protocol {protocol.name!r} matches the people around the query: give query_detections, one image a query, "
@@ -103,7 +103,7 @@ def _contexts(search_set: SearchSet, query_detections: DetectionTable | None, pr
     return tuple(found)
 
 
-def _best_detections(search_set: SearchSet, table: DetectionTable, protocol: SearchProtocol) -> Askers:
+def _best_detections(search_set: SearchSet, table: DetectionTable, protocol: SearchProtocol) -> QueryEmbeddings:
     """Ask with the detection that overlaps the annotated box most, however little, and however unsure it is.
 
     Overlap is of boxes that hold their last pixel, as AlignPS and PSTR compute it. The context is PSTR's: this detection, then
@@ -122,7 +122,7 @@ def _best_detections(search_set: SearchSet, table: DetectionTable, protocol: Sea
         others = rows[(rows != best) & (table.scores[rows] >= protocol.min_score)]
         others = others[np.argsort(-table.scores[others], kind="stable")]
         contexts.append(table.embeddings[np.r_[best, others]])
-    return Askers(vectors=vectors, able=table.counts > 0, contexts=contexts)
+    return QueryEmbeddings(vectors=vectors, able=table.counts > 0, contexts=contexts)
 
 
 def _from_gallery(search_set: SearchSet, detections: DetectionTable) -> DetectionTable:

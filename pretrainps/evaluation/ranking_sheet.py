@@ -7,8 +7,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pretrainps.data.records import Boxes, Sample, SearchSet, pixels_of
 from pretrainps.errors import ArgumentError, ImageError
-from pretrainps.evaluation.detections import DetectionTable
 from pretrainps.evaluation.search import SearchResult
+from pretrainps.inference.detections import DetectionTable
 
 _CELL = (160, 84)
 """Height and width that a person is fitted into."""

@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from pretrainps.data.records import UNLABELLED
 from pretrainps.errors import ArgumentError
 from pretrainps.evaluation.average_precision import precisions, standing, trapezoid
-from pretrainps.evaluation.detections import Floats, Indices, unit_rows
-from pretrainps.evaluation.overlaps import Doubles
+from pretrainps.evaluation.overlaps import F64
+from pretrainps.inference.detections import F32, I64, unit_rows
 
 Formula = Literal["hits", "trapezoid"]
 
@@ -43,11 +43,11 @@ class ReidResult:
     """All that were asked."""
     skipped: int
     """Those without any match in the gallery."""
-    evaluated: Indices
+    evaluated: I64
     """(E,) which queries the following speak of."""
-    per_query_ap: Doubles
+    per_query_ap: F64
     """(E,)."""
-    first_places: Indices
+    first_places: I64
     """(E,) place of the first right answer, from 1."""
 
 
@@ -134,10 +134,10 @@ class _Crops:
         if not np.isfinite(rows).all():
             bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
             raise ArgumentError(f"{side}: embedding {bad} is not finite. Was the network loaded, and did it overflow?")
-        self.embeddings: Floats = unit_rows(rows)
+        self.embeddings: F32 = unit_rows(rows)
 
 
-def _similarities(queries: Floats, gallery: Floats) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def _similarities(queries: F32, gallery: F32) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Give each query's similarities to the gallery, in turn; they may be written to."""
     chunk = max(1, _CHUNK // max(1, len(gallery)))
     for start in range(0, len(queries), chunk):

@@ -26,12 +26,12 @@ from pretrainps.data.records import SearchSet
 from pretrainps.errors import ArgumentError
 from pretrainps.evaluation.average_precision import precisions, standing
 from pretrainps.evaluation.cbgm import rerank
-from pretrainps.evaluation.detections import DetectionTable, Floats, Indices
 from pretrainps.evaluation.galleries import galleries_of, require_suitable
 from pretrainps.evaluation.occurrences import Candidates
-from pretrainps.evaluation.overlaps import Doubles, best_of
+from pretrainps.evaluation.overlaps import F64, best_of
 from pretrainps.evaluation.protocols import SearchProtocol
-from pretrainps.evaluation.query_side import Askers, askers_of
+from pretrainps.evaluation.query_side import QueryEmbeddings, askers_of
+from pretrainps.inference.detections import F32, I64, DetectionTable
 
 TOP = (1, 5, 10)
 
@@ -40,9 +40,9 @@ TOP = (1, 5, 10)
 class Ranking:
     """The first answers to each evaluated query, for pictures; (E, K) each, -1 where there are fewer."""
 
-    detections: Indices
+    detections: I64
     """Row in the table of detections that was given."""
-    similarities: Floats
+    similarities: F32
     correct: NDArray[np.bool_]
 
 
@@ -58,19 +58,19 @@ class SearchResult:
     top10: float
     num_queries: int
     """All that were asked."""
-    without_match: Indices
+    without_match: I64
     """Queries left out of all means because their gallery does not hold the person."""
-    without_detection: Indices
+    without_detection: I64
     """Queries left out because nobody was detected in their own image, where a detection was to ask."""
-    evaluated: Indices
+    evaluated: I64
     """(E,) which queries the following speak of."""
-    per_query_ap: Doubles
+    per_query_ap: F64
     """(E,)."""
-    per_query_hits: Indices
+    per_query_hits: I64
     """(E, 3) 1 if a right answer is among the first 1, 5 and 10, else 0."""
-    found: Indices
+    found: I64
     """(E,) occurrences that a detection stands for."""
-    occurrences: Indices
+    occurrences: I64
     """(E,) occurrences there are."""
     ranking: Ranking | None = None
 
@@ -109,8 +109,8 @@ def evaluate_search(
             f"detections in {detections.num_images} images, but the gallery has {len(search_set.gallery)}. "
             "Detect in every gallery image, in order; an image without anybody has an empty result."
         )
-    if protocol.normalise:
-        detections = detections.normalised()
+    if protocol.normalize:
+        detections = detections.normalized()
     asking = askers_of(search_set, detections, protocol, query_embeddings, query_detections)
     require_suitable(search_set, protocol)
     sure = detections.scores >= protocol.min_score
@@ -133,13 +133,13 @@ def evaluate_search(
 
 
 def _with_context(
-    similarities: Floats,
+    similarities: F32,
     candidates: Candidates,
     table: DetectionTable,
-    asking: Askers,
+    asking: QueryEmbeddings,
     query: int,
     protocol: SearchProtocol,
-) -> Floats:
+) -> F32:
     if protocol.context is None:
         return similarities
     return rerank(similarities, candidates.detections, table, asking.contexts[query], protocol.context)
@@ -148,7 +148,7 @@ def _with_context(
 class _Tally:
     """Collects what each query found."""
 
-    def __init__(self, original_rows: Indices, ranking: int) -> None:
+    def __init__(self, original_rows: I64, ranking: int) -> None:
         self.without_match: list[int] = []
         self.without_detection: list[int] = []
         self._original_rows = original_rows
@@ -158,9 +158,9 @@ class _Tally:
         self._first: list[int] = []
         self._found: list[int] = []
         self._occurrences: list[int] = []
-        self._answers: list[tuple[Indices, Floats, NDArray[np.bool_]]] = []
+        self._answers: list[tuple[I64, F32, NDArray[np.bool_]]] = []
 
-    def add(self, query: int, similarities: Floats, candidates: Candidates) -> None:
+    def add(self, query: int, similarities: F32, candidates: Candidates) -> None:
         values = similarities[candidates.places]
         right = candidates.places[best_of(candidates.groups, values)]
         right = right[np.isfinite(similarities[right])]  # what does not belong to the gallery is not found
@@ -173,7 +173,7 @@ class _Tally:
         if self._ranking:
             self._answers.append(self._best(similarities, right, candidates))
 
-    def _best(self, similarities: Floats, right: Indices, candidates: Candidates) -> tuple[Indices, Floats, NDArray[np.bool_]]:
+    def _best(self, similarities: F32, right: I64, candidates: Candidates) -> tuple[I64, F32, NDArray[np.bool_]]:
         order = np.argsort(-similarities, kind="stable")[: self._ranking]
         order = order[np.isfinite(similarities[order])]
         missing = self._ranking - len(order)

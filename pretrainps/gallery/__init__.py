@@ -2,7 +2,7 @@
 
 from pretrainps.gallery.gallery import Gallery as Gallery
 from pretrainps.gallery.indexing import IndexReport as IndexReport
-from pretrainps.gallery.people import Box as Box
-from pretrainps.gallery.people import Hit as Hit
-from pretrainps.gallery.people import Person as Person
-from pretrainps.gallery.people import SearchResult as SearchResult
+from pretrainps.gallery.results import Box as Box
+from pretrainps.gallery.results import Hit as Hit
+from pretrainps.gallery.results import Person as Person
+from pretrainps.gallery.results import SearchResult as SearchResult

@@ -16,20 +16,20 @@ from torch import Tensor
 from pretrainps.detectors import PersonSearchDetector
 from pretrainps.errors import ArgumentError, GalleryError, ImageError
 from pretrainps.evaluation.cbgm import require_scipy
-from pretrainps.evaluation.detections import Floats, Indices
-from pretrainps.evaluation.extraction import Precision
 from pretrainps.evaluation.protocols import PRW_CONTEXT, ContextMatching
-from pretrainps.gallery.approximate import ABOVE, ApproximateSearch
-from pretrainps.gallery.asking import checked_box, embed_person, matched
-from pretrainps.gallery.binding import fingerprint, require_detector, require_same
-from pretrainps.gallery.contents import Contents, Place
 from pretrainps.gallery.indexing import IndexReport, fill
-from pretrainps.gallery.manifest import Manifest, NeighboursMark
-from pretrainps.gallery.nearest import ExactSearch, check_vectors
-from pretrainps.gallery.people import Box, Hit, Person, SearchResult
-from pretrainps.gallery.sources import Source, open_source
-from pretrainps.gallery.store import GalleryStore
-from pretrainps.images import read_image, to_rgb
+from pretrainps.gallery.model_match import fingerprint, require_detector, require_same
+from pretrainps.gallery.query import checked_box, embed_person, matched
+from pretrainps.gallery.results import Box, Hit, Person, SearchResult
+from pretrainps.gallery.search.exact_search import ExactSearch, check_vectors
+from pretrainps.gallery.search.faiss_index import ABOVE, ApproximateSearch
+from pretrainps.gallery.sources.folder import Source, open_source
+from pretrainps.gallery.storage.catalog import Contents, Place
+from pretrainps.gallery.storage.manifest import Manifest, NeighboursMark
+from pretrainps.gallery.storage.store import GalleryStore
+from pretrainps.images.read import read_image, to_rgb
+from pretrainps.inference.detections import F32, I64
+from pretrainps.inference.extraction import Precision
 
 _TRIES = 5
 """To open a gallery whose files a run replaces just now."""
@@ -276,7 +276,7 @@ class Gallery:
             query=query, hits=hits, searched=len(self), images=len(self._contents.images), method=method, seconds=seconds
         )
 
-    def search_embeddings(self, vectors: Floats | Tensor, top: int) -> tuple[Floats, Indices]:
+    def search_embeddings(self, vectors: F32 | Tensor, top: int) -> tuple[F32, I64]:
         """Find the people most similar to given vectors.
 
         Args:
@@ -291,7 +291,7 @@ class Gallery:
             ArgumentError: vectors of another shape, or not finite; or nothing asked for.
             MissingPackageError: faiss is not installed.
         """
-        queries: Floats = np.asarray(vectors.detach().cpu() if isinstance(vectors, Tensor) else vectors, dtype=np.float32)
+        queries: F32 = np.asarray(vectors.detach().cpu() if isinstance(vectors, Tensor) else vectors, dtype=np.float32)
         check_vectors(queries, self.dim, top)
         return self._search.search(queries, top)
 
@@ -323,7 +323,7 @@ class Gallery:
             raise ArgumentError(f"the gallery has no image {image!r}. Names are relative to {self.root}.")
         return found
 
-    def _reranked(self, rows: list[int], beside: Floats, context: ContextMatching) -> list[tuple[float, int]]:
+    def _reranked(self, rows: list[int], beside: F32, context: ContextMatching) -> list[tuple[float, int]]:
         """Match everyone in the images of the best answers; return similarities and rows, the best first."""
         images = list(dict.fromkeys(self._contents.image_of(row) for row in rows))
         similarities = matched([self._contents.seen_in(image) for image in images], beside, context)

@@ -14,17 +14,17 @@ import torch
 from tqdm import tqdm
 
 from pretrainps.detectors import PersonSearchDetector
-from pretrainps.detectors.checks import check_shapes
+from pretrainps.detectors.validation import check_shapes
 from pretrainps.errors import ArgumentError, GalleryError, NonFiniteError
-from pretrainps.evaluation.extraction import Precision
-from pretrainps.gallery.binding import model_mark, require_same
-from pretrainps.gallery.keeping import Found, Keeper
-from pretrainps.gallery.manifest import Failure, Manifest, ModelMark, read_manifest
-from pretrainps.gallery.sources import Reading, Source
-from pretrainps.gallery.store import GalleryStore
+from pretrainps.gallery.model_match import model_mark, require_same
+from pretrainps.gallery.sources.folder import Reading, Source
+from pretrainps.gallery.storage.manifest import Failure, Manifest, ModelMark, read_manifest
+from pretrainps.gallery.storage.store import GalleryStore
+from pretrainps.gallery.storage.writer import Found, Keeper
+from pretrainps.inference.extraction import Precision
 
 _SIZES = 4
-"""Batches' worth of images, of different sizes, that wait for company of their own size."""
+"""BatchSampler' worth of images, of different sizes, that wait for company of their own size."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,7 +146,7 @@ class _Looker:
 
     @cached_property
     def fast(self) -> PersonSearchDetector[Any]:
-        """The detector, optimised once there is something to look at."""
+        """The detector, optimized once there is something to look at."""
         return self.model.optimize_for_inference(dtype=getattr(torch, self.precision))
 
     def look(self, readings: Iterator[Reading | Failure]) -> Generator[Found | Failure]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pretrainps.backbones.precision import matching
-from pretrainps.heads.norm_aware import initialise_projection
-from pretrainps.heads.precision import widened
+from pretrainps.heads.norm_aware import initialize_projection
+from pretrainps.ops.precision import widened
 
 _CLASSES = 2
 
@@ -29,13 +29,13 @@ class SoftmaxBoxHead(nn.Module):
         return widened(self.cls_score(pooled)), widened(self.bbox_pred(pooled)[:, 4:])
 
 
-class NormalisedBoxHead(nn.Module):
+class BatchNormBoxHead(nn.Module):
     """Box alone, through a batch norm (NAE; second stage of SeqNet)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         linear, norm = nn.Linear(channels, 4 * _CLASSES), nn.BatchNorm1d(4 * _CLASSES)
-        initialise_projection(linear, norm)
+        initialize_projection(linear, norm)
         self.bbox_pred = nn.Sequential(linear, norm)
 
     def forward(self, pooled: Tensor) -> Tensor:

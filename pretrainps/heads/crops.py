@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from pretrainps.backbones import Backbone
 from pretrainps.backbones.measuring import require_measurable
 from pretrainps.backbones.precision import matching
-from pretrainps.checkpoint import LoadReport
 from pretrainps.registry.specs import HeadSpec, ModelSpec
+from pretrainps.weights import LoadReport
 
 
 class EmbeddingHead(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretrainps.backbones.precision import matching
-from pretrainps.heads.precision import widened
+from pretrainps.ops.precision import widened
 
 _SMALLEST_NORM = 1e-12
 
@@ -23,7 +23,7 @@ def _widths(dim: int, parts: int) -> list[int]:
     return [dim // parts + (part < dim % parts) for part in range(parts)]
 
 
-def initialise_projection(linear: nn.Linear | nn.Conv2d, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+def initialize_projection(linear: nn.Linear | nn.Conv2d, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
     """Start as the originals do: weights and batch-norm scales from N(0, 0.01), biases at 0."""
     for module in (linear, norm):
         nn.init.normal_(module.weight, std=0.01)
@@ -45,7 +45,7 @@ class UnitEmbedding(nn.Module):
         self.projectors = nn.ModuleDict()
         for (name, width_in), width in zip(channels.items(), _widths(dim, len(channels)), strict=True):
             linear, norm = nn.Linear(width_in, width), nn.BatchNorm1d(width)
-            initialise_projection(linear, norm)
+            initialize_projection(linear, norm)
             self.projectors[name] = nn.Sequential(linear, norm)
 
     def project(self, pooled: Mapping[str, Tensor]) -> Tensor:
@@ -88,7 +88,7 @@ class PixelNormAwareEmbedding(nn.Module):
         self.projectors = nn.ModuleDict()
         for (name, width_in), width in zip(channels.items(), _widths(dim, len(channels)), strict=True):
             convolution, norm = nn.Conv2d(width_in, width, 1), nn.BatchNorm2d(width)
-            initialise_projection(convolution, norm)
+            initialize_projection(convolution, norm)
             self.projectors[name] = nn.Sequential(convolution, norm)
         self.rescaler = nn.BatchNorm2d(1)
 

@@ -15,15 +15,15 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
 
-from pretrainps.detectors.build import detector_kind
 from pretrainps.detectors.config import DetectorConfig
+from pretrainps.detectors.registry import detector_kind
 from pretrainps.errors import ArgumentError
+from pretrainps.losses.identity import IdentitySettings
 from pretrainps.training.batch_settings import CropSettings, SceneSettings
-from pretrainps.training.finetuning import FinetuneRecipe
-from pretrainps.training.hybrid_settings import HybridSettings
-from pretrainps.training.identity_losses import IdentitySettings
-from pretrainps.training.pretraining import PretrainRecipe
-from pretrainps.training.settings import LoopSettings, OptimSettings
+from pretrainps.training.engine.settings import LoopSettings, OptimSettings
+from pretrainps.training.finetuning.task import FinetuneRecipe
+from pretrainps.training.pretraining.settings import HybridSettings
+from pretrainps.training.pretraining.task import PretrainRecipe
 
 _TO_BE_COUNTED = 1
 """Stands for the number of identities until the training split is read."""

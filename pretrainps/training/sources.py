@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pretrainps.data.layout import Layout
-from pretrainps.data.layouts import LAYOUTS, layout_named, leaks, recognise_layout
+from pretrainps.data.layouts import LAYOUTS, layout_named, leaks, recognize_layout
 from pretrainps.data.records import Sample, Split, Task
 from pretrainps.errors import ArgumentError
 
@@ -20,7 +20,7 @@ def read_sets(named: Mapping[str, Path | str], task: Task, *, force: bool = Fals
 
     Args:
         named: Root of each data set by name. A layout's name says what is expected there; any other is yours, and the layout is
-            recognised.
+            recognized.
         task: What they are for.
         force: Read data sets that their owners have withdrawn.
 
@@ -44,7 +44,7 @@ def read_sets(named: Mapping[str, Path | str], task: Task, *, force: bool = Fals
 
 
 def _layout(name: str, root: Path | str) -> Layout:
-    return layout_named(name) if name in {layout.name for layout in LAYOUTS} else recognise_layout(root)
+    return layout_named(name) if name in {layout.name for layout in LAYOUTS} else recognize_layout(root)
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:

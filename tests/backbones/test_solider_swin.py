@@ -100,7 +100,7 @@ def test_modulated_and_padded_windows_by_definition() -> None:
 
 
 @torch.no_grad()
-def test_last_stage_starts_from_the_normalised_map() -> None:
+def test_last_stage_starts_from_the_normalized_map() -> None:
     ours = random_backbone(semantic_weight=0.6)
     c4 = ours.trunk(torch.randn(2, 3, 96, 64, dtype=torch.float64))
     stage, pair = ours.layers[3], torch.tensor([0.6, 0.4], dtype=torch.float64)  # type: ignore[index]

@@ -16,10 +16,10 @@ from timm.models import _builder
 import pretrainps
 from pretrainps.backbones import Backbone, build_backbone, timm_files
 from pretrainps.backbones.timm_files import TimmFiles
-from pretrainps.checkpoint import LoadReport, compare, convert
-from pretrainps.checkpoint.read import Contents
 from pretrainps.errors import StateDictMismatchError
 from pretrainps.registry.specs import FileFormat
+from pretrainps.weights import LoadReport, compare, convert
+from pretrainps.weights.read import Contents
 from tests.support.weights import torch_bytes
 
 SWIN = "swin_tiny_patch4_window7_224"
@@ -177,7 +177,7 @@ def test_timms_own_loading_is_left_as_it_was() -> None:
 
 
 def test_the_cached_conversion_follows_timms_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pretrainps.checkpoint.convert import _fingerprint
+    from pretrainps.weights.convert import _fingerprint
 
     file, prints = FileFormat(layout="timm"), set()
     for version in ("1.0.15", "1.0.31"):

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from pretrainps.data.layouts.coco_search import LAYOUT
 from pretrainps.data.records import GalleryList, Query, Sample, SearchSet, Split, as_boxes
-from pretrainps.data.replicas.coco_search import replica, write
-from pretrainps.data.replicas.pictures import write_blank
+from pretrainps.data.writers.coco_search import replica, write
+from pretrainps.data.writers.pictures import write_blank
 from pretrainps.errors import ArgumentError, DatasetError
 from tests.support.records import assert_same_search, assert_same_split
 
@@ -125,7 +125,7 @@ def test_a_root_with_a_val_file_is_somebody_elses(tmp_path: Path) -> None:
     """PoseTrack21 was given away with annotations/train.json, val.json and query.json too."""
     replica(tmp_path)
     (tmp_path / "annotations" / "test.json").rename(tmp_path / "annotations" / "val.json")
-    assert not LAYOUT.recognise(tmp_path)
+    assert not LAYOUT.recognize(tmp_path)
 
 
 @st.composite

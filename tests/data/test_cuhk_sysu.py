@@ -18,7 +18,7 @@ from scipy.io import loadmat
 from pretrainps.data.layouts import cuhk_sysu
 from pretrainps.data.layouts.cuhk_sysu import LAYOUT
 from pretrainps.data.records import Query, SearchSet, Split, as_boxes
-from pretrainps.data.replicas import cuhk_sysu as replicas
+from pretrainps.data.writers import cuhk_sysu as replicas
 from pretrainps.errors import ArgumentError, DatasetError
 from tests.support.search_records import listed, search_records, searched, shown
 
@@ -46,7 +46,7 @@ def test_the_original_readers_records(tmp_path: Path) -> None:
     with zipfile.ZipFile(GOLDEN / "mini_cuhk.zip") as archive:
         archive.extractall(tmp_path)
     root = tmp_path / "mini_cuhk"
-    assert LAYOUT.recognise(root)
+    assert LAYOUT.recognize(root)
     train, search = LAYOUT.read(root, "train"), LAYOUT.read_search(root)
     assert_original(train, golden["train_annotations"])
     assert_original(search.gallery, golden["gallery"])
@@ -318,7 +318,7 @@ def test_a_box_of_two_people(root: Path) -> None:
 
 
 def test_recognition(root: Path, tmp_path: Path) -> None:
-    assert LAYOUT.recognise(root) and not LAYOUT.recognise(tmp_path) and not LAYOUT.recognise(root / "Image")
+    assert LAYOUT.recognize(root) and not LAYOUT.recognize(tmp_path) and not LAYOUT.recognize(root / "Image")
     with pytest.raises(DatasetError, match=r"(?s)nowhere is no folder.*Image/SSM"):
         LAYOUT.read_search(tmp_path / "nowhere")
 

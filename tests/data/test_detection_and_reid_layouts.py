@@ -22,17 +22,17 @@ from pretrainps.data.layouts import (
     widerperson,
 )
 from pretrainps.data.records import SearchSet, Split
-from pretrainps.data.replicas import citypersons as citypersons_replica
-from pretrainps.data.replicas import coco_persons as coco_persons_replica
-from pretrainps.data.replicas import coco_search as coco_search_replica
-from pretrainps.data.replicas import crowdhuman as crowdhuman_replica
-from pretrainps.data.replicas import cuhk03_np as cuhk03_np_replica
-from pretrainps.data.replicas import eurocity_persons as eurocity_persons_replica
-from pretrainps.data.replicas import identity_folders as identity_folders_replica
-from pretrainps.data.replicas import market1501 as market1501_replica
-from pretrainps.data.replicas import msmt17 as msmt17_replica
-from pretrainps.data.replicas import widerperson as widerperson_replica
-from pretrainps.data.replicas.pictures import write_blank
+from pretrainps.data.writers import citypersons as citypersons_replica
+from pretrainps.data.writers import coco_persons as coco_persons_replica
+from pretrainps.data.writers import coco_search as coco_search_replica
+from pretrainps.data.writers import crowdhuman as crowdhuman_replica
+from pretrainps.data.writers import cuhk03_np as cuhk03_np_replica
+from pretrainps.data.writers import eurocity_persons as eurocity_persons_replica
+from pretrainps.data.writers import identity_folders as identity_folders_replica
+from pretrainps.data.writers import market1501 as market1501_replica
+from pretrainps.data.writers import msmt17 as msmt17_replica
+from pretrainps.data.writers import widerperson as widerperson_replica
+from pretrainps.data.writers.pictures import write_blank
 from pretrainps.errors import ArgumentError, DatasetError
 from tests.support.records import assert_same_split
 
@@ -85,16 +85,16 @@ def test_a_replica_is_read_exactly(
 @pytest.mark.parametrize(
     ("replica", "name"), [*((replica, layout.name) for layout, replica in REPLICAS.values()), (duke, "dukemtmc")]
 )
-def test_a_replica_is_recognised_as_what_it_is_and_nothing_else(
+def test_a_replica_is_recognized_as_what_it_is_and_nothing_else(
     replica: Callable[[Path], object], name: str, tmp_path: Path
 ) -> None:
     replica(tmp_path)
-    assert [layout.name for layout in LAYOUTS.values() if layout.recognise(tmp_path)] == [name]
+    assert [layout.name for layout in LAYOUTS.values() if layout.recognize(tmp_path)] == [name]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_an_empty_folder_is_nothing_and_errors_show_what_is_expected(layout: Layout, tmp_path: Path) -> None:
-    assert not layout.recognise(tmp_path)
+    assert not layout.recognize(tmp_path)
     for split in layout.splits:
         with pytest.raises(DatasetError) as caught:
             layout.read(tmp_path, split, force=True)

@@ -19,11 +19,11 @@ from PIL import Image
 from pretrainps.data import matlab
 from pretrainps.data.layouts import citypersons, coco_persons, crowdhuman, eurocity_persons, widerperson
 from pretrainps.data.records import UNLABELLED, Sample, Split, as_boxes
-from pretrainps.data.replicas import citypersons as citypersons_replica
-from pretrainps.data.replicas import coco_persons as coco_persons_replica
-from pretrainps.data.replicas import crowdhuman as crowdhuman_replica
-from pretrainps.data.replicas import eurocity_persons as eurocity_persons_replica
-from pretrainps.data.replicas import widerperson as widerperson_replica
+from pretrainps.data.writers import citypersons as citypersons_replica
+from pretrainps.data.writers import coco_persons as coco_persons_replica
+from pretrainps.data.writers import crowdhuman as crowdhuman_replica
+from pretrainps.data.writers import eurocity_persons as eurocity_persons_replica
+from pretrainps.data.writers import widerperson as widerperson_replica
 from pretrainps.errors import ArgumentError, DatasetError
 from tests.support.records import assert_same_split
 
@@ -125,7 +125,7 @@ def test_images_and_labels_of_eurocity_belong_together(moved: str, missing: str,
 
 def test_the_folder_of_eurocity_may_be_given_itself(tmp_path: Path) -> None:
     expected = eurocity_persons_replica.replica(tmp_path)
-    assert eurocity_persons.LAYOUT.recognise(tmp_path / "ECP")
+    assert eurocity_persons.LAYOUT.recognize(tmp_path / "ECP")
     assert_same_split(eurocity_persons.LAYOUT.read(tmp_path / "ECP", "train"), expected["train"])
 
 

@@ -14,8 +14,8 @@ from scipy.io import loadmat
 
 from pretrainps.data.layouts import cuhk_sysu
 from pretrainps.data.layouts.movienet_ps import LAYOUT
-from pretrainps.data.replicas import cuhk_sysu as cuhk_replicas
-from pretrainps.data.replicas import movienet_ps as replicas
+from pretrainps.data.writers import cuhk_sysu as cuhk_replicas
+from pretrainps.data.writers import movienet_ps as replicas
 from pretrainps.errors import DatasetError
 from tests.support.search_records import listed, search_records, searched, shown
 
@@ -36,7 +36,7 @@ def plain(part: str, number: int, camera: int) -> str:
 @pytest.mark.parametrize("images", ["Image", "Image/SSM"])
 def test_the_miniature(tmp_path: Path, annotation: str, images: str) -> None:
     replicas.replica(tmp_path, annotation=annotation, images=images)
-    assert LAYOUT.recognise(tmp_path) and not cuhk_sysu.LAYOUT.recognise(tmp_path)
+    assert LAYOUT.recognize(tmp_path) and not cuhk_sysu.LAYOUT.recognize(tmp_path)
     first = ("tt1_0002.jpg", [([3, 2, 13, 22], "nm1"), ([-5, 2, 5, 302], None)])
     train = LAYOUT.read(tmp_path, "train")
     assert shown(train) == shown(LAYOUT.read(tmp_path, "train-10")) == [first]
@@ -141,4 +141,4 @@ def test_sizes_with_other_queries(root: Path) -> None:
 
 
 def test_recognition(root: Path, tmp_path: Path) -> None:
-    assert LAYOUT.recognise(root) and not LAYOUT.recognise(tmp_path) and not LAYOUT.recognise(root / "Image")
+    assert LAYOUT.recognize(root) and not LAYOUT.recognize(tmp_path) and not LAYOUT.recognize(root / "Image")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pretrainps.data.layouts.posetrack21 import LAYOUT
 from pretrainps.data.records import Query, SearchSet
-from pretrainps.data.replicas import posetrack21 as replicas
+from pretrainps.data.writers import posetrack21 as replicas
 from pretrainps.errors import ArgumentError, DatasetError
 from tests.support.search_records import search_records, searched, shown
 
@@ -36,7 +36,7 @@ def frame(part: str, number: int, camera: int) -> str:
 @pytest.mark.parametrize("folder", ["posetrack_person_search", "annotations", "annotations/posetrack_person_search"])
 def test_the_miniature(tmp_path: Path, folder: str) -> None:
     replicas.replica(tmp_path, folder=folder)
-    assert LAYOUT.recognise(tmp_path)
+    assert LAYOUT.recognize(tmp_path)
     train = LAYOUT.read(tmp_path, "train")
     assert shown(train) == [
         (f"{CLIP}000008.jpg", [([-3, 2, 12, 30], "1024"), ([40, 2, 130, 90], "77")]),
@@ -177,6 +177,6 @@ def test_regions_may_be_missing_empty_or_open(root: Path) -> None:
 
 
 def test_recognition(root: Path, tmp_path: Path) -> None:
-    assert LAYOUT.recognise(root) and not LAYOUT.recognise(tmp_path) and not LAYOUT.recognise(root / "images")
+    assert LAYOUT.recognize(root) and not LAYOUT.recognize(tmp_path) and not LAYOUT.recognize(root / "images")
     with pytest.raises(DatasetError, match=r"(?s)nowhere is no folder.*query\.json"):
         LAYOUT.read_search(tmp_path / "nowhere")

@@ -14,7 +14,7 @@ from scipy.io import loadmat
 
 from pretrainps.data.layouts.prw import LAYOUT
 from pretrainps.data.records import Query, SearchSet
-from pretrainps.data.replicas import prw as replicas
+from pretrainps.data.writers import prw as replicas
 from pretrainps.errors import ArgumentError, DatasetError
 from tests.support.search_records import search_records, searched, shown
 
@@ -228,7 +228,7 @@ def test_a_name_without_camera(root: Path) -> None:
 
 
 def test_recognition(root: Path, tmp_path: Path) -> None:
-    assert LAYOUT.recognise(root) and not LAYOUT.recognise(tmp_path)
+    assert LAYOUT.recognize(root) and not LAYOUT.recognize(tmp_path)
     assert LAYOUT.shares_people_with == ("market1501",)
     with pytest.raises(DatasetError, match=r"(?s)nowhere is no folder.*query_info"):
         LAYOUT.read(tmp_path / "nowhere", "train")

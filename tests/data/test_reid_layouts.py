@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from pretrainps.data.layout import Layout
 from pretrainps.data.layouts import cuhk03_np, dukemtmc, identity_folders, market1501, msmt17
 from pretrainps.data.records import UNLABELLED, Sample, Split
-from pretrainps.data.replicas import cuhk03_np as cuhk03_np_replica
-from pretrainps.data.replicas import identity_folders as identity_folders_replica
-from pretrainps.data.replicas import market1501 as market1501_replica
-from pretrainps.data.replicas import msmt17 as msmt17_replica
-from pretrainps.data.replicas.pictures import write_blank
+from pretrainps.data.writers import cuhk03_np as cuhk03_np_replica
+from pretrainps.data.writers import identity_folders as identity_folders_replica
+from pretrainps.data.writers import market1501 as market1501_replica
+from pretrainps.data.writers import msmt17 as msmt17_replica
+from pretrainps.data.writers.pictures import write_blank
 from pretrainps.errors import ArgumentError, DatasetError
 from tests.support.records import assert_same_split
 
@@ -52,7 +52,7 @@ def test_the_folder_of_an_archive_or_the_one_around_it(tmp_path: Path) -> None:
     }
     for name, (layout, replica) in around.items():
         expected = replica(tmp_path / name)
-        assert layout.recognise(tmp_path)
+        assert layout.recognize(tmp_path)
         assert_same_split(layout.read(tmp_path, "gallery"), expected["gallery"])
 
 
@@ -111,7 +111,7 @@ def test_training_people_of_msmt17_are_not_those_of_the_same_number_in_the_test(
 def test_folders_of_people_without_parts_are_for_training(tmp_path: Path) -> None:
     names = ["anna/1_c3.jpg", "bob/deeper_1.png", "bob/2_c1.jpg"]
     write_blank(tmp_path / name for name in names)
-    assert identity_folders.LAYOUT.recognise(tmp_path)
+    assert identity_folders.LAYOUT.recognize(tmp_path)
     split = identity_folders.LAYOUT.read(tmp_path, "train")
     assert split.identities == ("anna", "bob")
     assert [(sample.name, sample.ids.tolist(), sample.camera) for sample in split.samples] == [

@@ -15,9 +15,9 @@ from torch import Tensor
 import pretrainps
 from pretrainps.backbones import build_backbone
 from pretrainps.detectors import NAEPlusConfig, PersonSearchDetector, assemble
-from pretrainps.detectors.build import detector_kind
+from pretrainps.detectors.registry import detector_kind
 from pretrainps.errors import ArgumentError
-from pretrainps.gallery.binding import fingerprint
+from pretrainps.gallery.model_match import fingerprint
 from pretrainps.registry.specs import ASSUMED_INPUT
 from tests.support.detectors import KINDS, SMALL, TINY, lively_detector, scenes
 
@@ -83,7 +83,7 @@ def assert_same(ours: list[Tensor], theirs: list[Tensor]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_way_to_set_is_as_building(kind: str) -> None:
-    """Detections, queries and query images: a copy, the model itself and back again, and its optimised copy."""
+    """Detections, queries and query images: a copy, the model itself and back again, and its optimized copy."""
     model = copy.deepcopy(detector(kind))
     before, config = answers(model), model.config
     for place, changes in enumerate(DETECTING):
@@ -113,7 +113,7 @@ def test_settings_of_training_take_effect(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_settings_of_a_call(kind: str) -> None:
-    """They hold for this call, of the optimised copy too, and leave the model as it was."""
+    """They hold for this call, of the optimized copy too, and leave the model as it was."""
     images, _ = scenes()
     model = copy.deepcopy(detector(kind))
     before, modes = answers(model), [module.training for module in model.modules()]

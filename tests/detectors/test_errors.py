@@ -196,7 +196,7 @@ BAD_IMAGES: list[tuple[Any, str]] = [
     ([torch.rand(4, 40, 50)], "image 0"),
     ([IMAGE[:, :0]], r"image 0: .*\(3, 0, 50\)"),
     ([IMAGE, IMAGE * 255], r"image 1 holds numbers from .* to 25\d.*; expected RGB pixels in 0\.\.1\. Divide by 255"),
-    ([(IMAGE - 0.45) / 0.225], r"image 0 holds numbers from -\d.*what normalises them comes later"),
+    ([(IMAGE - 0.45) / 0.225], r"image 0 holds numbers from -\d.*what normalizes them comes later"),
     ([IMAGE, IMAGE * 2 - 1], r"image 1 holds numbers from -.*expected RGB pixels in 0\.\.1"),
     ([IMAGE.double() * 255], "image 0 holds numbers .*Divide by 255"),
     ([IMAGE.half() * 255], "image 0 holds numbers .*Divide by 255"),
@@ -227,7 +227,7 @@ def test_images_that_cannot_be(model: Detector, images: Any, message: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["oim", "nae+", "seqnet"])
-def test_optimised_copies_look_at_pixels_too(kind: str) -> None:
+def test_optimized_copies_look_at_pixels_too(kind: str) -> None:
     fast = small_detector(kind, "resnet_tiny", **TINY).eval().optimize_for_inference()
     for wrong in (IMAGE * 255, IMAGE - 1, IMAGE * float("nan")):
         with pytest.raises(ArgumentError, match=r"image 0 holds.*0\.\.1"):

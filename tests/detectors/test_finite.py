@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
-from pretrainps.detectors import SeqNet, seqnet
+from pretrainps.detectors import SeqNet
 from pretrainps.detectors.finite import made_finite, require_finite, spoiled_by
-from pretrainps.detectors.proposals import ProposalNetwork
+from pretrainps.detectors.region import seqnet
+from pretrainps.detectors.region.proposals import ProposalNetwork
 from pretrainps.errors import NonFiniteError, PretrainPSError
 from tests.support.detectors import KINDS, TINY, lively_detector, scenes, small_detector
 
@@ -87,7 +88,7 @@ def test_seqnets_second_stage_gets_finite_boxes(wrong: float, monkeypatch: pytes
     """In training the boxes of the first stage are cut out again: this is where a diverged SeqNet ended the process."""
     model, (images, targets) = small_detector("seqnet", "resnet_tiny", **TINY).train(), scenes()
     assert isinstance(model, SeqNet)
-    first_stage, move, seen = model._first_stage, seqnet.move_boxes, []
+    first_stage, move, seen = model._first_stage, seqnet.decode_boxes, []
 
     def broken(features: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         logits, deltas = first_stage(features, boxes)
@@ -98,7 +99,7 @@ def test_seqnets_second_stage_gets_finite_boxes(wrong: float, monkeypatch: pytes
         return move(boxes, torch.zeros_like(deltas), sizes)
 
     monkeypatch.setattr(model, "_first_stage", broken)
-    monkeypatch.setattr(seqnet, "move_boxes", watched)
+    monkeypatch.setattr(seqnet, "decode_boxes", watched)
     losses = model(images, targets)
     assert isinstance(losses, dict)
     assert seen == [True] and losses["loss_proposal_reg"].isnan() and losses["loss_rpn_cls"].isfinite()

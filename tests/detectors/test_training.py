@@ -19,7 +19,7 @@ from torchvision.ops import box_iou
 
 from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.detectors import PersonSearchDetector, assemble
-from pretrainps.detectors.nae_plus import person_pixels
+from pretrainps.detectors.region.nae_plus import person_pixels
 from pretrainps.registry.specs import ASSUMED_INPUT
 from tests.support.detectors import KINDS, TINY
 from tests.support.ranks import run_on_two_ranks

@@ -7,10 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pretrainps.data.synthetic import search_test
 from pretrainps.errors import ArgumentError
 from pretrainps.evaluation import PROTOCOLS, DetectionTable, evaluate_search
 from pretrainps.evaluation.ranking_sheet import ranking_sheet, worst_queries
+from pretrainps.synthetic import search_test
 
 GREEN, RED, BLUE = (60, 200, 90), (225, 60, 60), (90, 150, 240)
 

@@ -41,7 +41,7 @@ def require_as_loops(world: World, settings: SearchProtocol) -> None:
         min_score=settings.min_score,
         same_camera=settings.same_camera == "keep",
         best_detection=settings.query == "best_detection",
-        normalise=settings.normalise,
+        normalize=settings.normalize,
         once=settings.listed_twice == "once",
         repeat_lists=settings.full_repeats_lists,
         context=None if context is None else (context.k1, context.k2, context.update),
@@ -124,10 +124,10 @@ def test_as_loops_with_equal_similarities(
     k1=st.sampled_from([1, 3, 10, 30]),
     k2=st.integers(1, 4),
     update=st.sampled_from(["replace", "mean"]),
-    normalise=st.booleans(),
+    normalize=st.booleans(),
 )
 def test_as_loops_with_context(
-    seed: int, gallery: Any, min_score: float, asking: Any, k1: int, k2: int, update: Any, normalise: bool
+    seed: int, gallery: Any, min_score: float, asking: Any, k1: int, k2: int, update: Any, normalize: bool
 ) -> None:
     require_as_loops(
         random_world(seed),
@@ -136,7 +136,7 @@ def test_as_loops_with_context(
             gallery=gallery,
             min_score=min_score,
             query=asking,
-            normalise=normalise,
+            normalize=normalize,
             context=ContextMatching(k1=k1, k2=k2, update=update),
         ),
     )

@@ -21,12 +21,13 @@ from pretrainps import errors
 from pretrainps.cli.main import main
 from pretrainps.detectors import PersonSearchDetector
 from pretrainps.evaluation.cbgm import rerank
-from pretrainps.evaluation.detections import DetectionTable
 from pretrainps.evaluation.protocols import ContextMatching
-from pretrainps.gallery import Gallery, Person, keeping
-from pretrainps.gallery.store import GalleryStore
-from pretrainps.images import read_image
-from pretrainps.preprocessing import to_tensor
+from pretrainps.gallery import Gallery, Person
+from pretrainps.gallery.storage import writer as keeping
+from pretrainps.gallery.storage.store import GalleryStore
+from pretrainps.images.pixels import to_tensor
+from pretrainps.images.read import read_image
+from pretrainps.inference.detections import DetectionTable
 from tests.support.galleries import detector, everyone, indexed, noise, photos
 
 OPTIMISED = PersonSearchDetector.optimize_for_inference
@@ -34,7 +35,7 @@ OPTIMISED = PersonSearchDetector.optimize_for_inference
 
 @pytest.fixture(autouse=True)
 def looked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Count the images that a detector looks at, batch by batch; to optimise it would take longer than to look."""
+    """Count the images that a detector looks at, batch by batch; to optimize it would take longer than to look."""
     detector()  # which looks at some images while it is made
     batches: list[int] = []
     forward = PersonSearchDetector.forward
@@ -91,7 +92,7 @@ def test_a_gallery_holds_what_the_detector_finds(place: tuple[Path, Path], batch
         row += len(people)
 
 
-def test_the_optimised_copy_fills_it_alike(place: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_optimized_copy_fills_it_alike(place: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, store = place
     indexed(folder, tmp_path / "plain")
     monkeypatch.setattr(PersonSearchDetector, "optimize_for_inference", OPTIMISED)
@@ -423,7 +424,7 @@ def test_large_galleries_are_searched_by_an_index(
     place: tuple[Path, Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, store = place
-    import pretrainps.gallery.approximate as approximate
+    import pretrainps.gallery.search.faiss_index as approximate
 
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, logger="pretrainps"):
         patch.setattr(approximate, "import_module", lambda name: __import__("no_such_package"))
@@ -458,7 +459,7 @@ def test_large_galleries_are_searched_by_an_index(
 
 def test_the_command(place: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     folder, store = place
-    monkeypatch.setattr("pretrainps.loading.load", lambda name, **options: detector())
+    monkeypatch.setattr("pretrainps.hub.load.load", lambda name, **options: detector())
     (folder / "broken.jpg").write_bytes(b"")
     command = ["index", str(folder), "--model", "seqnet-tiny-synthetic", "-o", str(store), "--quiet"]
     assert main(command) == 0
@@ -470,5 +471,5 @@ def test_the_command(place: tuple[Path, Path], capsys: pytest.CaptureFixture[str
     assert report["unchanged"] == 4 and report["failures"][0]["image"] == "broken.jpg"
     assert main(["index", str(folder / "none"), "--model", "x", "-o", str(store)]) == 1
     assert "does not exist" in capsys.readouterr().err
-    monkeypatch.setattr("pretrainps.loading.load", lambda name, **options: torch.nn.Linear(1, 1))
+    monkeypatch.setattr("pretrainps.hub.load.load", lambda name, **options: torch.nn.Linear(1, 1))
     assert main(command) == 1 and "detects nobody" in capsys.readouterr().err

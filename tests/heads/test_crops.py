@@ -21,7 +21,7 @@ def test_embeddings_are_unit_vectors(dim: int | None) -> None:
 
 
 @torch.no_grad()
-def test_plain_embedding_is_the_normalised_mean_of_the_last_map() -> None:
+def test_plain_embedding_is_the_normalized_mean_of_the_last_map() -> None:
     backbone = build_backbone("resnet18").eval()
     model = CropModel(backbone, HeadSpec(kind="embedding")).eval()
     images = torch.randn(2, 3, 64, 64)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pretrainps.detectors import PersonSearchDetector
 from pretrainps.gallery import Gallery, IndexReport
-from pretrainps.gallery.manifest import FileMark, Manifest, ModelMark, SourceMark
-from pretrainps.gallery.store import GalleryStore, ImageRecord, Sightings
+from pretrainps.gallery.storage.manifest import FileMark, Manifest, ModelMark, SourceMark
+from pretrainps.gallery.storage.store import DetectionShard, GalleryStore, ImageRecord
 from tests.support.detectors import lively_detector
 
 DIM = 8
@@ -55,12 +55,12 @@ def everyone(gallery: Gallery) -> dict[str, list[tuple[tuple[float, ...], float]
     return {name: [(person.box, person.score) for person in gallery.people_of(name)] for name in gallery.image_names}
 
 
-def sightings(counts: Sequence[int], seed: int = 0, *, dim: int = DIM, first: int = 0) -> Sightings:
+def sightings(counts: Sequence[int], seed: int = 0, *, dim: int = DIM, first: int = 0) -> DetectionShard:
     """Return random people, so many in each image."""
     generator = torch.Generator().manual_seed(seed)
     total = sum(counts)
     corners = 90 * torch.rand(total, 2, generator=generator)
-    return Sightings(
+    return DetectionShard(
         images=tuple(ImageRecord(f"{first + place}.jpg", 10, place, f"{place:064x}") for place in range(len(counts))),
         numbers=torch.arange(len(counts), dtype=torch.int32).repeat_interleave(torch.tensor(counts)),
         boxes=torch.cat([corners, corners + 10], dim=1),
@@ -69,7 +69,7 @@ def sightings(counts: Sequence[int], seed: int = 0, *, dim: int = DIM, first: in
     )
 
 
-def stored(folder: Path, parts: Sequence[Sightings], *, dim: int = DIM) -> Manifest:
+def stored(folder: Path, parts: Sequence[DetectionShard], *, dim: int = DIM) -> Manifest:
     """Write a gallery of these people, whoever saw them."""
     store = GalleryStore(folder)
     files: list[FileMark] = []
@@ -86,6 +86,6 @@ def model_mark(dim: int = DIM) -> ModelMark:
     return ModelMark(name="nobody", fingerprint="0" * 64, kind="oim", dim=dim, precision="float32", weighted=False)
 
 
-def embeddings(parts: Sequence[Sightings]) -> Tensor:
+def embeddings(parts: Sequence[DetectionShard]) -> Tensor:
     """Return everyone's, in order."""
     return torch.cat([part.embeddings for part in parts])

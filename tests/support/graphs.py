@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretrainps.graphs.export import WrittenGraph
+from pretrainps.export.graph.export import ExportResult
 
 
-def used(written: WrittenGraph, outputs: tuple[str, ...], **inputs: Tensor) -> tuple[Tensor, ...]:
+def used(written: ExportResult, outputs: tuple[str, ...], **inputs: Tensor) -> tuple[Tensor, ...]:
     """Execute a line of use as it was printed, on inputs of its names, and return what it assigns."""
     arrays = "onnxruntime" in written.use
     names: dict[str, Any] = {name: each.numpy() if arrays else each for name, each in inputs.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from pretrainps.errors import ImageError
-from pretrainps.gallery.people import Box, Hit, Person, SearchResult
+from pretrainps.gallery.results import Box, Hit, Person, SearchResult
 
 BOX: Box = (20.0, 30.0, 50.0, 110.0)
 """Where the person stands in each scene."""

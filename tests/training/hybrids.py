@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.detectors import DetectorConfig
-from pretrainps.training.alignment import AlignmentSettings
-from pretrainps.training.hybrid import HybridModel, HybridSettings
-from pretrainps.training.subtask_batches import Crops, Scenes
+from pretrainps.training.pretraining.alignment.methods import AlignmentSettings
+from pretrainps.training.pretraining.model import HybridModel, HybridSettings
+from pretrainps.training.pretraining.subtask_batches import Crops, Scenes
 from tests.support.detectors import TINY as TINY_DETECTOR
 
 TINY: dict[str, Any] = {**TINY_DETECTOR, "num_identities": 1, "max_size": 96, "embedding_dim": 16, "freeze_stem": False}

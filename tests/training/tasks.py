@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from pretrainps.backbones import Backbone, build_backbone
-from pretrainps.data.batches import ShuffledBatches
-from pretrainps.data.datasets import Loader, Scenes, scenes_together
+from pretrainps.data.batching import ShuffledBatches
+from pretrainps.data.loading import Loader, Scenes, scenes_together
 from pretrainps.data.records import Sample, Split, as_boxes
 from pretrainps.data.transforms import SceneAugmentation
 from pretrainps.detectors import assemble
 from pretrainps.registry.specs import ASSUMED_INPUT
 from pretrainps.training import Batch, LoaderStream, LoopSettings, OptimSettings, RunResult, Stream, train
-from pretrainps.training.log import read_log
+from pretrainps.training.engine.log import read_log
 from tests.support.detectors import TINY
 
 OPTIM = OptimSettings(lr=0.01, warmup_steps=3)

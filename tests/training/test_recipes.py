@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from pretrainps.detectors.build import DETECTORS
+from pretrainps.detectors.registry import DETECTORS
 from pretrainps.errors import ArgumentError
 from pretrainps.evaluation import PROTOCOLS
 from pretrainps.training import override, setting_names
-from pretrainps.training.finetuning import FinetuneRecipe
-from pretrainps.training.pretraining import PretrainRecipe
+from pretrainps.training.finetuning.task import FinetuneRecipe
+from pretrainps.training.pretraining.task import PretrainRecipe
 from pretrainps.training.recipes import RECIPES, counted, recipe_named
 
 

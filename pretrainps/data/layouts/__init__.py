@@ -42,7 +42,7 @@ LAYOUTS: tuple[Layout, ...] = (
     dukemtmc.LAYOUT,
     identity_folders.LAYOUT,
 )
-"""Person search, detection, re-ID; those that recognise almost any folder come last."""
+"""Person search, detection, re-ID; those that recognize almost any folder come last."""
 
 
 def layout_named(name: str) -> Layout:
@@ -61,7 +61,7 @@ def layout_named(name: str) -> Layout:
     )
 
 
-def recognise_layout(root: Path | str) -> Layout:
+def recognize_layout(root: Path | str) -> Layout:
     """Return the layout that a folder has.
 
     Raises:
@@ -71,7 +71,7 @@ def recognise_layout(root: Path | str) -> Layout:
     if not path.is_dir():
         raise DatasetError(f"{path} is no folder. Give the folder that a data set was unpacked into.")
     for layout in LAYOUTS:
-        if layout.recognise(path):
+        if layout.recognize(path):
             return layout
     inside = ", ".join(sorted(each.name for each in path.iterdir())[:8]) or "nothing"
     raise DatasetError(

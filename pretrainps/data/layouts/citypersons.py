@@ -27,7 +27,7 @@ COLUMNS = 10
 """Class, whole box, number of the person, visible box; boxes are left, top, width, height."""
 
 
-def _recognise(root: Path) -> bool:
+def _recognize(root: Path) -> bool:
     return any((root / "annotations" / f"anno_{split}.mat").is_file() for split in LAYOUT.splits)
 
 
@@ -71,7 +71,7 @@ ROOT/leftImg8bit/val/<city>/...
 ROOT/annotations/anno_train.mat
 ROOT/annotations/anno_val.mat
 """,
-    recognise=_recognise,
+    recognize=_recognize,
     read_split=_read_split,
     counts={"train": Counts(images=2_975, boxes=16_526), "val": Counts(images=500, boxes=3_157)},
     terms="non-commercial, after registration (Cityscapes' licence)",

@@ -23,7 +23,7 @@ def _annotations(root: Path, split: str) -> Path:
     return root / "annotations" / f"instances_{split}2017.json"
 
 
-def _recognise(root: Path) -> bool:
+def _recognize(root: Path) -> bool:
     return any(_annotations(root, split).is_file() for split in LAYOUT.splits)
 
 
@@ -58,7 +58,7 @@ ROOT/val2017/000000000139.jpg ...
 ROOT/annotations/instances_train2017.json
 ROOT/annotations/instances_val2017.json
 """,
-    recognise=_recognise,
+    recognize=_recognize,
     read_split=_read_split,
     counts={"train": Counts(images=64_115), "val": Counts(images=2_693)},
     terms="annotations CC BY 4.0; the images are of Flickr, on the terms of their owners",

@@ -29,7 +29,7 @@ def _annotations(root: Path, part: str) -> Path:
     return root / "annotations" / f"{part}.json"
 
 
-def _recognise(root: Path) -> bool:
+def _recognize(root: Path) -> bool:
     train, val, test = (_annotations(root, part).is_file() for part in ("train", "val", "test"))
     return test or (train and not val)  # PoseTrack21 has a val.json beside its train.json
 
@@ -153,7 +153,7 @@ ROOT/annotations/test.json
 ROOT/annotations/query.json   (may be missing: queries are then chosen)
 ROOT/images/...   (where each `file_name` counts from; or from ROOT)
 """,
-    recognise=_recognise,
+    recognize=_recognize,
     read_split=_read_split,
     read_search_set=_read_search_set,
     terms="your own",

@@ -17,7 +17,7 @@ from pretrainps.data.records import Sample, Split, from_xywh
 from pretrainps.errors import DatasetError
 
 
-def _recognise(root: Path) -> bool:
+def _recognize(root: Path) -> bool:
     return any((root / f"annotation_{split}.odgt").is_file() for split in LAYOUT.splits)
 
 
@@ -64,7 +64,7 @@ ROOT/Images/273271,c9db000d5146c15.jpg ...   (of CrowdHuman_train01.zip to 03 an
 ROOT/annotation_train.odgt
 ROOT/annotation_val.odgt
 """,
-    recognise=_recognise,
+    recognize=_recognize,
     read_split=_read_split,
     counts={"train": Counts(images=15_000), "val": Counts(images=4_370)},
     terms="non-commercial research; the images may not be passed on (crowdhuman.org/download.html)",

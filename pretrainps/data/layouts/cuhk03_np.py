@@ -22,7 +22,7 @@ def _root(root: Path) -> Path:
     return unpacked(root, "cuhk03-np")
 
 
-def _recognise(root: Path) -> bool:
+def _recognize(root: Path) -> bool:
     return any(holds_market_family(_root(root) / boxes) for boxes in BOXES)
 
 
@@ -51,7 +51,7 @@ ROOT/detected/query/...
 ROOT/detected/bounding_box_test/...   (the gallery)
 ROOT/labeled/{bounding_box_train,query,bounding_box_test}/...
 """,
-    recognise=_recognise,
+    recognize=_recognize,
     read_split=_read_split,
     counts={
         **_DETECTED,

@@ -20,7 +20,7 @@ _LISTS = "annotation/test/train_test"
 _SUBSETS = {"occlusion": ("Occlusion.mat", "Occlusion1"), "resolution": ("Resolution.mat", "Test_Size")}
 
 
-def recognise(root: Path) -> bool:
+def recognize(root: Path) -> bool:
     """Whether the annotation of CUHK-SYSU lies there."""
     return (root / "annotation/pool.mat").is_file() or (root / _LISTS / "Train.mat").is_file()
 
@@ -101,7 +101,7 @@ CUHK-SYSU/
     annotation/test/train_test/Train.mat
     annotation/test/train_test/TestG50.mat            (and, as wanted, 100, 500, 1000, 2000, 4000)
     annotation/test/subset/Occlusion.mat, Resolution.mat   (as wanted)""",
-    recognise=recognise,
+    recognize=recognize,
     read_split=read_split,
     read_search_set=read_search_set,
     counts={

@@ -22,7 +22,7 @@ def _root(root: Path) -> Path:
     return unpacked(root, "DukeMTMC-reID")
 
 
-def _recognise(root: Path) -> bool:
+def _recognize(root: Path) -> bool:
     return holds_market_family(_root(root)) and re.match(r"\d+_c\d+_f\d", first_crop(_root(root))) is not None
 
 
@@ -44,7 +44,7 @@ ROOT/bounding_box_train/0001_c2_f0046182.jpg ...   (the folder DukeMTMC-reID, or
 ROOT/query/...
 ROOT/bounding_box_test/...   (the gallery)
 """,
-    recognise=_recognise,
+    recognize=_recognize,
     read_split=_read_split,
     counts={"train": _counts(16_522, 702), "query": _counts(2_228, 702), "gallery": _counts(17_661, None)},
     terms="withdrawn",

@@ -28,7 +28,7 @@ IGNORED_TAGS = frozenset({"sitting-lying", "behind-glass", "depiction"})
 _TIMES = ("day", "night")
 
 
-def _recognise(root: Path) -> bool:
+def _recognize(root: Path) -> bool:
     return any((unpacked(root, "ECP") / time / "labels").is_dir() for time in _TIMES)
 
 
@@ -102,7 +102,7 @@ ROOT/ECP/day/{img,labels}/val/<city>/...
 ROOT/ECP/night/{img,labels}/{train,val}/<city>/...
 (the splits train and val are those of day and night together)
 """,
-    recognise=_recognise,
+    recognize=_recognize,
     read_split=_read_split,
     counts={
         "train": Counts(images=23_892 + 4_222),

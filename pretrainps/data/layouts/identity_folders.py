@@ -14,14 +14,14 @@ from pretrainps.data.layout import Layout
 from pretrainps.data.layouts.market1501 import crop_sample, holds_market_family
 from pretrainps.data.records import Split, number
 from pretrainps.errors import DatasetError
-from pretrainps.images import SUFFIXES
+from pretrainps.images.read import SUFFIXES
 
 PARTS = ("train", "query", "gallery")
 
 _CAMERA = re.compile(r"(?:^|_)c(\d{1,9})(?=s\d|_|$)")
 
 
-def _recognise(root: Path) -> bool:
+def _recognize(root: Path) -> bool:
     if _is_parted(root):
         return any(_looks_like_people(root / part) for part in PARTS if (root / part).is_dir()) and not any(
             entry.suffix in (".txt", ".json", ".mat", ".odgt") for entry in root.iterdir()
@@ -92,7 +92,7 @@ ROOT/train/<person>/<image> ...
 ROOT/query/<person>/<image> ...
 ROOT/gallery/<person>/<image> ...
 """,
-    recognise=_recognise,
+    recognize=_recognize,
     read_split=_read_split,
     terms="your own",
 )

@@ -19,7 +19,7 @@ from pretrainps.data.layout import Counts, Layout
 from pretrainps.data.listing import unpacked
 from pretrainps.data.records import UNLABELLED, Sample, Split, number
 from pretrainps.errors import DatasetError
-from pretrainps.images import SUFFIXES
+from pretrainps.images.read import SUFFIXES
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 """Where each split lies in a set of the Market family."""
@@ -126,7 +126,7 @@ def _root(root: Path) -> Path:
     return unpacked(root, "Market-1501-v15.09.15")
 
 
-def _recognise(root: Path) -> bool:
+def _recognize(root: Path) -> bool:
     return holds_market_family(_root(root)) and re.match(r"-?\d+_c\d+s", first_crop(_root(root))) is not None
 
 
@@ -144,7 +144,7 @@ ROOT/bounding_box_train/0002_c1s1_000451_03.jpg ...   (the folder Market-1501-v1
 ROOT/query/...
 ROOT/bounding_box_test/...   (the gallery)
 """,
-    recognise=_recognise,
+    recognize=_recognize,
     read_split=_read_split,
     counts={
         "train": Counts(images=12_936, boxes=12_936, labelled=12_936, identities=751, cameras=6),

@@ -25,7 +25,7 @@ _APPEARANCES = (10, 30, 50, 70, 100)
 _GALLERIES = (2000, 4000, 10000)
 
 
-def recognise(root: Path) -> bool:
+def recognize(root: Path) -> bool:
     """Whether the annotation of MovieNet-PS lies there."""
     files = [f"pool_{size}.mat" for size in _GALLERIES] + [f"{_LISTS}/Train_app{count}.mat" for count in _APPEARANCES]
     return any((root / folder / file).is_file() for folder in _FOLDERS for file in files)
@@ -86,7 +86,7 @@ MovieNet-PS/
     annotation/pool_2000.mat                               (and, as wanted, 4000, 10000)
     annotation/test/train_test/Train_app10.mat             (and, as wanted, 30, 50, 70, 100)
     annotation/test/train_test/TestG2000.mat               (and, as wanted, 4000, 10000)""",
-    recognise=recognise,
+    recognize=recognize,
     read_split=read_split,
     read_search_set=read_search_set,
     counts={"train": Counts(identities=2_087)},

@@ -44,7 +44,7 @@ def _root(root: Path) -> Path:
     return unpacked(root, "MSMT17_V1", "MSMT17_V2")
 
 
-def _recognise(root: Path) -> bool:
+def _recognize(root: Path) -> bool:
     root = _root(root)
     folders = any((root / folder).is_dir() for folder in ("train", "mask_train_v2"))
     return folders and (root / "list_train.txt").is_file() and (root / "list_gallery.txt").is_file()
@@ -97,7 +97,7 @@ ROOT/list_val.txt
 ROOT/list_query.txt
 ROOT/list_gallery.txt
 """,
-    recognise=_recognise,
+    recognize=_recognize,
     read_split=_read_split,
     counts={
         "train": _counts(30_248, 1_041),

@@ -28,7 +28,7 @@ _FOLDERS = ("posetrack_person_search", "annotations/posetrack_person_search", "a
 _FILES = {"train": "train.json", "test": "val.json"}
 
 
-def recognise(root: Path) -> bool:
+def recognize(root: Path) -> bool:
     """Whether the annotation of PoseTrack21's person-search task lies there."""
     folders = [root / folder for folder in _FOLDERS]
     return any((folder / "query.json").is_file() and (folder / "val.json").is_file() for folder in folders)
@@ -205,7 +205,7 @@ PoseTrack21/
     posetrack_person_search/train.json        (or in annotations/, or in annotations/posetrack_person_search/)
     posetrack_person_search/val.json
     posetrack_person_search/query.json""",
-    recognise=recognise,
+    recognize=recognize,
     read_split=read_split,
     read_search_set=read_search_set,
     counts={"train": Counts(images=42_861, identities=5_474), "test": Counts(identities=1_656)},

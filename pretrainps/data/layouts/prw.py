@@ -33,7 +33,7 @@ _CAMERA = re.compile(r"c(\d{1,9})s\d")
 _Rows = NDArray[np.float64]
 
 
-def recognise(root: Path) -> bool:
+def recognize(root: Path) -> bool:
     """Whether PRW's lists of frames lie there."""
     return any((root / file).is_file() for file, _ in _LISTS.values())
 
@@ -161,7 +161,7 @@ PRW-v16.04.20/
     frame_train.mat
     frame_test.mat
     query_info.txt""",
-    recognise=recognise,
+    recognize=recognize,
     read_split=read_split,
     read_search_set=read_search_set,
     counts={

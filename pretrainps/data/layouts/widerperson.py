@@ -22,7 +22,7 @@ PEOPLE = frozenset({1, 2, 3})
 IGNORED = frozenset({4, 5})
 
 
-def _recognise(root: Path) -> bool:
+def _recognize(root: Path) -> bool:
     return (root / "Annotations").is_dir() and (root / "Images").is_dir() and (root / "train.txt").is_file()
 
 
@@ -85,7 +85,7 @@ ROOT/Annotations/000040.jpg.txt ...
 ROOT/train.txt
 ROOT/val.txt
 """,
-    recognise=_recognise,
+    recognize=_recognize,
     read_split=_read_split,
     counts={"train": Counts(images=8_000), "val": Counts(images=1_000)},
     terms="research only, after filling in a form",

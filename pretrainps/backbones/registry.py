@@ -1,0 +1,78 @@
+"""The architectures by name, and building one."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from pretrainps.backbones.base import Backbone
+from pretrainps.backbones.resnet import resnet18, resnet50, resnet_tiny
+from pretrainps.backbones.shufflenet_v1 import shufflenetv1
+from pretrainps.backbones.solider_swin import solider_swin_base, solider_swin_small, solider_swin_tiny
+from pretrainps.backbones.timm_adapter import TimmBackbone
+from pretrainps.errors import ArgumentError, UnknownModelError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Architecture:
+    """How one architecture is built and recognized."""
+
+    build: Callable[..., Backbone]
+    family: str
+    """The architectures that share key layouts (`pretrainps.weights.key_layouts`)."""
+    meta_safe: bool = False
+    """Whether every tensor is in the state dict, so that none is lost when the model is built without memory."""
+    signature_key: str = ""
+    """A piece of a key that every file of it has, under any layout; saves building it for comparison with others."""
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "resnet18": Architecture(build=resnet18, family="resnet", meta_safe=True),
+    "resnet50": Architecture(build=resnet50, family="resnet", meta_safe=True),
+    "resnet_tiny": Architecture(build=resnet_tiny, family="resnet", meta_safe=True),
+    "shufflenetv1": Architecture(build=shufflenetv1, family="shufflenet_v1", meta_safe=True),
+    "solider_swin_tiny": Architecture(build=solider_swin_tiny, family="solider_swin", signature_key="semantic_embed_w"),
+    "solider_swin_small": Architecture(build=solider_swin_small, family="solider_swin", signature_key="semantic_embed_w"),
+    "solider_swin_base": Architecture(build=solider_swin_base, family="solider_swin", signature_key="semantic_embed_w"),
+}
+"""Built by the package itself; every other name is `timm:NAME`."""
+
+
+def build_backbone(arch: str, options: Mapping[str, Any] | None = None, *, empty: bool = False) -> Backbone:
+    """Build a backbone with random weights.
+
+    Args:
+        arch: A key of `ARCHITECTURES`, or `timm:NAME`.
+        options: Keyword arguments of that architecture's function.
+        empty: Build on the meta device where the architecture allows it: no memory and no random numbers are spent on
+            weights that a checkpoint is about to replace.
+
+    Raises:
+        UnknownModelError: no such architecture.
+        ArgumentError: an option that the architecture does not have.
+        UnsupportedModelError: a timm model that cannot be split.
+    """
+    build: Callable[..., Backbone]
+    if arch.startswith("timm:"):
+        build, meta = partial(TimmBackbone, arch.removeprefix("timm:")), False
+    elif arch in ARCHITECTURES:
+        build, meta = ARCHITECTURES[arch].build, empty and ARCHITECTURES[arch].meta_safe
+    else:
+        near = difflib.get_close_matches(arch, ARCHITECTURES, n=2)
+        hint = f"Did you mean {' or '.join(near)}? " if near else ""
+        raise UnknownModelError(
+            f"unknown architecture {arch!r}. {hint}It must be timm:NAME or one of {', '.join(ARCHITECTURES)}."
+        )
+    try:
+        with torch.device("meta") if meta else contextlib.nullcontext():
+            return build(**(options or {}))
+    except TypeError as error:
+        if not options:
+            raise
+        raise ArgumentError(f"architecture {arch}: {error}. Correct its arch_options.") from error

@@ -1,0 +1,314 @@
+"""Which images form which batch: seeded, the same whatever the number of workers, and able to go on where a run stopped.
+
+Each class is a batch sampler for `torch.utils.data.DataLoader`. What it yields are `Draw`s, an index and a seed for what is
+random about that image this time: so an image is augmented alike whichever worker process reads it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretrainps.data.records import UNLABELLED, Split
+from pretrainps.errors import ArgumentError
+
+I64 = NDArray[np.int64]
+
+
+class Draw(NamedTuple):
+    """One image of a batch."""
+
+    item: int
+    """Its index."""
+    seed: int
+    """Of everything random about it."""
+
+
+class BatchSampler(ABC):
+    """A seeded order of batches, epoch after epoch.
+
+    Args:
+        seed: Of the order. The same seed and epoch give the same batches.
+        rank: This process, among
+        world_size: that many, each of which gets every `world_size`-th batch; left-over batches are dropped.
+    """
+
+    def __init__(self, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        if seed < 0:
+            raise ArgumentError(f"seed={seed}: it must not be negative.")
+        if not 0 <= rank < world_size:
+            raise ArgumentError(f"rank {rank} of {world_size} processes: it must be from 0 to {world_size - 1}.")
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.epoch = 0
+        self.done = 0
+
+    def start_at(self, epoch: int, done: int = 0) -> Self:
+        """Go to an epoch, and skip the batches of it that were used already, as when a stopped run goes on.
+
+        It holds until it is called again: call it before each pass.
+
+        Args:
+            epoch: From 0.
+            done: Batches of this process that were used. Count those that were trained on: a `DataLoader` asks for more
+                ahead.
+        """
+        self.epoch, self.done = epoch, done
+        return self
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        batches = self._plan(rng)
+        seeds = rng.integers(2**62, size=len(batches))
+        for number in range(self.done * self.world_size + self.rank, len(self) * self.world_size, self.world_size):
+            yield [Draw(int(index), int(seeds[number]) + place) for place, index in enumerate(batches[number])]
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch for this process, those already done among them."""
+        return self._count() // self.world_size
+
+    @abstractmethod
+    def _plan(self, rng: np.random.Generator) -> Sequence[I64]:
+        """Return all batches of an epoch, `_count` of them."""
+
+    @abstractmethod
+    def _count(self) -> int:
+        """Return the number of batches of an epoch for all processes; it must not change from epoch to epoch."""
+
+
+class ShuffledBatches(BatchSampler):
+    """Every image once an epoch, in random order; what does not fill a batch is left out this time.
+
+    Args:
+        images: How many there are.
+        batch_size: Images in a batch.
+        seed, rank, world_size: See `BatchSampler`.
+    """
+
+    def __init__(self, images: int, batch_size: int, *, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        super().__init__(seed=seed, rank=rank, world_size=world_size)
+        _require_enough(images, batch_size * world_size)
+        self.images, self.batch_size = images, batch_size
+
+    def _plan(self, rng: np.random.Generator) -> Sequence[I64]:
+        return _full(rng.permutation(self.images), self.batch_size)
+
+    def _count(self) -> int:
+        return self.images // self.batch_size
+
+
+class AspectBatches(BatchSampler):
+    """Upright images with upright ones, wide ones with wide ones, each once an epoch.
+
+    A batch of scenes is padded to its largest, so mixed batches waste memory and time.
+
+    Args:
+        aspects: Width / height of each image (`Split` knows sizes, or the files' headers do).
+        batch_size: Images in a batch.
+        borders: Aspects that part the groups.
+        seed, rank, world_size: See `BatchSampler`.
+    """
+
+    def __init__(
+        self,
+        aspects: Sequence[float],
+        batch_size: int,
+        *,
+        borders: Sequence[float] = (1.0,),
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(seed=seed, rank=rank, world_size=world_size)
+        _require_enough(len(aspects), batch_size * world_size)
+        self.batch_size = batch_size
+        group = np.digitize(np.asarray(aspects, dtype=np.float64), sorted(borders))
+        self.groups = [np.flatnonzero(group == each) for each in np.unique(group)]
+
+    def _plan(self, rng: np.random.Generator) -> Sequence[I64]:
+        batches, left = [], []
+        for group in self.groups:
+            order = rng.permutation(group)
+            full = len(order) // self.batch_size * self.batch_size
+            batches += _full(order[:full], self.batch_size)
+            left.append(order[full:])
+        batches += _full(np.concatenate(left), self.batch_size)  # the odd ones share batches: every image has its turn
+        return [batches[place] for place in rng.permutation(len(batches))]
+
+    def _count(self) -> int:
+        return sum(len(group) for group in self.groups) // self.batch_size
+
+
+class PKBatchSampler(BatchSampler):
+    """P people, K images of each: what losses that compare images within a batch need (batch-hard triplet).
+
+    An epoch shows every person once. Who has fewer than K images shows some twice.
+
+    Args:
+        ids: (N,) identity of each image; unlabelled images take no part.
+        people: P.
+        shots: K.
+        seed, rank, world_size: See `BatchSampler`.
+    """
+
+    def __init__(
+        self, ids: Sequence[int] | I64, people: int, shots: int, *, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        super().__init__(seed=seed, rank=rank, world_size=world_size)
+        if people < 1 or shots < 1:
+            raise ArgumentError(f"people={people}, shots={shots}: both must be 1 or more.")
+        labels = np.asarray(ids, dtype=np.int64)
+        order = np.argsort(labels, kind="stable")
+        order = order[labels[order] != UNLABELLED]
+        self.images = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1) if len(order) else []
+        if len(self.images) < max(2, people * world_size):
+            raise ArgumentError(
+                f"{len(self.images)} people with images, but a batch needs {people * world_size}, and no loss can tell fewer "
+                "than 2 apart. Lower `people`, or take a larger data set."
+            )
+        self.people, self.shots = people, shots
+
+    def _plan(self, rng: np.random.Generator) -> Sequence[I64]:
+        return [
+            np.concatenate([self._some(rng, self.images[person]) for person in group])
+            for group in _full(rng.permutation(len(self.images)), self.people)
+        ]
+
+    def _some(self, rng: np.random.Generator, images: I64) -> I64:
+        turns = [rng.permutation(images) for _ in range(-(-self.shots // len(images)))]
+        return np.concatenate(turns)[: self.shots]
+
+    def _count(self) -> int:
+        return len(self.images) // self.people
+
+
+class BalancedBatches(BatchSampler):
+    """Several data sets, one after the other in one index, each with its share of every batch however large it is.
+
+    Shares that do not come out even are rounded now up, now down: they hold over an epoch. Each data set is gone through in
+    random order, again and again.
+
+    Args:
+        sizes: Images of each data set.
+        batch_size: Images in a batch.
+        length: Batches of an epoch for each process; by default, as many as show as many images as there are.
+        weights: Share of each data set, of any sum; equal by default.
+        seed, rank, world_size: See `BatchSampler`.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        batch_size: int,
+        *,
+        length: int | None = None,
+        weights: Sequence[float] | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(seed=seed, rank=rank, world_size=world_size)
+        self.sizes, self.batch_size = tuple(sizes), batch_size
+        shares = np.ones(len(self.sizes)) if weights is None else np.asarray(weights, dtype=np.float64)
+        if batch_size < 1 or (length is not None and length < 1):
+            raise ArgumentError(f"batch_size={batch_size}, length={length}: both must be 1 or more.")
+        if min(self.sizes, default=0) < 1:
+            raise ArgumentError(f"data sets of {self.sizes} images: each must have at least one.")
+        if shares.shape != (len(self.sizes),) or not (np.isfinite(shares) & (shares > 0)).all():
+            raise ArgumentError(f"weights {weights} for {len(self.sizes)} data sets: each needs one above 0.")
+        self.shares = shares / shares.sum()
+        self.length = max(1, sum(self.sizes) // (batch_size * world_size)) if length is None else length
+
+    def _plan(self, rng: np.random.Generator) -> Sequence[I64]:
+        turns = np.array(list(islice(_turns(self.shares), self._count() * self.batch_size))).reshape(-1, self.batch_size)
+        taken = (turns[:, :, None] == np.arange(len(self.sizes))).sum(axis=1)  # (batches, data sets)
+        first = np.cumsum((0, *self.sizes))
+        parts = []
+        for place, size in enumerate(self.sizes):
+            wanted = int(taken[:, place].sum())
+            order = np.concatenate([rng.permutation(size) for _ in range(-(-wanted // size))] or [np.zeros(0, np.int64)])
+            parts.append(np.split(order[:wanted] + first[place], np.cumsum(taken[:, place])[:-1]))
+        return [np.concatenate(batch) for batch in zip(*parts, strict=True)]
+
+    def _count(self) -> int:
+        return self.length * self.world_size
+
+
+class JoinedBatches(BatchSampler):
+    """Several data sets, one after the other in one index, each with batches of its own in every batch.
+
+    Each part goes through its epochs, again and again. So a part may be `PKBatchSampler`, whose batches must stay together.
+
+    Args:
+        parts: Batches of each data set, each with an index of its own; their seed, rank and epoch play no part.
+        sizes: Images of each data set.
+        length: Batches of an epoch for each process; by default, as many as the longest part has for all.
+        seed, rank, world_size: See `BatchSampler`.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[BatchSampler],
+        sizes: Sequence[int],
+        *,
+        length: int | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(seed=seed, rank=rank, world_size=world_size)
+        if not parts or len(parts) != len(sizes) or (length is not None and length < 1):
+            raise ArgumentError(
+                f"{len(parts)} parts, {len(sizes)} sizes, length={length}: one size a part, and a length above 0."
+            )
+        self.parts, self.sizes = tuple(parts), tuple(sizes)
+        self.length = max(1, max(part._count() for part in parts) // world_size) if length is None else length
+
+    def _plan(self, rng: np.random.Generator) -> Sequence[I64]:
+        first = np.cumsum((0, *self.sizes))
+        columns = [
+            [batch + begin for batch in _again_and_again(part, rng, self._count())]
+            for part, begin in zip(self.parts, first[:-1], strict=True)
+        ]
+        return [np.concatenate(batch) for batch in zip(*columns, strict=True)]
+
+    def _count(self) -> int:
+        return self.length * self.world_size
+
+
+def _again_and_again(part: BatchSampler, rng: np.random.Generator, number: int) -> list[I64]:
+    batches: list[I64] = []
+    while len(batches) < number:
+        batches += part._plan(rng)
+    return batches[:number]
+
+
+def _turns(shares: NDArray[np.float64]) -> Iterator[int]:
+    """Yield whose turn it is, so that after any number of turns each has had its share of them to less than one.
+
+    A turn goes to whoever is behind and would be a whole turn behind first (earliest deadline first, which is known to manage).
+    """
+    had = [0] * len(shares)
+    for turn in count(1):
+        behind = [each for each, share in enumerate(shares) if had[each] < share * turn]
+        chosen = min(behind, key=lambda each: (had[each] + 1) / shares[each])
+        had[chosen] += 1
+        yield chosen
+
+
+def identities_of(split: Split) -> I64:
+    """Return the one identity of each image of a re-ID split. (N,)."""
+    return np.array([sample.ids[0] for sample in split.samples], dtype=np.int64)
+
+
+def _full(order: I64, size: int) -> list[I64]:
+    return list(order[: len(order) // size * size].reshape(-1, size))
+
+
+def _require_enough(images: int, needed: int) -> None:
+    if needed < 1 or images < needed:
+        raise ArgumentError(f"{images} images do not fill a batch of {needed}. Lower the batch size, or take a larger split.")

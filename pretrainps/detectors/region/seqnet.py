@@ -1,0 +1,133 @@
+"""SeqNet: find people first, then look at each of them again.
+
+Li & Miao, "Sequential End-to-end Network for Efficient Person Search", AAAI 2021; formulas of
+github.com/serend1p1ty/SeqNet (models/seqnet.py) at edec285.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pretrainps.backbones import Backbone
+from pretrainps.detectors.base import PersonSearchDetector
+from pretrainps.detectors.config import DetectorConfig
+from pretrainps.detectors.finite import made_finite, require_finite, spoiled_by
+from pretrainps.detectors.region.roi_stage import Detections, box_loss, decode_boxes, filter_detections
+from pretrainps.detectors.transform import Size
+from pretrainps.heads.boxes import BatchNormBoxHead, SoftmaxBoxHead
+from pretrainps.heads.norm_aware import NormAwareEmbedding
+from pretrainps.registry.specs import InputConvention
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeqNetConfig(DetectorConfig):
+    """SeqNet's settings; `nms_iou` and the sampling hold for both stages unless said otherwise."""
+
+    second_nms_iou: float = 0.5
+    """Overlap above which the weaker of two goes, after the second stage."""
+    weight_proposal_cls: float = 1.0
+    """Weight of the first stage's loss of person or not,"""
+    weight_proposal_reg: float = 10.0
+    """and of its boxes."""
+    weight_box_reg: float = 1.0
+    """Weight of the second stage's boxes."""
+
+
+class SeqNet(PersonSearchDetector[SeqNetConfig]):
+    """A softmax detector, and a norm-aware embedding on what it finds.
+
+    A person's score at test time is the first stage's; the embedding's norm is only trained to tell people from background.
+
+    Losses: `loss_rpn_cls`, `loss_rpn_reg`; `loss_proposal_cls`, `loss_proposal_reg` of the first stage; `loss_box_cls`,
+    `loss_box_reg`, `loss_box_reid` of the second. The names are the original's.
+
+    Example:
+        >>> import torch, pretrainps
+        >>> from pretrainps.backbones import build_backbone
+        >>> model = pretrainps.build_detector("seqnet", backbone=build_backbone("shufflenetv1"), num_identities=10).eval()
+        >>> (people,) = model([torch.rand(3, 96, 128)])
+        >>> sorted(people)
+        ['boxes', 'embeddings', 'labels', 'scores']
+        >>> (vectors,) = model.embed([torch.rand(3, 96, 128)], [torch.tensor([[10, 10, 40, 90]])])
+        >>> tuple(vectors.shape)
+        (1, 256)
+    """
+
+    kind = "seqnet"
+
+    def __init__(self, backbone: Backbone, config: SeqNetConfig, convention: InputConvention) -> None:
+        super().__init__(backbone, config, convention)
+        channels = backbone.channels
+        self.reid_stage = copy.deepcopy(self.box_stage)
+        self.proposal_head = SoftmaxBoxHead(channels["c5"])
+        self.box_head = BatchNormBoxHead(channels["c5"])
+        self.embedding_head = NormAwareEmbedding({"c4": channels["c4"], "c5": channels["c5"]}, config.embedding_dim)
+
+    def _region_losses(
+        self, features: Tensor, proposals: list[Tensor], sizes: list[Size], targets: list[dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        first = self.sampler(proposals, targets)
+        class_logits, first_deltas = self._first_stage(features, first.boxes)
+        found = decode_boxes(first.boxes, made_finite(first_deltas.detach()), sizes)
+        second = self.sampler(found, targets)
+        self._require_measurable(second)
+        embeddings, logits, deltas = self._second_stage(features, second.boxes)
+        people = second.labels > 0
+        return {
+            "loss_proposal_cls": F.cross_entropy(class_logits, first.labels),
+            "loss_proposal_reg": spoiled_by(box_loss(first_deltas, first), first_deltas),
+            "loss_box_cls": F.binary_cross_entropy_with_logits(logits, second.labels.float()),
+            "loss_box_reg": box_loss(deltas, second),
+            "loss_box_reid": self.oim_loss(embeddings[people], second.ids[people]),
+        }
+
+    def _detect(
+        self, features: Tensor, proposals: list[Tensor], sizes: list[Size], people: list[Tensor] | None
+    ) -> list[Detections]:
+        class_logits, deltas = self._first_stage(features, proposals)
+        require_finite("scores and boxes of the first stage", class_logits, deltas)
+        scores = class_logits.softmax(dim=1)[:, 1].split([each.shape[0] for each in proposals])
+        candidates = [Detections(*pair) for pair in zip(decode_boxes(proposals, deltas, sizes), scores, strict=True)]
+        config = self.config
+        found = [
+            filter_detections(each, threshold=config.score_threshold, nms_iou=config.nms_iou, most=config.max_detections)
+            for each in candidates
+        ]
+        boxes = [each.boxes for each in found]
+        embeddings, _, deltas = self._second_stage(features, boxes)
+        require_finite("embeddings and boxes", embeddings, deltas)
+        if config.weigh_by_score and people is None:
+            embeddings = embeddings * torch.cat([each.scores for each in found])[:, None]
+        parts = embeddings.split([each.shape[0] for each in boxes])
+        moved = decode_boxes(boxes, deltas, sizes)
+        known = self._known(people, self._embed(features, people)) if people is not None else [None] * len(found)
+        return [
+            filter_detections(
+                Detections(moved[image], each.scores, parts[image]),
+                threshold=config.score_threshold,
+                nms_iou=config.second_nms_iou,
+                most=config.max_detections,
+                first=known[image],
+            )
+            for image, each in enumerate(found)
+        ]
+
+    def _embed(self, features: Tensor, boxes: list[Tensor]) -> Tensor:
+        return self._second_stage(features, boxes)[0]
+
+    def _first_stage(self, features: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return class logits (R, 2) and box deltas (R, 4)."""
+        pooled = self.box_stage(features, boxes, with_c4=False).pooled(self.config.pooling)
+        logits, deltas = self.proposal_head(pooled["c5"])
+        return logits, deltas
+
+    def _second_stage(self, features: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return unit embeddings (R, dim), logits of being a person (R,) and box deltas (R, 4)."""
+        pooled = self.reid_stage(features, boxes, with_c4=True).pooled(self.config.pooling)
+        embeddings, logits = self.embedding_head(pooled)
+        return embeddings, logits, self.box_head(pooled["c5"])

@@ -1,0 +1,6 @@
+"""From a model name to a verified file on this machine. Imports no torch."""
+
+from pretrainps.download.cache import Cache as Cache
+from pretrainps.download.cache import default_root as default_root
+from pretrainps.download.fetch import Fetched as Fetched
+from pretrainps.download.fetch import fetch as fetch

@@ -1,0 +1,1 @@
+"""Weights and whole models written for other code bases and runtimes."""

@@ -1,0 +1,1 @@
+"""Search in a gallery's vectors: exact, or approximate with faiss."""

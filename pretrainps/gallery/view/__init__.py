@@ -1,0 +1,1 @@
+"""Answers of a search for the eye: one picture, or one HTML report."""

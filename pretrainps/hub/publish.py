@@ -1,0 +1,170 @@
+"""Save a model so that it loads back exactly, in a folder or on the Hub.
+
+A saved model is `model.safetensors` (reproducible bytes, the configuration repeated in its header), `config.json` and a
+model card. `pretrainps.load("file:FOLDER")` and `pretrainps.load("hf:owner/repository")` rebuild it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pretrainps._version import __version__
+from pretrainps.detectors import PersonSearchDetector
+from pretrainps.download.connection import explain
+from pretrainps.download.source import is_offline
+from pretrainps.errors import ArgumentError, GatedWeightsError, OfflineError, WeightsUnavailableError
+from pretrainps.files import WEIGHTS, sha256_of, write_text
+from pretrainps.heads import CropModel
+from pretrainps.hub.cards import render_card
+from pretrainps.hub.load import Model
+from pretrainps.hub.resolve import CONFIG, FORMAT
+from pretrainps.hub.saving import own_model, state_to_save
+from pretrainps.registry import ModelSpec, spec_to_mapping
+from pretrainps.registry.specs import FileFormat, LocalSource
+from pretrainps.weights import write_safetensors
+from pretrainps.weights.unwrap import unwrap
+
+
+def save_pretrained(model: Model, folder: Path | str, *, spec: ModelSpec | None = None, load_as: str | None = None) -> Path:
+    """Write a model, its configuration and its card into a folder.
+
+    Args:
+        model: A model from `pretrainps.load` or `pretrainps.build_detector`, trained further or not; compiled, in
+            DistributedDataParallel or another wrapper of torch, it is taken out of that.
+        folder: Made if it does not exist; files of the same names are replaced, each in one step.
+        spec: What the model is; by default what it was loaded as.
+        load_as: The name that its card tells readers to load; by default the folder.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ArgumentError: the model carries no spec and none is given; or it is none of this package, or sharded over processes.
+        StateDictMismatchError: its tensors are not those that its spec builds (it is pruned, quantized, has adapters), so the
+            file could not be loaded; nothing was written.
+        CacheError: the folder cannot be written to, or the disk is full.
+    """
+    folder = Path(folder).expanduser()
+    model = own_model(model)
+    state = state_to_save(model)
+    spec = _description(model, spec, state)
+    write_safetensors(state, folder / WEIGHTS, {"config": _config(spec)})
+    spec = replace(spec, sha256=sha256_of(folder / WEIGHTS))
+    document = {"library_name": "pretrainps", "library_version": __version__, "pretrainps": _config(spec)}
+    write_text(folder / "README.md", render_card(spec, load_as=load_as or f"file:{folder.name}"))
+    write_text(folder / CONFIG, json.dumps(document, indent=2, sort_keys=True) + "\n")
+    return folder
+
+
+def push_to_hub(
+    model: Model,
+    repo_id: str,
+    *,
+    spec: ModelSpec | None = None,
+    private: bool = False,
+    token: str | None = None,
+    message: str = "Upload model",
+) -> str:
+    """Save a model to a Hub repository, made if need be, in one commit.
+
+    Args:
+        model: A model from `pretrainps.load`, trained further or not.
+        repo_id: `owner/name`.
+        spec: What the model is; by default what it was loaded as.
+        private: Make a new repository private.
+        token: Hub token; by default the one that is logged in, or `HF_TOKEN`.
+        message: The commit message.
+
+    Returns:
+        The commit's 40-hex id: `pretrainps.load(f"hf:{repo_id}@{commit}")` gives this very model for ever.
+
+    Raises:
+        ArgumentError: see `save_pretrained`.
+        StateDictMismatchError: see `save_pretrained`.
+        OfflineError: offline mode is on.
+        GatedWeightsError: the token is missing or does not allow it.
+        WeightsUnavailableError: the Hub does not answer.
+    """
+    from huggingface_hub import HfApi, close_session, constants
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx in 1.x, httpx2 in 2.x
+
+    if is_offline(None):
+        raise OfflineError("offline mode is on (PRETRAINPS_OFFLINE or HF_HUB_OFFLINE), so nothing can be uploaded. Unset it.")
+    with tempfile.TemporaryDirectory(prefix="pretrainps-") as folder:
+        save_pretrained(model, folder, spec=spec, load_as=f"hf:{repo_id}")
+        api = HfApi(token=token, library_name="pretrainps", library_version=__version__)
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            commit = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message)
+        except HfHubHTTPError as error:
+            if error.response.status_code in (401, 403):
+                raise GatedWeightsError(
+                    f"the Hub refuses to write to {repo_id} ({error.response.status_code}). Log in with `hf auth login`, "
+                    "or set HF_TOKEN to a token with write access."
+                ) from error
+            raise WeightsUnavailableError(f"the Hub answers {error.response.status_code} for {repo_id}: {error}") from error
+        except HFValidationError as error:
+            raise ArgumentError(f"{repo_id!r} is no Hub repository name: {error}") from error
+        # huggingface_hub wraps a failed upload in a RuntimeError
+        except (httpx.HTTPError, OfflineModeIsEnabled, RuntimeError, OSError) as error:
+            close_session()  # it keeps the certificates and proxies of its start, which may be set right meanwhile
+            failure = explain(error, constants.ENDPOINT)
+            advice = "Nothing was committed." if failure.final else "Nothing was committed. Try again."
+            raise WeightsUnavailableError(f"the upload to {repo_id} failed: {failure.reason}. {advice}") from error
+    return commit.oid
+
+
+def saved_config(model: Model, spec: ModelSpec | None = None) -> dict[str, Any]:
+    """Return what `save_pretrained` writes into a file of the model's weights, so that it loads by itself.
+
+    Args:
+        model: A model of this package.
+        spec: What it is; by default what it was loaded as.
+
+    Raises:
+        ArgumentError: see `save_pretrained`.
+        StateDictMismatchError: see `save_pretrained`.
+    """
+    return _config(_description(model, spec, state_to_save(model)))
+
+
+def _description(model: Model, spec: ModelSpec | None, state: Mapping[str, Tensor]) -> ModelSpec:
+    spec = spec or getattr(model, "spec", None)
+    if spec is None:
+        raise ArgumentError("this model was not loaded by pretrainps, so nothing is known of it: give spec=.")
+    detector = model.detector_spec() if isinstance(model, PersonSearchDetector) else None
+    backbone = unwrap(model.backbone) if isinstance(model, CropModel | PersonSearchDetector) else model
+    # where a file lay on this machine is nobody else's business
+    origin = spec.title if spec.name.startswith("file:") else spec.name
+    precisions = {str(value.dtype).removeprefix("torch.") for value in state.values() if value.is_floating_point()}
+    stored = "" if precisions == {"float32"} else f", in {' and '.join(sorted(precisions))}"
+    note = f"Saved by pretrainps from {origin}, perhaps after further training{stored}."
+    return replace(
+        spec,
+        name=origin,
+        arch=backbone.arch,
+        arch_options=backbone.options(),
+        provenance=replace(spec.provenance, note=" ".join(part for part in (spec.provenance.note, note) if part)),
+        results=(),  # those of the weights it started from say nothing about it
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        task="detector" if detector else "backbone",
+        head=model.head_spec if isinstance(model, CropModel) else None,
+        detector=detector,
+        file=FileFormat(tensors=len(state)),
+        sources=(LocalSource(path=WEIGHTS),),
+        sha256=None,
+        sha256_prefix=None,
+        published_size=None,
+    )
+
+
+def _config(spec: ModelSpec) -> dict[str, Any]:
+    return {"format": FORMAT, "name": spec.name, "model": spec_to_mapping(spec)}

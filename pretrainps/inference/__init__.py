@@ -1,0 +1,1 @@
+"""Run a trained model over many images: embeddings, detections, and a cache of both."""

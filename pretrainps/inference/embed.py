@@ -1,0 +1,114 @@
+"""Embed image files with a crop model and compare them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from pretrainps.errors import ArgumentError, ImageError
+from pretrainps.heads import CropModel
+from pretrainps.images.pixels import Preprocess
+from pretrainps.weights.unwrap import unwrap
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Unit vectors of images, one row each, and the images that could not be read."""
+
+    paths: tuple[Path, ...]
+    vectors: Tensor
+    """(N, D) float32, rows of length 1."""
+    failures: tuple[tuple[Path, str], ...] = ()
+
+    @property
+    def similarity(self) -> Tensor:
+        """(N, N) cosine similarities."""
+        return self.vectors @ self.vectors.T
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON-ready values."""
+        return {
+            "images": [str(path) for path in self.paths],
+            "vectors": self.vectors.tolist(),
+            "similarity": self.similarity.tolist(),
+            "failures": [{"image": str(path), "reason": reason} for path, reason in self.failures],
+        }
+
+    def table(self, most: int = 12) -> str:
+        """Return the similarities as text: a square for a few images, each one's nearest for many."""
+        unique = len({path.name for path in self.paths}) == len(self.paths)
+        names = [path.name if unique else str(path) for path in self.paths]
+        names = [name if len(name) <= 32 else "..." + name[-29:] for name in names]
+        width = max(map(len, names), default=0)
+        if len(names) > most:
+            return self._nearest(names, width)
+        head = " " * (width + 2) + "".join(f"{index:>7}" for index in range(1, len(names) + 1))
+        rows = [
+            f"{name:<{width}}  " + "".join(f"{value:7.3f}" for value in row)
+            for name, row in zip(names, self.similarity.tolist(), strict=True)
+        ]
+        return "\n".join([head, *rows])
+
+    def _nearest(self, names: list[str], width: int) -> str:
+        others = self.similarity - 4 * torch.eye(len(names))
+        values, indices = others.max(dim=1)
+        rows = [
+            f"{name:<{width}}  {value:6.3f}  {names[index]}"
+            for name, value, index in zip(names, values.tolist(), indices.tolist(), strict=True)
+        ]
+        return "\n".join([f"{'image':<{width}}  nearest", *rows])
+
+
+@torch.inference_mode()
+def embed(
+    model: CropModel,
+    images: Sequence[Path],
+    *,
+    batch_size: int = 32,
+    progress: bool = True,
+) -> Embeddings:
+    """Embed image files. Files that cannot be read are reported in the result, and the others embedded.
+
+    Args:
+        model: From `pretrainps.load(name, head="embedding")`.
+        images: Image files; each whole image is taken as one crop.
+        batch_size: Images a forward pass.
+        progress: Show a progress bar.
+
+    Raises:
+        ArgumentError: the model has no embedding head, or is in training mode.
+        ImageError: not one of the images can be read.
+    """
+    model = unwrap(model)
+    if not isinstance(model, CropModel) or model.head_spec.kind != "embedding":
+        raise ArgumentError("this model gives no embeddings. Load it with head='embedding'.")
+    if model.training:
+        raise ArgumentError("embedding needs the model in eval mode: call model.eval() first.")
+    transform = Preprocess(model.spec.input)
+    device = next(model.parameters()).device
+    paths: list[Path] = []
+    rows: list[Tensor] = []
+    failures: list[tuple[Path, str]] = []
+    batch: list[Tensor] = []
+    with tqdm(total=len(images), desc="embedding", unit="image", disable=None if progress else True, leave=False) as bar:
+        for index, path in enumerate(images):
+            try:
+                batch.append(transform(path))
+                paths.append(path)
+            except ImageError as error:
+                failures.append((path, str(error)))
+            if batch and (len(batch) == batch_size or index == len(images) - 1):
+                vectors = model(torch.stack(batch).to(device)).float()
+                rows.append(torch.nn.functional.normalize(vectors, dim=1).cpu())  # half precision misses length 1
+                batch.clear()
+            bar.update()
+    if not rows:
+        reasons = "\n".join(f"  {reason}" for _, reason in failures)
+        raise ImageError(f"none of the {len(images)} images can be read:\n{reasons}")
+    return Embeddings(tuple(paths), torch.cat(rows), tuple(failures))

@@ -1,0 +1,1 @@
+"""Operators that networks share: non-maximum suppression, sparse RoIAlign, Winograd convolutions, precision."""

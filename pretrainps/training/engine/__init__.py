@@ -1,0 +1,1 @@
+"""The training engine: steps, logs, checkpoints, and exact resumption of a stopped run."""

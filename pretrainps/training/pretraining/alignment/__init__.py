@@ -1,0 +1,1 @@
+"""Intra-task alignment: features of the data sets of one sub-task are made alike."""

@@ -1,0 +1,336 @@
+"""Hybrid learning: one backbone learns from detection data (boxes, nobody's name) and from re-ID data (names, no scenes).
+
+The idea is that of Tian et al., "Divide and Conquer: Hybrid Pre-training for Person Search", AAAI 2024: sub-task data only, a
+"hybrid learning paradigm that handles data with different kinds of supervisions". The paper's code was never published; how it
+is done here is this package's own design.
+
+Scenes go through the detectors' own modules: trunk, proposal network, RoIAlign, last stage, softmax box head, which is the
+first stage of SeqNet and the detecting half of OIM. Crops go through the same trunk and the same last stage and then into the
+embedding head of the detectors, which reads both the last stage's input and its output. So whatever is learned is what a
+detector starts with; see `pretrainps.training.finetuning.from_pretraining`.
+
+A detector's embedding reads a person off a scene's map by RoIAlign, as a square of 14x14 however large he is and whoever stands
+beside him. So by default (`crop_features="scene"`) crops are pasted into the batch's scenes, as large as people are there, and
+read off the scenes' maps by the same RoIAlign (`copy_paste`). With `crop_features="roi"`, and where there are
+no scenes, the whole crop is cut from its own map, which RoIAlign makes a square too. `crop_features="map"` gives a crop's map
+as it is to the last stage, as re-ID networks do.
+
+Telling people apart is learned slowly, and more so in scenes; detection soon. So a training may begin with batches of crops
+alone (`PretrainRecipe.alone_share`): two such steps cost less than one with scenes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.transform import resize_boxes
+
+from pretrainps.backbones import Backbone, build_backbone
+from pretrainps.detectors.region.roi_stage import RegionMaps, RoIStage, box_loss
+from pretrainps.detectors.transform import SceneTransform
+from pretrainps.errors import ArgumentError, UnsupportedModelError
+from pretrainps.images.pixels import require_fractions
+from pretrainps.registry.specs import ASSUMED_INPUT, InputConvention, ModelSpec
+from pretrainps.training.pretraining.alignment.domain_norm import DomainNormAlignment
+from pretrainps.training.pretraining.alignment.methods import (
+    AdversarialAlignment,
+    Alignment,
+    MMDAlignment,
+    SubTask,
+    TaskFeatures,
+)
+from pretrainps.training.pretraining.copy_paste import paste
+from pretrainps.training.pretraining.heads import DetectionHeads, IdentityHeads
+from pretrainps.training.pretraining.map_cells import cells_of_boxes, cells_of_pictures
+from pretrainps.training.pretraining.settings import HybridSettings as HybridSettings
+from pretrainps.training.pretraining.subtask_batches import CropBatch, Crops, SceneBatch, Scenes, which_set
+from pretrainps.training.pretraining.uncertainty import UncertaintyWeights
+from pretrainps.weights.unwrap import unwrap
+
+Surroundings = tuple[ImageList, list[Tensor]]
+"""Scenes as the network sees them, and the boxes of the people in each."""
+_FEWEST_CROPS = 2
+"""Batch norm measures nothing on one."""
+
+
+class HybridModel(nn.Module):
+    """A backbone that learns detection and re-ID at once, and the heads for it.
+
+    In `DistributedDataParallel` it needs no `find_unused_parameters`: where a data set is absent from a batch, the parameters
+    that then have nothing to do get gradients of zero. Buffers are the same on all processes or batch-norm statistics, of which
+    the first process's are the ones that are kept, as ever.
+
+    Attributes:
+        settings: How it was built.
+        convention: How pixels go in; done inside.
+        origin: What the backbone was loaded as, if it was.
+        backbone: The trunk.
+        box_stage: The last stage, on regions.
+        detection: RPN and box head; `None` without detection data.
+        identity: Embedding head and identity losses; `None` without re-ID data.
+        alignment: The intra-task alignment.
+        weights: The learned weights; `None` if they are fixed.
+
+    Args:
+        backbone: Any backbone that splits at stride 16; its two halves are copied.
+        settings: What is learned.
+        convention: How the pixels go in; by default as the backbone's weights say, or RGB with ImageNet's statistics.
+
+    Raises:
+        ArgumentError: the settings name no data set.
+        UnsupportedModelError: the backbone has no trunk or no last stage; or no batch norm, for `domain_norm`.
+    """
+
+    saved_by = (
+        "What a pre-training learned is saved by pretrainps.training.finetuning.from_pretraining.save_backbone(model, folder)."
+    )
+
+    def __init__(self, backbone: Backbone, settings: HybridSettings, convention: InputConvention | None = None) -> None:
+        super().__init__()
+        backbone = unwrap(backbone)
+        if not isinstance(backbone, Backbone):
+            raise UnsupportedModelError(
+                f"a {type(backbone).__name__} is no backbone. Give what pretrainps.load or build_backbone returns."
+            )
+        if not settings.detection_sets and not settings.reid_sets:
+            raise ArgumentError("HybridSettings: no data set. Name at least one in detection_sets or reid_sets.")
+        config, channels = settings.detector, backbone.channels
+        if absent := [name for name in ("c4", "c5") if name not in channels or name not in backbone.segments]:
+            raise UnsupportedModelError(
+                f"{backbone.arch} has no {' and no '.join(absent)}: pre-training needs a trunk that ends at stride 16 (c4) and "
+                "a last stage behind it (c5). Take another backbone."
+            )
+        self.settings = settings
+        self.origin: ModelSpec | None = getattr(backbone, "spec", None)
+        self.convention = convention or (self.origin.input if self.origin else ASSUMED_INPUT)
+        self.transform = SceneTransform(self.convention, config.min_size, config.max_size)
+        self.backbone, last = backbone.halves()
+        self.alignment = build_alignment(settings, channels)
+        for half in (self.backbone, last):
+            self.alignment.prepare(half)
+        self.box_stage = RoIStage(last, size=config.region_size, sampling=config.region_sampling)
+        self.detection = DetectionHeads(channels, settings) if settings.detection_sets else None
+        self.identity = IdentityHeads(channels, settings) if settings.reid_sets else None
+        learned = settings.learned_weights() if settings.weights == "learned" else {}
+        self.weights = UncertaintyWeights(learned, settings.fixed_weights()) if learned else None
+        frozen = config.batch_norm == "frozen"
+        for half in (self.backbone, last):
+            stem = "stem" if config.freeze_stem and "stem" in half.segments else None
+            half.freeze(stem, batch_norm=frozen, statistics_move=not frozen)
+
+    def forward(
+        self,
+        detection: Mapping[str, Scenes] | None = None,
+        reid: Mapping[str, Crops] | None = None,
+        progress: float = 1.0,
+    ) -> dict[str, Tensor]:
+        """Return the weighted losses of a batch; their sum is to be minimized.
+
+        In eval mode the losses are the same but for what training mode changes: batch norm, the number of proposals, and
+        that the identity loss's tables do not move. What is drawn at random, regions for the losses and places for the crops,
+        is so in both.
+
+        Args:
+            detection: For each detection data set that is in the batch, images and targets as detectors take them; of the
+                targets, `boxes` (P, 4) and, if it is there, `ignore` (M, 4) play a part.
+            reid: For each re-ID data set that is in the batch, crops (N, 3, h, w) in 0..1, ids (N,) and cameras (N,), which
+                play no part. A single crop in all is left out, for batch norm cannot measure it.
+            progress: Share of the training that is done, 0..1, not counting steps of crops alone: alignment grows with it, and
+                crops are pasted from `settings.pasted_from` on.
+
+        Returns:
+            Of `loss_rpn_cls`, `loss_rpn_reg`, `loss_box_cls`, `loss_box_reg`, `loss_identity`, `loss_triplet`,
+            `loss_align_detection_image`, `loss_align_detection_instance`, `loss_align_reid_image`, `loss_align_reid_instance`
+            those that the settings ask for, the same every time; 0 for what is not in the batch.
+
+        Raises:
+            ArgumentError: no scene and no crop at all, an unknown data set, or something that cannot be; names the data set.
+        """
+        settings = self.settings
+        scenes = SceneBatch.join(detection or {}, settings.detection_sets, settings.detector.max_size)
+        crops = CropBatch.join(reid or {}, settings.reid_sets, next(self.parameters()).device)
+        if not scenes.images and not len(crops.images):
+            raise ArgumentError("a batch without any scene or crop: nothing can be learned from it. Skip it.")
+        if len(crops.images) < _FEWEST_CROPS:
+            crops = crops.emptied()
+        losses: dict[str, Tensor] = {}
+        around: Surroundings | None = None
+        if self.detection is not None and scenes.images:
+            batch, targets = self._resized(scenes)
+            losses |= self._scene_losses(self.detection, batch, targets, scenes.counts, progress)
+            if settings.crop_features == "scene" and progress >= settings.pasted_from:
+                around = batch, [target["boxes"] for target in targets]
+        if self.identity is not None:
+            losses |= self._crop_losses(self.identity, crops, around, progress)
+        weighted = self._weighted(losses)
+        idle = not all((*scenes.counts, *crops.counts)) or isinstance(self.alignment, DomainNormAlignment)
+        if idle:  # perhaps: a data set may have scenes, but no region that counts
+            nothing = _nothing(self)
+            weighted = {name: weighted.get(name, 0.0) + nothing for name in self.loss_names()}
+        return weighted
+
+    def loss_names(self) -> list[str]:
+        """Return the names of what `forward` returns, the same whatever is in a batch."""
+        detection = ["loss_rpn_cls", "loss_rpn_reg", "loss_box_cls", "loss_box_reg", *self.alignment.names("detection")]
+        reid = ["loss_identity", *(["loss_triplet"] if self.settings.identity.triplet != "none" else [])]
+        reid += self.alignment.names("reid")
+        return (detection if self.detection is not None else []) + (reid if self.identity is not None else [])
+
+    @torch.no_grad()
+    def embed(self, crops: Tensor, dataset: str | None = None) -> Tensor:
+        """Return embeddings of crops, in eval mode. (N, 3, h, w) in 0..1 -> (N, dim), rows of length 1.
+
+        Args:
+            crops: All of one size.
+            dataset: The re-ID data set that they are of. Only domain-specific batch norm asks; without it the mean of all does.
+
+        Raises:
+            ArgumentError: the model was built without re-ID data, or for other data sets;
+                or is in training mode; or the crops are not RGB in 0..1.
+        """
+        sets = list(self.settings.reid_sets)
+        if self.identity is None or (dataset is not None and dataset not in sets):
+            raise ArgumentError(f"nothing learned to embed {dataset or 'crops'}; re-ID data sets: {', '.join(sets) or 'none'}.")
+        if self.training:
+            raise ArgumentError("embed needs the model in eval mode: call model.eval() first.")
+        counts = [len(crops) if name == dataset else 0 for name in sets]
+        require_fractions([crops], "the batch of crops")
+        with self.alignment.rows("reid", counts) if dataset else contextlib.nullcontext():
+            pooled = self._whole_crops(crops)[1].pooled(self.settings.detector.pooling)
+        return self.identity.embedding_head(pooled)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def plain_backbone(self) -> Backbone:
+        """Return a copy of the backbone alone, whole and in eval mode, with one batch norm where there were several."""
+        with torch.random.fork_rng(devices=[]):  # weights that are replaced at once must not cost a run its random numbers
+            whole = build_backbone(self.backbone.arch, self.backbone.options())
+        halves = (self.backbone, self.box_stage.stage)
+        state = {key: value for half in halves for key, value in self.alignment.plain_state(half).items()}
+        whole.load_state_dict({key: value.detach().clone() for key, value in state.items()}, strict=True)
+        return whole.eval()
+
+    def detection_state(self) -> dict[str, Tensor]:
+        """Return the heads of detection under the names `rpn.*`, `box_head.*`; nothing without detection data."""
+        return self.detection.state_dict() if self.detection is not None else {}
+
+    def embedding_state(self) -> dict[str, Tensor]:
+        """Return the embedding head under the names `embedding_head.*`; nothing without re-ID data."""
+        if self.identity is None:
+            return {}
+        return {f"embedding_head.{key}": value for key, value in self.identity.embedding_head.state_dict().items()}
+
+    def enable_gradient_checkpointing(self, enabled: bool = True) -> Self:
+        """Recompute the backbone's segments in the backward pass: less memory, more time, the same result.
+
+        Raises:
+            ArgumentError: batch norms are a data set's own, which a recomputation could not tell.
+        """
+        if enabled and isinstance(self.alignment, DomainNormAlignment):
+            raise ArgumentError("gradient checkpointing cannot be had with alignment.kind='domain_norm'. Choose one of them.")
+        for half in (self.backbone, self.box_stage.stage):
+            half.enable_gradient_checkpointing(enabled)
+        return self
+
+    def _resized(self, scenes: SceneBatch) -> tuple[ImageList, list[dict[str, Tensor]]]:
+        """Return the scenes as the network sees them, with targets to match."""
+        batch, targets = self.transform(scenes.images, scenes.targets)
+        for target, image, size in zip(targets, scenes.images, batch.image_sizes, strict=True):
+            target["ignore"] = resize_boxes(target["ignore"], list(image.shape[-2:]), list(size))
+        return batch, targets
+
+    def _scene_losses(
+        self, heads: DetectionHeads, batch: ImageList, targets: list[dict[str, Tensor]], counts: list[int], progress: float
+    ) -> dict[str, Tensor]:
+        with self.alignment.rows("detection", counts):
+            features = self.backbone.trunk(batch.tensors)
+        proposals, losses = heads.rpn.propose(batch, features, targets)
+        samples = heads.sampler(proposals, targets)
+        regions = [len(boxes) for boxes in samples.boxes]
+        image_set = which_set(counts, features.device)
+        region_set = image_set.repeat_interleave(torch.tensor(regions, device=features.device))
+        with self.alignment.rows("detection", [sum(part) for part in _parted(regions, counts)]):
+            maps = self.box_stage(features, samples.boxes, with_c4=False)
+        pooled = maps.pooled(heads.pooling)["c5"]
+        logits, deltas = heads.box_head(pooled)
+        # of no region, where everything is to be ignored, a mean would not be a number, and the last stage was not run
+        nothing = len(logits) == 0
+        losses["loss_box_cls"] = logits.sum() + _nothing(self.box_stage) if nothing else F.cross_entropy(logits, samples.labels)
+        losses["loss_box_reg"] = box_loss(deltas, samples)
+        people = samples.labels > 0
+        inside = cells_of_pictures(batch.image_sizes, features, self.box_stage.scale)
+        aligned = TaskFeatures(features, inside, image_set, pooled[people], region_set[people])
+        losses.update(self.alignment("detection", aligned, progress))
+        return losses
+
+    def _crop_losses(
+        self, heads: IdentityHeads, crops: CropBatch, around: Surroundings | None, progress: float
+    ) -> dict[str, Tensor]:
+        if not len(crops.images):  # the loss is asked all the same: its tables wait for every process
+            return heads.loss(crops.images.new_zeros(0, heads.embedding_head.dim), crops.ids, crops.counts)  # type: ignore[no-any-return]
+        sets = map_sets = which_set(crops.counts, crops.images.device)
+        if around is not None:
+            people, most = self.transform.normalize(crops.images), self.settings.crops_per_scene
+            scenes = paste(people, crops.counts, *around, per_scene=most)
+            with self.alignment.rows("reid", scenes.counts):
+                features = self.backbone.trunk(scenes.images.tensors)
+            with self.alignment.rows("reid", crops.counts):
+                maps = self.box_stage(features, scenes.boxes, with_c4=True)
+            maps = maps.at(scenes.order.argsort())
+            inside = cells_of_boxes(scenes.boxes, features, self.box_stage.scale)
+            map_sets = which_set(scenes.counts, features.device)
+        else:
+            with self.alignment.rows("reid", crops.counts):
+                features, maps = self._whole_crops(crops.images)
+            inside = torch.ones_like(features[:, 0], dtype=torch.bool)
+        pooled = maps.pooled(self.settings.detector.pooling)
+        losses: dict[str, Tensor] = heads.loss(heads.embedding_head(pooled), crops.ids, crops.counts)
+        losses.update(self.alignment("reid", TaskFeatures(features, inside, map_sets, pooled["c5"], sets), progress))
+        return losses
+
+    def _whole_crops(self, crops: Tensor) -> tuple[Tensor, RegionMaps]:
+        """Return the trunk's maps of crops by themselves, and the last stage's input and output."""
+        features = self.backbone.trunk(self.transform.normalize(crops))
+        if self.settings.crop_features == "map":
+            return features, RegionMaps(features, self.box_stage.stage.last_stage(features))
+        return features, self.box_stage.whole(features, (crops.shape[-2], crops.shape[-1]))
+
+    def _weighted(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        fixed = self.settings.fixed_weights()
+        weight = {name: fixed.get(name, self.settings.alignment.weight) for name in losses}
+        weighted = {name: weight[name] * loss for name, loss in losses.items()}
+        if self.weights is not None:
+            weighted |= self.weights({name: loss for name, loss in losses.items() if name in self.weights.factors})
+        return weighted
+
+
+def build_alignment(settings: HybridSettings, channels: Mapping[str, int]) -> Alignment:
+    """Build the alignment that the settings ask for; none if no sub-task has several data sets.
+
+    Args:
+        settings: Which, and between what.
+        channels: Channels of the backbone's maps, by name.
+    """
+    kind = settings.alignment.kind
+    sets: dict[SubTask, int] = {"detection": len(settings.detection_sets), "reid": len(settings.reid_sets)}
+    if kind == "none" or max(sets.values()) < 2:
+        return Alignment(sets)
+    if kind == "adversarial":
+        return AdversarialAlignment(sets, channels, settings.alignment)
+    return MMDAlignment(sets) if kind == "mmd" else DomainNormAlignment(sets)
+
+
+def _nothing(model: nn.Module) -> Tensor:
+    """Return 0, of which every parameter's gradient is 0."""
+    return 0.0 * torch.stack([parameter.sum() for parameter in model.parameters() if parameter.requires_grad]).sum()
+
+
+def _parted(values: list[int], counts: list[int]) -> list[list[int]]:
+    """Split a list into parts of given lengths."""
+    ends = [sum(counts[: place + 1]) for place in range(len(counts))]
+    return [values[end - count : end] for end, count in zip(ends, counts, strict=True)]

@@ -1,0 +1,108 @@
+"""What hybrid pre-training can be told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pretrainps.detectors.config import DetectorConfig
+from pretrainps.errors import ArgumentError
+from pretrainps.losses.identity import IdentitySettings
+from pretrainps.training.pretraining.alignment.methods import AlignmentSettings
+from pretrainps.training.pretraining.uncertainty import LossKind
+
+_KINDS: Mapping[str, LossKind] = {
+    "loss_rpn_cls": "classification",
+    "loss_rpn_reg": "regression",
+    "loss_box_cls": "classification",
+    "loss_box_reg": "regression",
+    "loss_identity": "classification",
+}
+"""The losses whose weights can be learned: those that are likelihoods. A triplet loss and those that align are none."""
+
+
+def _plain_detector() -> DetectorConfig:
+    return DetectorConfig(num_identities=1, freeze_stem=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HybridSettings:
+    """What is learned from which data sets, and how.
+
+    Raises:
+        ArgumentError: a value that cannot be; the message names the field.
+    """
+
+    detection_sets: tuple[str, ...] = ()
+    """Names of the detection data sets; none pre-trains on re-ID alone."""
+    reid_sets: Mapping[str, int] = field(default_factory=dict)
+    """Names of the re-ID data sets, and how many people each has; none pre-trains on detection alone."""
+    detector: DetectorConfig = field(default_factory=_plain_detector)
+    """The settings that pre-training shares with the detectors: sizes of scenes, proposals, regions, pooling, embedding, and
+    the weights among the losses of detection. Its number of identities, its queue, and what it says of test time play no part.
+    By default the papers' values, but that the stem is learned too."""
+    identity: IdentitySettings = field(default_factory=IdentitySettings)
+    alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
+    crop_features: Literal["scene", "roi", "map"] = "scene"
+    """How crops come to the last stage; `pretrainps.training.pretraining.model` says why."""
+    crops_per_scene: int = 12
+    """`scene`: crops that are pasted into one scene at most."""
+    pasted_from: float = 0.0
+    """`scene`: share of the training, not counting steps of crops alone, after which crops are pasted; before, they come as
+    with `roi`."""
+    ignored_from: float = 0.5
+    """Anchors and proposals that a region to ignore covers by this share or more are no background."""
+
+    weights: Literal["fixed", "learned"] = "fixed"
+    """`learned`: by uncertainty, from the fixed weights on (see `pretrainps.training.pretraining.uncertainty`)."""
+    weight_detection: float = 1.0
+    """Weight of all losses of detection, on top of those in `detector`,"""
+    weight_identity: float = 1.0
+    """of the identity loss,"""
+    weight_triplet: float = 1.0
+    """and of the triplet loss."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.detection_sets)) < len(self.detection_sets):
+            raise ArgumentError(f"HybridSettings.detection_sets names one twice: {', '.join(self.detection_sets)}.")
+        for name, people in self.reid_sets.items():
+            if people < 2:
+                raise ArgumentError(
+                    f"HybridSettings.reid_sets: {name!r} has {people} identities, but only who differs from somebody can be "
+                    "recognized: at least 2 are needed. Check the root that it was read from, or leave the data set out."
+                )
+        for field_name, choices in (("crop_features", ("scene", "roi", "map")), ("weights", ("fixed", "learned"))):
+            if getattr(self, field_name) not in choices:
+                raise ArgumentError(
+                    f"HybridSettings.{field_name} must be one of {', '.join(choices)}, not {getattr(self, field_name)!r}."
+                )
+        if self.crops_per_scene < 1:
+            raise ArgumentError(f"HybridSettings.crops_per_scene must be at least 1, not {self.crops_per_scene}.")
+        if not 0.0 <= self.pasted_from <= 1.0:
+            raise ArgumentError(f"HybridSettings.pasted_from must be in 0..1, not {self.pasted_from}.")
+        if not 0.0 < self.ignored_from <= 1.0:
+            raise ArgumentError(f"HybridSettings.ignored_from must be above 0 and at most 1, not {self.ignored_from}.")
+        for field_name in ("weight_detection", "weight_identity", "weight_triplet"):
+            if not 0.0 <= getattr(self, field_name) < math.inf:
+                raise ArgumentError(
+                    f"HybridSettings.{field_name} must be a number of at least 0, not {getattr(self, field_name)}."
+                )
+
+    def fixed_weights(self) -> dict[str, float]:
+        """Return each loss's weight by name, those that align not among them."""
+        detector = self.detector
+        return {
+            "loss_rpn_cls": self.weight_detection * detector.weight_rpn_cls,
+            "loss_rpn_reg": self.weight_detection * detector.weight_rpn_reg,
+            "loss_box_cls": self.weight_detection * detector.weight_box_cls,
+            "loss_box_reg": self.weight_detection * detector.weight_box_reg,
+            "loss_identity": self.weight_identity,
+            "loss_triplet": self.weight_triplet,
+        }
+
+    def learned_weights(self) -> dict[str, LossKind]:
+        """Return the losses that there will be and whose weights can be learned, and what kind each is."""
+        wanted = {name: self.reid_sets if name == "loss_identity" else self.detection_sets for name in _KINDS}
+        return {name: kind for name, kind in _KINDS.items() if wanted[name]}

@@ -1,0 +1,83 @@
+"""What to do about a file that does not fit: the likely cause, and a call that works."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pretrainps.weights.prefixes import shared_prefixes
+from pretrainps.weights.trunk import in_trunk, likely_architecture
+
+if TYPE_CHECKING:
+    from pretrainps.weights.report import LoadReport
+
+Shape = tuple[int, ...]
+
+
+def advise(
+    report: LoadReport, shapes: Mapping[str, Shape], *, arch: str = "", prefix: str = "", stray: Collection[str] = ()
+) -> str:
+    """Return one or two sentences on why a file does not fit its model, and what to do.
+
+    Args:
+        report: The outcome of `compare`, which is not ok.
+        shapes: The file's tensors, under our own names as far as they have one.
+        arch: The architecture that the model has.
+        prefix: What was stripped from the file's keys.
+        stray: Unexpected keys that did not have that prefix.
+    """
+    if report.no_tensor:
+        return (
+            f"{report.no_tensor[0][0]} is a tensor of the model. Save it as a plain one (.to_dense(), .dequantize(), "
+            "torch.as_tensor(...)) before torch.save, or ask for such a file."
+        )
+    model_keys = (*report.matched, *report.missing, *(key for key, *_ in (*report.wrong_shape, *report.wrong_kind)))
+    found = shared_prefixes(report.unexpected, set(report.missing)) if report.missing and not report.matched else []
+    if found:
+        before, _ = found[0]
+        every = all(key.startswith(before) for key in report.unexpected)
+        return (
+            f"{'Every key carries' if every else 'The keys carry'} the prefix {prefix + before!r}, which is not declared for "
+            f"this file: load it with prefix={prefix + before!r} (--prefix {prefix + before})."
+        )
+    inside = in_trunk((key for key in report.unexpected if key not in stray), model_keys)
+    trunk = [key for key in report.unexpected if key in inside]
+    other = likely_architecture(shapes)
+    other = None if other == arch else other
+    if trunk or (report.wrong_shape and other):
+        what = f"{some(trunk)} would be part of the network itself, so the file" if trunk else "The file"
+        name = f" It looks like a {other.removeprefix('timm:')}: load it with arch={other!r} (--arch {other})." if other else ""
+        return f"{what} is of another architecture, and nothing of it may be left out.{name}" + ("" if name else _INSPECT)
+    if report.unexpected and not (report.missing or report.wrong_shape or report.wrong_kind):
+        extra = [key if key in stray else prefix + key for key in report.unexpected]
+        patterns = patterns_of(extra, [prefix + key for key in report.matched])
+        return (
+            f"The file has more than the model: {some(extra)}, perhaps a classifier. If that is not wanted, load it with "
+            f"ignore={patterns} ({' '.join(f'--ignore {pattern!r}' for pattern in patterns)})."
+        )
+    return "It may be another architecture or key layout." + _INSPECT
+
+
+_INSPECT = " `pretrainps inspect FILE` says what a file is."
+
+
+def some(keys: Sequence[str]) -> str:
+    """Return the first few of some keys in words."""
+    return ", ".join(keys[:4]) + (", ..." if len(keys) > 4 else "")
+
+
+def patterns_of(keys: Sequence[str], kept: Collection[str]) -> list[str]:
+    """Return shell patterns that match some keys of a file and none of the others, as few as whole modules allow.
+
+    Args:
+        keys: What is to be matched.
+        kept: The file's other keys.
+    """
+    patterns: dict[str, None] = {}
+    for key in keys:
+        parts = key.split(".")
+        modules = (".".join(parts[: depth + 1]) + "." for depth in range(min(len(parts) - 1, 8)))
+        whole = next((module for module in modules if not any(other.startswith(module) for other in kept)), None)
+        patterns[glob.escape(key) if whole is None else f"{glob.escape(whole)}*"] = None
+    return list(patterns)

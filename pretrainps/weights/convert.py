@@ -1,0 +1,218 @@
+"""From a downloaded file to tensors under the package's own names, converted once and kept.
+
+Everything that happens to a key on the way is declared in the spec's `FileFormat`: unwrap, leave out `ignored`, strip
+`prefix`, rename by `layout`. The result is written beside the original as a reproducible safetensors file, named after
+what went into it, so that a changed declaration leads to a new conversion.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from pretrainps.download import Cache, Fetched
+from pretrainps.download.cache import Record
+from pretrainps.errors import CacheError, CheckpointFormatError
+from pretrainps.files import sha256_of
+from pretrainps.registry.specs import FileFormat, ModelSpec
+from pretrainps.weights.key_layouts import layout_of
+from pretrainps.weights.read import Tensors, read_contents, read_tensors
+from pretrainps.weights.report import SideData
+from pretrainps.weights.write import read_metadata, write_safetensors
+
+CONVERSION = 2
+"""Raised whenever the code below would turn the same file into other tensors."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NativeCheckpoint:
+    """A file's tensors under the package's own names."""
+
+    tensors: Tensors
+    ignored: tuple[str, ...] = ()
+    """The file's keys that were left out, as declared."""
+    declared: tuple[str, ...] = ()
+    """Of these, the tensors that a declared pattern names: an architecture's own filter may leave out more."""
+    stray: tuple[str, ...] = ()
+    """The file's keys without the declared prefix: nothing is declared of them, so they fit no model."""
+    side_data: tuple[SideData, ...] = ()
+    """What lies in the file among the tensors and is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """Tensors under a model's names, with an account of where each comes from."""
+
+    tensors: Tensors
+    sources: dict[str, tuple[str, ...]]
+    """A name -> the file's keys that its tensor is made of."""
+
+
+class Adapter(Protocol):
+    """Brings one architecture's files under its names, where a key layout cannot: it needs the model."""
+
+    fingerprint: str
+    """Changes whenever the same file would become other tensors."""
+
+    def __call__(self, tensors: Mapping[str, Tensor], known: tuple[str, ...]) -> Adapted:
+        """Return the tensors under the model's names.
+
+        Args:
+            tensors: The file's, without prefix.
+            known: Shell patterns of keys that may be left over.
+        """
+        ...
+
+
+def convert(
+    path: Path, file: FileFormat, family: str, *, mapped: bool = True, adapter: Adapter | None = None
+) -> NativeCheckpoint:
+    """Read a file and bring its tensors under the package's own names. Writes nothing.
+
+    Args:
+        path: The checkpoint.
+        file: How its tensors lie in it.
+        family: The architecture's family, which knows the key layouts.
+        mapped: See `read_object`.
+        adapter: The architecture's own way with files that are not in the native layout.
+
+    Raises:
+        CheckpointFormatError: unreadable, holding NaN or infinity, or without any tensor that the declared prefix fits.
+        LayoutError: the family does not know the layout, or the file is not proven to be in it.
+    """
+    layout = layout_of(family, file.layout)
+    contents = read_contents(path, file.wrapper, mapped=mapped)
+    found = contents.tensors
+    ignored = [key for key in (*found, *contents.side_data) if any(fnmatch.fnmatchcase(key, each) for each in file.ignored)]
+    declared = tuple(key for key in ignored if key in found)
+    kept = {key: value for key, value in found.items() if key not in set(ignored)}
+    if file.prefix and not any(key.startswith(file.prefix) for key in kept):
+        raise CheckpointFormatError(
+            f"{path}: no tensor has the declared prefix {file.prefix!r}. `pretrainps inspect {path}` shows what the file is."
+        )
+    stray = tuple(key for key in kept if not key.startswith(file.prefix))
+    bare = {key.removeprefix(file.prefix): value for key, value in kept.items() if key.startswith(file.prefix)}
+    if adapter is not None and file.layout != "native":
+        everything = {key.removeprefix(file.prefix): value for key, value in found.items() if key.startswith(file.prefix)}
+        adapted = adapter(everything, file.ignored)
+        unwanted = {key.removeprefix(file.prefix) for key in ignored}
+        bare = {
+            key: value
+            for key, value in adapted.tensors.items()
+            if not set(adapted.sources[key]) <= unwanted and not any(fnmatch.fnmatchcase(key, each) for each in file.ignored)
+        }
+        used = {source for key in bare for source in adapted.sources[key]}
+        left = [file.prefix + key for key in everything if key not in used]
+        ignored = [*dict.fromkeys((*ignored, *left))]
+    broken = [key for key, value in bare.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if broken:
+        raise CheckpointFormatError(
+            f"{path}: {len(broken)} tensors hold NaN or infinity ({', '.join(broken[:4])}): its training went wrong, or it is "
+            "damaged. Use an earlier checkpoint."
+        )
+    try:
+        native = layout.read(bare)
+    except RuntimeError as error:  # a reordering met a tensor of another shape
+        raise CheckpointFormatError(f"{path}: its tensors do not have the shapes of the key layout {layout.name!r}.") from error
+    return NativeCheckpoint(
+        tensors=native,
+        ignored=tuple(ignored),
+        declared=declared,
+        stray=stray,
+        side_data=tuple(
+            SideData(key, layout.native_name(key.removeprefix(file.prefix)) if key.startswith(file.prefix) else None, what)
+            for key, what in contents.side_data.items()
+            if key not in set(ignored)
+        ),
+    )
+
+
+def native_checkpoint(
+    spec: ModelSpec, fetched: Fetched, family: str, cache: Cache, *, verify: bool = False, adapter: Adapter | None = None
+) -> NativeCheckpoint:
+    """Return a fetched model's tensors, from the cached conversion if there is one.
+
+    Local and bundled files are read into memory and converted each time; a cache that cannot be written to is not needed
+    either.
+
+    Args:
+        spec: The model.
+        fetched: Its verified file.
+        family: The architecture's family, which knows the key layouts.
+        cache: Where conversions are kept.
+        verify: Hash a cached conversion again even though its size and time have not changed.
+        adapter: See `convert`.
+
+    Raises:
+        CheckpointFormatError: see `convert`.
+        LayoutError: see `convert`.
+    """
+    if not fetched.cached:
+        return convert(fetched.path, spec.file, family, mapped=False, adapter=adapter)
+    name = f"native-{fetched.sha256[:12]}-{_fingerprint(spec.file, family, adapter)}.safetensors"
+    target = cache.folder(spec.name) / name
+    cached = _read_conversion(target, fetched, verify=verify)
+    if cached is not None:
+        return cached
+    checkpoint = convert(fetched.path, spec.file, family, adapter=adapter)
+    with contextlib.suppress(CacheError), cache.lock(spec.name):
+        _write_conversion(target, checkpoint, spec, fetched)
+    return checkpoint
+
+
+def _fingerprint(file: FileFormat, family: str, adapter: Adapter | None) -> str:
+    inputs = json.dumps([CONVERSION, asdict(file), family, adapter.fingerprint if adapter else None], sort_keys=True)
+    return hashlib.sha256(inputs.encode()).hexdigest()[:12]
+
+
+def _read_conversion(target: Path, fetched: Fetched, *, verify: bool) -> NativeCheckpoint | None:
+    """Return a conversion that is whole and of this very file; the original is at hand to make it again otherwise."""
+    try:
+        record = Record.read(target.with_suffix(".json"))
+        if record is None or ((verify or not record.describes(target)) and sha256_of(target) != record.sha256):
+            return None
+        notes = read_metadata(target)
+        if notes.get("source_sha256") != fetched.sha256:
+            return None
+        tensors = read_tensors(target)
+    except (CheckpointFormatError, OSError):  # another process may be removing it
+        return None
+    return NativeCheckpoint(
+        tensors=tensors,
+        ignored=tuple(notes.get("ignored", ())),
+        declared=tuple(notes.get("declared", ())),
+        stray=tuple(notes.get("stray", ())),
+        side_data=tuple(SideData(*entry) for entry in notes.get("side_data", ())),
+    )
+
+
+def _write_conversion(target: Path, checkpoint: NativeCheckpoint, spec: ModelSpec, fetched: Fetched) -> None:
+    for stale in (*target.parent.glob("native-*"), *target.parent.glob(".native-*.tmp")):
+        if not stale.name.startswith(f"native-{fetched.sha256[:12]}-"):  # of another file, or left by a killed process
+            with contextlib.suppress(OSError):  # some systems do not delete what is in use
+                stale.unlink()
+    notes = {
+        "model": spec.name,
+        "source_sha256": fetched.sha256,
+        "ignored": list(checkpoint.ignored),
+        "declared": list(checkpoint.declared),
+        "stray": list(checkpoint.stray),
+        "side_data": [list(astuple(entry)) for entry in checkpoint.side_data],
+    }
+    write_safetensors(checkpoint.tensors, target, notes)
+    stat = target.stat()
+    Record(
+        file=target.name,
+        sha256=sha256_of(target),
+        size=stat.st_size,
+        mtime_ns=stat.st_mtime_ns,
+        source=f"converted from {fetched.path.name}",
+    ).write(target.with_suffix(".json"))

@@ -1,0 +1,347 @@
+"""Recognize a backbone, its key layout and its prefix from keys and shapes alone."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import glob
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+
+from pretrainps.backbones import ARCHITECTURES, build_backbone
+from pretrainps.errors import RegistryError
+from pretrainps.heads import build_head
+from pretrainps.registry.specs import DetectorSpec, FileFormat, HeadSpec
+from pretrainps.weights.key_layouts import FAMILIES, IN_DETECTOR, KeyLayout, layout_of
+from pretrainps.weights.prefixes import shared_prefixes
+from pretrainps.weights.trunk import in_trunk
+
+Shape = tuple[int, ...]
+
+BATCH_COUNT = "num_batches_tracked"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recognition:
+    """An architecture whose tensors a file holds, and under which names."""
+
+    arch: str
+    file: FileFormat
+    matched: int
+    """How many of the model's tensors are there, with their shapes."""
+    used: int
+    """How many of the file's keys found a place; more than `matched` if some tensors were written twice."""
+    detector: DetectorSpec | None = None
+    """The detector, if the file holds a whole one; then everything here is about it rather than its backbone alone."""
+    head: HeadSpec | None = None
+    """The head for crops, if the file holds one on top of the backbone."""
+    missing: tuple[str, ...] = ()
+    """The model's keys that are not, batch counters excepted if the file has none at all."""
+    foreign: tuple[str, ...] = ()
+    """Keys of the file that the layout knows and nothing is taken from."""
+    extra: tuple[str, ...] = ()
+    """Keys of the file that belong to nothing known, and may be ignored."""
+    trunk: tuple[str, ...] = ()
+    """Keys of the file that would be part of the network itself and that the model lacks: it is another architecture's."""
+
+    @property
+    def loads(self) -> bool:
+        """Whether the model can be filled once the extra keys are ignored."""
+        return not (self.missing or self.trunk)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expected:
+    """What a file of one model has in one layout."""
+
+    layout: KeyLayout
+    shapes: Mapping[str, Shape]
+    """The model's own keys and shapes."""
+    native: Mapping[str, str]
+    """From each key that the layout writes to our own name; two keys may be copies of one tensor."""
+    unused: Mapping[str, Shape]
+    """What the layout writes beyond that."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fit:
+    """How a file's keys and shapes fit what is expected."""
+
+    have: frozenset[str]
+    """Of the model's keys."""
+    used: int
+    missing: tuple[str, ...]
+    foreign: tuple[str, ...]
+    extra: tuple[str, ...]
+    trunk: tuple[str, ...]
+    uncounted: tuple[str, ...]
+    """Shell patterns of batch counters, of which the file has none."""
+
+
+def recognize(
+    shapes: Mapping[str, Shape], wrapper: tuple[str, ...] = (), *, arch: str | None = None, prefix: str | None = None
+) -> Recognition | None:
+    """Find the architecture, key layout and prefix that the shapes come closest to.
+
+    Args:
+        shapes: The file's keys and shapes.
+        wrapper: Where in the file they were found.
+        arch: Look for this architecture only; of a whole detector its backbone is then wanted alone.
+        prefix: Take this prefix; by default it is searched for.
+
+    Returns:
+        The best candidate: one without missing keys before one with, then the one with the most tensors, then the one that
+        leaves the fewest keys over. `None` if the best has less than half of its tensors. Whether `missing` is empty says
+        whether the file is complete. (Batch counters do not count if there are none: old files lack them.)
+    """
+    best = max(_candidates(shapes, wrapper, arch, prefix), key=_rank, default=None)
+    if best is None or (arch is None and 2 * len(best.missing) > best.matched):
+        return None
+    return _with_head(best, shapes)
+
+
+def _rank(found: Recognition) -> tuple[bool, int, int, int]:
+    size = -len(found.foreign) - len(found.file.prefix)
+    return not found.missing, found.matched - len(found.missing), -len(found.extra) - len(found.trunk), size
+
+
+def _candidates(
+    shapes: Mapping[str, Shape], wrapper: tuple[str, ...], arch: str | None, prefix: str | None
+) -> Iterator[Recognition]:
+    for name in [arch] if arch is not None else _possible(shapes):
+        for expected in _in_layouts(name, inside_detectors=arch is not None):
+            for before, count in prefixes(shapes, expected, prefix):
+                if arch is None and 2 * count < len(expected.native):
+                    continue
+                known = expected.layout.heads if arch is not None else ()
+                fit = fitted(shapes, before, expected, known=(*known, *_network(name).tail))
+                yield Recognition(
+                    arch=name,
+                    file=file_format(fit, expected.layout, wrapper, before),
+                    matched=len(fit.have),
+                    used=fit.used,
+                    missing=fit.missing,
+                    foreign=fit.foreign,
+                    extra=fit.extra,
+                    trunk=fit.trunk,
+                )
+
+
+def _possible(shapes: Mapping[str, Shape]) -> list[str]:
+    """Return our own architectures but for those of which some key would tell."""
+    tells = {architecture.signature_key for architecture in ARCHITECTURES.values()}
+    there = {signature_key for signature_key in tells if any(signature_key in key for key in shapes)}
+    return [arch for arch, architecture in ARCHITECTURES.items() if architecture.signature_key in there]
+
+
+def closest_architectures(shapes: Mapping[str, Shape]) -> list[str]:
+    """Return the architectures at least half of whose tensors a file has under some prefixes, the closest first."""
+    shares: dict[str, float] = {}
+    for arch in _possible(shapes):
+        wanted, found = _network(arch).shapes, set()
+        for key, shape in shapes.items():
+            parts = key.split(".")[-8:]
+            found |= {name for start in range(len(parts)) if wanted.get(name := ".".join(parts[start:])) == shape}
+        shares[arch] = len(found) / len(wanted)
+    return sorted((arch for arch in shares if 2 * shares[arch] >= 1), key=lambda arch: -shares[arch])
+
+
+def prefixes(shapes: Mapping[str, Shape], expected: Expected, prefix: str | None) -> list[tuple[str, int]]:
+    """Return the prefixes to try, with how many expected keys stand behind each."""
+    if prefix is None:
+        return shared_prefixes(shapes, expected.native.keys())
+    return [(prefix, sum(key.startswith(prefix) and key.removeprefix(prefix) in expected.native for key in shapes))]
+
+
+def fitted(
+    shapes: Mapping[str, Shape],
+    prefix: str,
+    expected: Expected,
+    *,
+    known: Sequence[str] = (),
+    counters: Sequence[str] = ("*",),
+    optional: Collection[str] = (),
+) -> Fit:
+    """Compare a file with what is expected, by key and shape.
+
+    Args:
+        shapes: The file's keys and shapes.
+        prefix: What stands before the keys.
+        expected: The model's keys in the layout to try.
+        known: Shell patterns of keys, after the prefix, that may be there and are not taken.
+        counters: Shell patterns of groups of keys; of each group the batch counters may be missing, all together.
+        optional: The model's keys that may be missing.
+    """
+    layout, wanted = expected.layout, expected.shapes
+    inside = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
+    aside = _unused(inside, expected) | {key for key in inside if _matches(key, known)}
+    place: dict[str, str] = {}
+    extra: dict[str, str] = {}  # the file's key -> our name for it
+    used = set()
+    for key, shape in inside.items():
+        if key in aside:
+            continue
+        name = expected.native.get(key) or layout.native_name(key)
+        # values change places under the layout's own names only; elsewhere another name for the same tensor is as good
+        proven = key in expected.native or not (layout.reorders or layout is IN_DETECTOR)
+        copy = name not in place or (key in expected.native and place[name] in expected.native)
+        if wanted.get(name) != shape or not (proven and copy):
+            extra[key] = name
+        else:
+            place.setdefault(name, key)
+            used.add(key)
+    # a copy that is lost while the other is there
+    lost = [
+        key
+        for key, name in expected.native.items()
+        if key not in used and place.get(name) in expected.native and not _matches(key, known)
+    ]
+    absent = [key for key in wanted if key not in place and key not in optional]
+    uncounted = [
+        f"{group}{BATCH_COUNT}"
+        for group in counters
+        if (counted := [key for key in wanted if _matches(key, [f"{group}{BATCH_COUNT}"])])
+        and not any(key in place for key in counted)
+    ]
+    names_in_trunk = in_trunk(extra.values(), wanted)
+    trunk = [key for key, name in extra.items() if name in names_in_trunk]
+    return Fit(
+        have=frozenset(place),
+        used=len(used),
+        missing=(
+            *(key for key in absent if not _matches(key, uncounted)),
+            *(prefix + key for key in lost),
+        ),
+        foreign=tuple(prefix + key for key in inside if key in aside),
+        extra=(
+            *(prefix + key for key in extra if key not in set(trunk)),
+            *(key for key in shapes if not key.startswith(prefix)),
+        ),
+        trunk=tuple(prefix + key for key in trunk),
+        uncounted=tuple(uncounted),
+    )
+
+
+def _matches(key: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def _unused(inside: Mapping[str, Shape], expected: Expected) -> set[str]:
+    """Return the keys that nothing computes with; those that the layout writes itself only if they are as it writes them."""
+    found = {key for key in inside if _matches(key, expected.layout.unused)}
+    written = expected.unused
+    return set() if written and {key: inside[key] for key in found} not in ({}, written) else found
+
+
+def file_format(fit: Fit, layout: KeyLayout, wrapper: tuple[str, ...], prefix: str, new: tuple[str, ...] = ()) -> FileFormat:
+    """Declare how a file's tensors lie in it."""
+    return FileFormat(
+        layout=layout.name,
+        wrapper=wrapper,
+        prefix=prefix,
+        ignored=tuple(glob.escape(key) for key in fit.foreign),
+        expected_missing=fit.uncounted,
+        new=new,
+        tensors=len(fit.have),
+    )
+
+
+def expected_in(layout: KeyLayout, shapes: Mapping[str, Shape]) -> Expected:
+    """Return what a file of a model has in a layout.
+
+    Args:
+        layout: The key layout.
+        shapes: The model's own keys and shapes.
+    """
+    empty = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    written = {key: tuple(value.shape) for key, value in layout.from_native(empty).items()}
+    unused = {key: shape for key, shape in written.items() if _matches(key, layout.unused)}
+    # one by one, for a layout may write one tensor twice
+    native = {key: name for name, value in empty.items() for key in layout.from_native({name: value}) if key not in unused}
+    return Expected(layout=layout, shapes=shapes, native=native, unused=unused)
+
+
+@dataclass(frozen=True, slots=True)
+class _Network:
+    """One architecture, as far as files of it are concerned."""
+
+    family: str
+    shapes: Mapping[str, Shape]
+    in_detector: Mapping[str, str]
+    """From each key inside one of our detectors to the backbone's own."""
+    tail: tuple[str, ...]
+    width: int
+    """Channels of its last map."""
+
+
+@cache
+def _network(arch: str) -> _Network:
+    # names and shapes alone are looked at; a timm model must compute on a probe before it is split
+    with torch.device("meta") if arch in ARCHITECTURES else contextlib.nullcontext():
+        backbone = build_backbone(arch).to("meta")
+    trunk, last = backbone.halves()
+    names = {f"backbone.{key}": key for key in trunk.state_dict()} | {
+        f"box_stage.stage.{key}": key for key in last.state_dict()
+    }
+    shapes = {key: tuple(value.shape) for key, value in backbone.state_dict().items()}
+    return _Network(backbone.family, shapes, names, backbone.tail, backbone.channels["c5"])
+
+
+@cache
+def _in_layouts(arch: str, *, inside_detectors: bool) -> tuple[Expected, ...]:
+    """Return an architecture's keys in each layout of its family, layouts of the same names once."""
+    network = _network(arch)
+    # our own names last, for where another code base has the same ones, its name says more
+    layouts = [each for each in FAMILIES.get(network.family, {}).values() if each.name != "native"]
+    found: dict[frozenset[str], Expected] = {}
+    for layout in (*layouts, layout_of(network.family, "native")):
+        expected = expected_in(layout, network.shapes)
+        found.setdefault(frozenset(expected.native), expected)
+    if inside_detectors:
+        of_detector = Expected(layout=IN_DETECTOR, shapes=network.shapes, native=network.in_detector, unused={})
+        found[frozenset(network.in_detector)] = of_detector
+    return tuple(found.values())
+
+
+def _with_head(found: Recognition, shapes: Mapping[str, Shape]) -> Recognition:
+    """Add the head for crops that a file of our own `CropModel` has beside its backbone."""
+    before = found.file.prefix.removesuffix("backbone.")
+    ours = all(
+        layout_of(_network(found.arch).family, found.file.layout).native_name(key) == key for key in _network(found.arch).shapes
+    )
+    if found.missing or before == found.file.prefix or not ours:
+        return found
+    beside = {key.removeprefix(before): shapes[key] for key in found.extra if key.startswith(f"{before}head.")}
+    head = _head(beside, _network(found.arch).width)
+    if head is None:
+        return found
+    with torch.device("meta"):
+        wanted = {
+            f"head.{key}": value.shape for key, value in build_head(head, _network(found.arch).width).state_dict().items()
+        }
+    have = {key for key, shape in beside.items() if wanted.get(key) == shape}
+    return replace(
+        found,
+        head=head,
+        file=replace(found.file, layout="native", prefix=before, tensors=found.matched + len(have)),
+        matched=found.matched + len(have),
+        used=found.used + len(have),
+        missing=tuple(key for key in wanted if key not in have and not _matches(key, found.file.expected_missing)),
+        extra=tuple(key for key in found.extra if key.removeprefix(before) not in beside),
+        trunk=(*found.trunk, *(before + key for key in beside if key not in have)),
+    )
+
+
+def _head(beside: Mapping[str, Shape], width: int) -> HeadSpec | None:
+    classifier, projection = (beside.get(f"head.{name}.weight", ()) for name in ("fc", "projection.0"))
+    try:
+        if len(classifier) == 2 and classifier[1] == width:
+            return HeadSpec(kind="classifier", num_classes=classifier[0])
+        if len(projection) == 2 and projection[1] == width:
+            return HeadSpec(kind="embedding", embedding_dim=projection[0])
+    except RegistryError:  # no rows, or more than there can be
+        pass
+    return None

@@ -1,0 +1,181 @@
+"""Compare a file's tensors with a model's, and say in full how they fit."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from pretrainps.errors import StateDictMismatchError
+from pretrainps.weights.advice import advise, some
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SideData:
+    """An entry of the file that lies among the tensors and is none: an epoch, settings, a curve."""
+
+    key: str
+    """In the file."""
+    native: str | None
+    """The key that a tensor of that name would have in the model; `None` if it would have none."""
+    what: str
+    """What the value is, in words."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadReport:
+    """How a checkpoint fitted a model: each tensor of either side is in exactly one list."""
+
+    name: str
+    matched: tuple[str, ...]
+    """In both, with the same shape."""
+    expected_missing: tuple[str, ...] = ()
+    """In the model only, declared: they keep their initial values."""
+    ignored: tuple[str, ...] = ()
+    """In the file only, declared (a classifier over ImageNet's classes, say)."""
+    side_data: tuple[str, ...] = ()
+    """In the file only, and no tensors: numbers, settings, text. They are left out."""
+    no_tensor: tuple[tuple[str, str], ...] = ()
+    """In both, but no plain tensor in the file: (key of the model, what it is in the file)."""
+    missing: tuple[str, ...] = ()
+    """In the model only, undeclared."""
+    unexpected: tuple[str, ...] = ()
+    """In the file only, undeclared."""
+    wrong_shape: tuple[tuple[str, Shape, Shape], ...] = ()
+    """In both: (key, shape in the file, shape in the model)."""
+    wrong_kind: tuple[tuple[str, str, str], ...] = ()
+    """In both, but whole numbers on one side and fractions on the other: (key, type in the file, type in the model)."""
+    converted: tuple[str, ...] = ()
+    """Among the matched, those stored in another precision than the model's; they are converted on loading."""
+    new: tuple[str, ...] = ()
+    """In the model only: a head that was asked for on top, or identity tables that the file was stripped of."""
+    parameters_loaded: int = 0
+    """Learned parameters filled from the file; batch-norm statistics are not counted."""
+    parameters: int = 0
+    """Learned parameters of the part of the model that the file is for."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing undeclared was found, and anything was filled at all."""
+        filled = self.parameters_loaded > 0 or self.parameters == 0
+        return filled and not (self.missing or self.unexpected or self.wrong_shape or self.wrong_kind or self.no_tensor)
+
+    @property
+    def share(self) -> float:
+        """Share of the parameters filled from the file, 0 to 1."""
+        return self.parameters_loaded / self.parameters if self.parameters else 0.0
+
+    def __str__(self) -> str:
+        unfit = len(self.wrong_shape) + len(self.wrong_kind) + len(self.no_tensor)
+        model_side = len(self.matched) + len(self.expected_missing) + len(self.missing) + unfit
+        # rounded down, for 99.99 % is not 100 %
+        percent = f"{int(self.share * 10000) / 100:g} %"
+        lines = [
+            f"{self.name}: {len(self.matched)} of {model_side} tensors matched, "
+            f"{self.parameters_loaded:,} of {self.parameters:,} parameters ({percent})"
+        ]
+        for label, keys in (
+            ("not in the file, as declared", self.expected_missing),
+            ("in the file and not used, as declared", self.ignored),
+            ("in the file and no tensors, left out", self.side_data),
+            ("stored in another precision and converted", self.converted),
+            ("new, freshly initialized", self.new),
+            ("MISSING from the file", self.missing),
+            ("UNEXPECTED in the file", self.unexpected),
+        ):
+            if keys:
+                lines.append(f"  {label}: {len(keys)} ({some(keys)})")
+        for key, found, wanted in self.wrong_shape[:5]:
+            lines.append(f"  WRONG SHAPE: {key} is {list(found)} in the file and {list(wanted)} in the model")
+        if len(self.wrong_shape) > 5:
+            lines.append(f"  WRONG SHAPE: {len(self.wrong_shape) - 5} more")
+        for key, what in self.no_tensor[:5]:
+            lines.append(f"  NO PLAIN TENSOR: {key} is {what} in the file")
+        for key, kind, model_kind in self.wrong_kind[:5]:
+            lines.append(f"  WRONG TYPE: {key} is {kind} in the file and {model_kind} in the model")
+        return "\n".join(lines)
+
+
+def compare(
+    model: nn.Module,
+    found: Mapping[str, Tensor],
+    *,
+    name: str,
+    ignored: Iterable[str] = (),
+    stray: Iterable[str] = (),
+    side_data: Iterable[SideData] = (),
+    expected_missing: Iterable[str] = (),
+    new: Iterable[str] = (),
+) -> LoadReport:
+    """Compare a state dict with a model, by key, shape and kind of number. Loads nothing.
+
+    Args:
+        model: What is to be filled; its tensors may lie on the meta device.
+        found: The file's tensors, in the model's key layout.
+        name: The model's name, for the report.
+        ignored: Keys that were declared unwanted and left out of `found`; reported as such.
+        stray: Keys of the file that were left out undeclared; reported as unexpected.
+        side_data: What lies in the file among the tensors and is none.
+        expected_missing: Shell patterns of model keys that the file may lack.
+        new: Shell patterns of model keys that the file may lack because they start anew.
+    """
+    side_data = tuple(side_data)
+    wanted: dict[str, Tensor] = model.state_dict()
+    learned = {key: value.numel() for key, value in model.named_parameters()}
+    same_shape = [key for key, value in wanted.items() if key in found and found[key].shape == value.shape]
+    matched = [key for key in same_shape if found[key].is_floating_point() == wanted[key].is_floating_point()]
+    no_tensor = {entry.native: entry.what for entry in side_data if entry.native in wanted and entry.native not in found}
+    absent = [key for key in wanted if key not in found and key not in no_tensor]
+    fresh = _matching(absent, new)
+    excused = _matching((key for key in absent if key not in fresh), expected_missing)
+    return LoadReport(
+        name=name,
+        matched=tuple(matched),
+        expected_missing=tuple(key for key in absent if key in excused),
+        ignored=tuple(ignored),
+        side_data=tuple(entry.key for entry in side_data if entry.native not in no_tensor),
+        no_tensor=tuple((key, what) for key, what in no_tensor.items() if key is not None),
+        missing=tuple(key for key in absent if key not in excused and key not in fresh),
+        unexpected=(*(key for key in found if key not in wanted), *stray),
+        wrong_shape=tuple(
+            (key, tuple(found[key].shape), tuple(value.shape))
+            for key, value in wanted.items()
+            if key in found and found[key].shape != value.shape
+        ),
+        wrong_kind=tuple(
+            (key, str(found[key].dtype).removeprefix("torch."), str(wanted[key].dtype).removeprefix("torch."))
+            for key in same_shape
+            if found[key].is_floating_point() != wanted[key].is_floating_point()
+        ),
+        converted=tuple(key for key in matched if found[key].dtype != wanted[key].dtype),
+        new=tuple(key for key in absent if key in fresh),
+        parameters_loaded=sum(learned.get(key, 0) for key in matched),
+        parameters=sum(learned.values()),
+    )
+
+
+def _matching(keys: Iterable[str], patterns: Iterable[str]) -> set[str]:
+    known = tuple(patterns)
+    return {key for key in keys if any(fnmatch.fnmatchcase(key, pattern) for pattern in known)}
+
+
+def require_complete(report: LoadReport, origin: str, advice: str = "") -> None:
+    """Raise unless everything undeclared matched.
+
+    Args:
+        report: The outcome of `compare`.
+        origin: Where the tensors came from, for the message.
+        advice: What is known about the cause; by default a guess from the report.
+
+    Raises:
+        StateDictMismatchError: with the report, and a guess at the cause.
+    """
+    if report.ok:
+        return
+    raise StateDictMismatchError(
+        f"{origin} does not fit the model, and nothing was loaded.\n{report}\n{advice or advise(report, {})}", report
+    )

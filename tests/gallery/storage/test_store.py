@@ -1,0 +1,221 @@
+"""Files of a gallery: what is written is read, what was changed by a byte is refused, and nothing of others is touched."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pretrainps import errors
+from pretrainps.files import sha256_of
+from pretrainps.gallery import Gallery
+from pretrainps.gallery.storage.manifest import NAME, Failure, FileMark, Manifest, NeighboursMark, SourceMark, parse_manifest
+from pretrainps.gallery.storage.store import DetectionShard, GalleryStore, joined
+from pretrainps.weights.write import write_safetensors
+from tests.support.galleries import DIM, model_mark, sightings, stored
+
+MANIFEST = Manifest(
+    model=model_mark(),
+    source=SourceMark(kind="video", root="/films/Frühling \udcff.mp4", fps=2.5),
+    files=(FileMark(file=f"people-{7:016x}.safetensors", sha256="a" * 64, size=900, images=3, people=5),),
+    failures=(Failure(image="x\n.jpg", reason="damaged"),),
+    neighbours=NeighboursMark(
+        file=f"neighbours-{7:016x}.faiss",
+        sha256="b" * 64,
+        size=9,
+        people=5,
+        lists=4,
+        probes=2,
+        recall=0.975,
+        nearest=10,
+        sample=5,
+        of="c" * 64,
+    ),
+    complete=True,
+)
+PATH = Path("manifest.json")
+
+
+def assert_same(found: DetectionShard, wanted: DetectionShard) -> None:
+    assert found.images == wanted.images
+    for name in ("numbers", "boxes", "scores", "embeddings"):
+        assert torch.equal(getattr(found, name), getattr(wanted, name)), name
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    parts = [sightings([2, 0, 3]), sightings([0], seed=1, first=3), sightings([1], seed=2, first=4)]
+    manifest = stored(tmp_path / "g", parts)
+    for found, wanted in zip(GalleryStore(tmp_path / "g").open_all(manifest), parts, strict=True):
+        assert_same(found, wanted)
+    assert (manifest.people, manifest.images) == (6, 5)
+    assert GalleryStore(tmp_path / "g").manifest() == manifest
+    assert {path.name for path in (tmp_path / "g").iterdir()} == manifest.names() | {NAME, "index.lock"}
+    assert stored(tmp_path / "h", parts).files == manifest.files, "the same people give the same bytes"
+
+
+def test_joining_and_dropping_images() -> None:
+    first, second = sightings([2, 0, 1]), sightings([1, 3], seed=1, first=3)
+    both = joined([first, second])
+    assert [list(both.rows_of(number)) for number in range(5)] == [[0, 1], [], [2], [3], [4, 5, 6]]
+    assert_same(both.changed(lambda record: record if int(record.name[0]) < 3 else None), first)
+    rest = both.changed(lambda record: replace(record, mtime_ns=99) if record.name in ("1.jpg", "4.jpg") else None)
+    assert [record.name for record in rest.images] == ["1.jpg", "4.jpg"] and rest.images[0].mtime_ns == 99
+    assert torch.equal(rest.embeddings, second.embeddings[1:]) and rest.numbers.tolist() == [1, 1, 1]
+    assert len(both.changed(lambda record: None)) == 0
+
+
+@given(place=st.integers(0, 10**6), kind=st.sampled_from(["flip", "cut", "add", "drop"]), bit=st.integers(0, 7))
+def test_a_manifest_changed_anywhere_is_refused(place: int, kind: str, bit: int) -> None:
+    raw = MANIFEST.to_text().encode()
+    assert parse_manifest(raw, PATH) == MANIFEST
+    place %= len(raw)
+    changed = {
+        "flip": raw[:place] + bytes([raw[place] ^ 1 << bit]) + raw[place + 1 :],
+        "cut": raw[:place],
+        "add": raw[:place] + b" " + raw[place:],
+        "drop": raw[:place] + raw[place + 1 :],
+    }[kind]
+    with pytest.raises((errors.IntegrityError, errors.GalleryError)):
+        parse_manifest(changed, PATH)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("people-0.safetensors"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(key=st.sampled_from(sorted(json.loads(MANIFEST.to_text()))), inner=st.text(max_size=9), value=ANYTHING)
+def test_a_manifest_that_says_anything_ends_in_our_errors(key: str, inner: str, value: object) -> None:
+    whole = json.loads(MANIFEST.to_text())
+    changed = [{**whole, key: value}, {k: v for k, v in whole.items() if k != key}]
+    if isinstance(whole[key], dict):
+        field = sorted(whole[key])[len(inner) % len(whole[key])]
+        changed.append({**whole, key: {**whole[key], field: value}})
+    for each in changed:
+        with pytest.raises((errors.IntegrityError, errors.GalleryError)):
+            parse_manifest(json.dumps(each).encode(), PATH)
+
+
+@given(st.binary(max_size=60) | st.just(b"[" * 100_000) | st.just(b"9" * 5000))
+def test_bytes_that_are_no_manifest(raw: bytes) -> None:
+    with pytest.raises(errors.IntegrityError, match=r"damaged.*--rebuild"):
+        parse_manifest(raw, PATH)
+
+
+def test_a_newer_version_is_named() -> None:
+    newer = MANIFEST.to_text().replace('"format": 1', '"format": 2').encode()
+    with pytest.raises(errors.GalleryError, match="newer version"):
+        parse_manifest(newer, PATH)
+
+
+@pytest.mark.parametrize("file", ["../people-0000000000000007.safetensors", "/etc/passwd", "people-7.safetensors", ""])
+def test_a_manifest_names_only_files_of_a_gallery(file: str) -> None:
+    with pytest.raises(errors.ArgumentError, match="not how a file of a gallery is called"):
+        FileMark(file=file, sha256="a" * 64, size=1, images=1, people=1)
+
+
+@pytest.mark.parametrize(("kind", "fps"), [("video", None), ("folder", 1.0), ("video", 0.0), ("video", float("nan"))])
+def test_frames_a_second_belong_to_videos(kind: str, fps: float | None) -> None:
+    with pytest.raises(errors.ArgumentError, match="frames a second"):
+        SourceMark(kind=kind, root="/x", fps=fps)  # type: ignore[arg-type]
+
+
+def test_people_changed_anywhere_are_refused(tmp_path: Path) -> None:
+    (mark,) = stored(tmp_path / "g", [sightings([2, 1])]).files
+    path = tmp_path / "g" / mark.file
+    raw = path.read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    for place in torch.randint(0, len(raw), (60,), generator=generator).tolist():
+        path.write_bytes(raw[:place] + bytes([raw[place] ^ 0x10]) + raw[place + 1 :])
+        with pytest.raises(errors.IntegrityError, match=r"sha256.*--rebuild"):
+            Gallery.open(tmp_path / "g")
+        path.write_bytes(raw[:place])
+        with pytest.raises(errors.IntegrityError, match="cut off"):
+            Gallery.open(tmp_path / "g", verify=False)
+    path.write_bytes(raw)
+    assert len(Gallery.open(tmp_path / "g")) == 3
+    path.unlink()
+    with pytest.raises(errors.GalleryError, match=r"is gone.*pretrainps index"):
+        Gallery.open(tmp_path / "g")
+
+
+def test_people_who_contradict_themselves_are_refused(tmp_path: Path) -> None:
+    """Whoever can write a manifest can write its checksums; still nothing but our errors comes of it."""
+    good = sightings([2, 1])
+    bad = {
+        "numbers fall": replace(good, numbers=good.numbers.flip(0)),
+        "no such image": replace(good, numbers=good.numbers + 1),
+        "below zero": replace(good, numbers=good.numbers - 1),
+        "too few boxes": replace(good, boxes=good.boxes[1:]),
+        "another kind": replace(good, scores=good.scores.double()),
+        "another length": replace(good, embeddings=good.embeddings[:, 1:]),
+        "no vector": replace(good, scores=good.scores[:, None]),
+        "outside": replace(good, images=(replace(good.images[0], name="../secret.jpg"), good.images[1])),
+        "absolute": replace(good, images=(replace(good.images[0], name="/secret.jpg"), good.images[1])),
+        "no number": replace(good, images=(replace(good.images[0], size="1"), good.images[1])),  # type: ignore[arg-type]
+    }
+    store = GalleryStore(tmp_path)
+    for what, people in bad.items():
+        with pytest.raises(errors.IntegrityError, match="contradicts"):
+            store.open_people(store.write_people(people), DIM)
+            pytest.fail(what)
+    for tensors, metadata in (({}, {"images": []}), ({"numbers": torch.zeros(1)}, None), ({}, {"images": [[1, 2]]})):
+        path = tmp_path / f"people-{0:016x}.safetensors"
+        write_safetensors(tensors, path, metadata)
+        mark = FileMark(file=path.name, sha256=sha256_of(path), size=path.stat().st_size, images=1, people=1)
+        with pytest.raises(errors.IntegrityError, match="damaged"):
+            store.open_people(mark, DIM)
+
+
+def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "love.txt").write_text("dear")
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(errors.GalleryError, match=r"holds other things \(love.txt"),
+        GalleryStore(tmp_path / "letters").lock(wait=False),
+    ):
+        pass
+    with pytest.raises(errors.GalleryError, match="is a file"), GalleryStore(tmp_path / "file").lock(wait=False):
+        pass
+    with pytest.raises(errors.GalleryError, match=r"holds no gallery.*pretrainps index"):
+        Gallery.open(tmp_path / "letters")
+    with pytest.raises(errors.GalleryError, match="does not exist"):
+        Gallery.open(tmp_path / "nowhere")
+    assert [path.name for path in (tmp_path / "letters").iterdir()] == ["love.txt"]
+
+
+def test_sweeping_removes_only_our_leftovers(tmp_path: Path) -> None:
+    manifest = stored(tmp_path, [sightings([1])])
+    leftovers = [
+        f"people-{1:016x}.safetensors",
+        f"neighbours-{1:016x}.faiss",
+        ".people.new.abc.tmp",
+        ".manifest.json.x.tmp",
+        "people.new",
+    ]
+    for name in [*leftovers, "notes.txt", "people.txt", "report.tmp"]:
+        (tmp_path / name).write_text("")
+    GalleryStore(tmp_path).sweep(manifest)
+    assert {path.name for path in tmp_path.iterdir()} == manifest.names() | {
+        NAME,
+        "index.lock",
+        "notes.txt",
+        "people.txt",
+        "report.tmp",
+    }
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    store = GalleryStore(tmp_path)
+    with store.lock(wait=False), pytest.raises(errors.GalleryError, match=r"another run is writing.*--wait"):
+        GalleryStore(tmp_path).lock(wait=False).__enter__()
+    with store.lock(wait=True):
+        pass
