@@ -17,7 +17,7 @@ from pathlib import Path
 from pretrainps.checkpoint.layouts import layout_of
 from pretrainps.checkpoint.read import Tensors, read_tensors
 from pretrainps.checkpoint.write import read_metadata, write_safetensors
-from pretrainps.errors import CacheError, CheckpointFormatError
+from pretrainps.errors import CacheError, CheckpointFormatError, LayoutError
 from pretrainps.registry.specs import FileFormat, ModelSpec
 from pretrainps.store import Cache, Fetched
 from pretrainps.store.cache import Record
@@ -69,6 +69,8 @@ def convert(path: Path, file: FileFormat, family: str, *, mapped: bool = True) -
         )
     try:
         native = layout.read(bare)
+    except LayoutError as error:
+        raise LayoutError(f"{path}: {error}") from error
     except RuntimeError as error:  # a reordering met a tensor of another shape
         raise CheckpointFormatError(f"{path}: its tensors do not have the shapes of the key layout {layout.name!r}.") from error
     return NativeCheckpoint(tensors=native, ignored=tuple(ignored), stray=stray)
