@@ -72,7 +72,7 @@ def shipped(
         arguments = ["--seqnet", str(folder / "run"), "--weights", str(package / "weights"), "--test-people", "1"]
         assert script().main([*arguments, "--domains", "search_station", "search_campus"]) == 0
     entry = tomllib.loads(printed.getvalue())["models"][NAME]
-    assert entry["sources"] == [{"kind": "bundled", "file": f"weights/{NAME}.safetensors"}]
+    assert entry["sources"] == [{"kind": "bundled", "file": f"registry/bundled/{NAME}.safetensors"}]
     entry["sources"][0]["package"] = "my_weights"
     sys.path.insert(0, str(folder))
     yield package / "weights" / f"{NAME}.safetensors", parse_spec(NAME, entry, "printed")
