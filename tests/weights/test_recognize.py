@@ -24,6 +24,7 @@ from pretrainps.registry.specs import HeadSpec
 from pretrainps.weights.inspect import inspect
 from pretrainps.weights.key_layouts import FAMILIES, layout_of
 from pretrainps.weights.recognize import recognize
+from tests.support.thin import _as_much_as_they_say as _as_much_as_they_say
 from tests.support.thin import thin_tensors, write
 
 EVERY = [(arch, layout) for arch, each in ARCHITECTURES.items() for layout in FAMILIES[each.family]]
@@ -324,7 +325,7 @@ def test_inspect_does_not_advise_what_load_refuses(tmp_path: Path) -> None:
     whole_numbers = {**tensors, "bn1.bias": torch.zeros(tensors["bn1.bias"].shape, dtype=torch.int64)}
     for name, content in (("nan", nan), ("whole", whole_numbers)):
         path = write(tmp_path / f"{name}.pth", content)
-        assert "would not load" in str(inspect(path)) and inspect(path).to_json()["complete"] is False
+        assert "would refuse" in str(inspect(path)) and inspect(path).to_json()["complete"] is False
         with pytest.raises(PretrainPSError):
             pretrainps.load(f"file:{path}")
 

@@ -25,6 +25,7 @@ from pretrainps.weights.inspect import inspect
 from pretrainps.weights.key_layouts import FAMILIES, layout_of
 from pretrainps.weights.recognize_detector import identify, skeleton
 from tests.support.detectors import KINDS
+from tests.support.thin import _as_much_as_they_say as _as_much_as_they_say
 from tests.support.thin import thin_tensors, write
 
 MUTANTS = int(os.environ.get("PRETRAINPS_MUTANTS", "150"))
