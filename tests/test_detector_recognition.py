@@ -59,9 +59,8 @@ def require_equal(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *bu
 
 
 @pytest.mark.parametrize(("kind", "form", "layout"), LAYOUTS)
-@pytest.mark.parametrize("prefix", ["", "_orig_mod.module."])
-def test_every_detector_in_every_layout(tmp_path: Path, kind: str, form: dict[str, Any], layout: str, prefix: str) -> None:
-    tensors = {prefix + key: value for key, value in in_layout(kind, form, layout).items()}
+def test_every_detector_in_every_layout(tmp_path: Path, kind: str, form: dict[str, Any], layout: str) -> None:
+    tensors = {f"_orig_mod.module.{key}": value for key, value in in_layout(kind, form, layout).items()}
     path = write(tmp_path / "w.pth", {key: tensors[key] for key in sorted(tensors, reverse=True)}, ("model",))
     model = pretrainps.load(f"file:{path}")
     assert isinstance(model, PersonSearchDetector) and model.kind == kind and model.load_report.share == 1
@@ -104,7 +103,7 @@ def test_what_is_written_answers_the_same(tmp_path: Path, kind: str) -> None:
 # ---- parts
 
 
-@pytest.mark.parametrize(("kind", "form", "layout"), LAYOUTS)
+@pytest.mark.parametrize(("kind", "form", "layout"), LAYOUTS[::2])
 def test_stripped_tables_start_anew_and_are_said_to(tmp_path: Path, kind: str, form: dict[str, Any], layout: str) -> None:
     whole = in_layout(kind, form, layout)
     tables = [key for key in whole if "oim_loss" in key or "reid_loss" in key]
@@ -135,7 +134,7 @@ def test_one_tensor_less_is_named(tmp_path: Path, layout: str, lost: str) -> Non
     assert "seqnet on resnet_tiny" in str(inspect(path)) and "would load" not in str(inspect(path))
 
 
-@pytest.mark.parametrize(("kind", "form", "layout"), LAYOUTS)
+@pytest.mark.parametrize(("kind", "form", "layout"), LAYOUTS[::2])
 def test_what_is_beside_a_detector_can_be_ignored(tmp_path: Path, kind: str, form: dict[str, Any], layout: str) -> None:
     beside = {"n_averaged": torch.tensor(3), "backbone.fc.weight": torch.ones(3, 2), "ema.decay": torch.ones(1)}
     path = write(tmp_path / "w.pth", {**in_layout(kind, form, layout), **beside})

@@ -134,8 +134,7 @@ def test_one_changed_tensor_never_loads(
         pretrainps.load(f"file:{path}")
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS)
-@pytest.mark.parametrize("layout", ["native", "solider"])
+@pytest.mark.parametrize(("layout", "mutation"), [("native", "renamed"), ("solider", "removed"), ("solider", "renamed")])
 def test_one_changed_tensor_of_a_swin_never_loads(tmp_path: Path, layout: str, mutation: str) -> None:
     tensors = in_layout("solider_swin_tiny", layout)
     place = next(place for place, key in enumerate(sorted(tensors)) if "downsample.norm" in key)
