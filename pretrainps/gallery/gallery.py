@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shlex
 import torch
 from PIL import Image
 from torch import Tensor
@@ -143,7 +144,8 @@ class Gallery:
                 continue  # a run has just replaced it, and the manifest too; or it was removed for good
             return cls(place, manifest, contents, Path(os.path.abspath(manifest.source.root if root is None else root)), device)
         raise GalleryError(
-            f"{gone.filename} is gone. Index the images again: pretrainps index {manifest.source.root} -o {place.folder}"
+            f"{gone.filename} is gone. Index the images again: pretrainps index {shlex.quote(manifest.source.root)} "
+            f"--model {shlex.quote(manifest.model.name)} -o {shlex.quote(str(place.folder))} --rebuild"
         )
 
     def __len__(self) -> int:
