@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import shlex
 import torch
 from PIL import Image
 from torch import Tensor

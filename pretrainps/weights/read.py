@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+import shlex
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import shlex
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file

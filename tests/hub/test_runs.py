@@ -306,3 +306,31 @@ def test_the_header_names_no_place_on_this_machine(run: Path, tmp_path: Path) ->
     detector = pretrainps.build_detector("nae", backbone=tmp_path / "start", config=TINY)
     written = json.dumps([checkpoint_notes(detector), read_metadata(run / "checkpoints" / "best.safetensors")])
     assert str(tmp_path) not in written
+
+
+@pytest.mark.parametrize("config", [b"{", b"", None])
+def test_a_run_whose_settings_are_damaged_loads_from_its_checkpoints(run: Path, tmp_path: Path, config: bytes | None) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    (folder / "config.json").unlink()
+    if config is not None:
+        (folder / "config.json").write_bytes(config)
+    wanted = pretrainps.load(f"file:{run / 'checkpoints'}").state_dict()
+    for path in (folder, folder / "checkpoints"):
+        found = pretrainps.load(f"file:{path}").state_dict()
+        assert all(torch.equal(found[key], value) for key, value in wanted.items())
+
+
+@pytest.mark.parametrize("damage", [lambda raw: b"", lambda raw: raw[:-9], lambda raw: b"x" * len(raw)])
+def test_damaged_best_weights_name_a_checkpoint_that_is_whole(run: Path, tmp_path: Path, damage: Any) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    best = folder / "checkpoints" / "best.safetensors"
+    best.write_bytes(damage(best.read_bytes()))
+    for path in (folder, best):
+        with pytest.raises(IntegrityError, match=r"best\.safetensors is damaged.*step_\d+\w* is whole: load that") as caught:
+            pretrainps.load(f"file:{path}")
+    named = str(caught.value).rpartition(" is whole")[0].rpartition(" ")[2]
+    assert isinstance(pretrainps.load(f"file:{folder / 'checkpoints' / named}"), PersonSearchDetector)
