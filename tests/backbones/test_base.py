@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from torch import nn
 
 from pretrainps.backbones import ARCHITECTURES, build_backbone
 from pretrainps.errors import ArgumentError, UnknownModelError
+from pretrainps.heads import CropModel
+from pretrainps.registry.specs import HeadSpec
 
 PLAIN = ["resnet18", "resnet50", "shufflenetv1"]
 
