@@ -49,8 +49,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used (PEP 562)."""
     if name in _HOME:
         value = getattr(import_module(_HOME[name]), name)
-        globals()[name] = value
-        return value
+        # the room of downloads has the name of a public function and can be called as one: bound by Python, it stays
+        return globals().setdefault(name, value)
     raise AttributeError(f"module 'pretrainps' has no attribute {name!r}")
 
 

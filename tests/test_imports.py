@@ -88,3 +88,14 @@ def test_every_public_name_resolves() -> None:
         assert getattr(pretrainps, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nosuch'"):
         _ = pretrainps.nosuch
+
+
+@pytest.mark.parametrize("first", ["", "pretrainps.download.fetch", "pretrainps.hub.load", "pretrainps.cli"])
+def test_a_room_hides_no_public_function(first: str) -> None:
+    """Python binds a package in its parent under its own name, whenever it is imported."""
+    code = f"import {first or 'pretrainps'}, pretrainps; names = set(pretrainps.__all__) - {{'__version__'}}\n"
+    code += "assert all(callable(getattr(pretrainps, name)) for name in names), 'before'\n"
+    code += "import pretrainps.download.http as room; assert callable(pretrainps.download) and room.__name__\n"
+    code += "print(pretrainps.download('tiny-hybrid-synthetic', progress=False).suffix)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [".safetensors"]

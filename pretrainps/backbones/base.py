@@ -184,9 +184,16 @@ class Backbone(nn.Module):
         return [self.get_submodule(path) for path in self.segments[name]]
 
     def _require_images(self, images: Tensor) -> None:
+        if not isinstance(images, Tensor):
+            raise ArgumentError(
+                f"expected images as one tensor, not {type(images).__name__}: torch.stack([transform(picture), ...]), where "
+                "transform = pretrainps.preprocess(model)."
+            )
         if images.ndim != 4 or images.shape[1] != 3:
             hint = " Channels come first: images.permute(0, 3, 1, 2)." if images.shape[-1] == 3 else ""
             raise ArgumentError(f"expected images (N, 3, height, width), not {tuple(images.shape)}.{hint}")
+        if 0 in images.shape[2:]:
+            raise ArgumentError(f"images of {images.shape[2]}x{images.shape[3]} are empty. Look at where they were cut out.")
 
     def _require_measurable(self, images: Tensor) -> None:
         """See that the coarsest map has more than one place."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -163,5 +164,5 @@ def _synthesize(args: argparse.Namespace) -> int:
     )
     layout = synthesize(args.layout, args.out, domain=args.domain, size=size, progress=not args.quiet)
     say(f"{args.out}: a synthetic data set in the layout of {layout.title}")
-    say(f"look at it: pretrainps data check {args.out} --sheet sheet.png")
+    say(f"look at it: pretrainps data check {shlex.quote(str(args.out))} --sheet sheet.png")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,7 +114,8 @@ def _pretrain(args: argparse.Namespace) -> int:
     stopped = _run(args, task, recipe)
     if stopped is None:
         folder = save_backbone(task.hybrid, args.output / "backbone")
-        say(f"{folder}: the pre-trained backbone; pretrainps finetune --backbone {args.output} starts from it")
+        start = shlex.quote(str(args.output))
+        say(f"{folder}: the pre-trained backbone; pretrainps finetune --backbone {start} starts from it")
     return stopped or 0
 
 
@@ -135,7 +137,8 @@ def _finetune(args: argparse.Namespace) -> int:
     stopped = _run(args, task, recipe)
     if stopped is None:
         folder = save_pretrained(detector, args.output / "model")
-        say(f"{folder}: the trained detector; pretrainps evaluate file:{folder} --data {args.data} measures it again")
+        name, data = shlex.quote(f"file:{folder}"), shlex.quote(str(args.data))
+        say(f"{folder}: the trained detector; pretrainps evaluate {name} --data {data} measures it again")
     return stopped or 0
 
 

@@ -63,17 +63,22 @@ class ConfigurableModel(nn.Module, ABC, Generic[Config]):
         other.config = config
         return other
 
-    def _with(self, **settings: float | None) -> Self:
-        """Return a view of the model with other settings, for one call; the model itself if all are `None`.
+    def __copy__(self) -> Self:
+        """Return a model that shares this one's weights and not its settings.
 
         Its modules are copies without depth: each holds settings of its own, and shares all that is below it.
         """
+        view = type(self).__new__(type(self))
+        view.__dict__ = {**self.__dict__, "_modules": {name: copy.copy(each) for name, each in self._modules.items()}}
+        return view
+
+    def _with(self, **settings: float | None) -> Self:
+        """Return a view of the model with other settings, for one call; the model itself if all are `None`."""
         given = {name: value for name, value in settings.items() if value is not None}
         if not given:
             return self
         config = self.config.changed(given)
         view = copy.copy(self)
-        view._modules = {name: copy.copy(module) for name, module in self._modules.items()}
         view._config = config
         view._follow(self.config)
         return view

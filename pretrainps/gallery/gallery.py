@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from functools import cached_property
 from pathlib import Path
@@ -143,7 +144,8 @@ class Gallery:
                 continue  # a run has just replaced it, and the manifest too; or it was removed for good
             return cls(place, manifest, contents, Path(os.path.abspath(manifest.source.root if root is None else root)), device)
         raise GalleryError(
-            f"{gone.filename} is gone. Index the images again: pretrainps index {manifest.source.root} -o {place.folder}"
+            f"{gone.filename} is gone. Index the images again: pretrainps index {shlex.quote(manifest.source.root)} "
+            f"--model {shlex.quote(manifest.model.name)} -o {shlex.quote(str(place.folder))} --rebuild"
         )
 
     def __len__(self) -> int:

@@ -143,7 +143,7 @@ def _local(path: Path, wanted: _Wanted) -> ModelSpec:
         if path.is_dir() and not (path / WEIGHTS).is_file() and (index := index_in(path)) is not None:
             path = index
         if path.is_dir():
-            return _local_folder(path)
+            return _local_folder(path, wanted)
         if not path.is_file():
             raise WeightsUnavailableError(f"file:{path}: there is no such file. Check the path.")
         return _recognized(f"file:{path}", path, LocalSource(path=str(path)), wanted)
@@ -157,17 +157,17 @@ def _of_a_run(trained: RunWeights, wanted: _Wanted) -> ModelSpec:
     name, source = f"file:{trained.name}", LocalSource(path=str(trained.path))
     if trained.config is None:
         return _recognized(name, trained.path, source, wanted)
-    spec = _saved({"pretrainps": trained.config}, str(trained.path))
+    spec = _saved({"pretrainps": trained.config}, str(trained.path), wanted)
     return replace(spec, name=name, sources=(source,), summary=f"{spec.summary} Here: {trained.words}.")
 
 
-def _local_folder(path: Path) -> ModelSpec:
+def _local_folder(path: Path, wanted: _Wanted) -> ModelSpec:
     config, weights = path / CONFIG, path / WEIGHTS
     for file in (config, weights):
         if not file.is_file():
             advice = f"it has no {file.name}. Give a folder written by save_pretrained, or a weight file."
             raise WeightsUnavailableError(f"{path}: {folder_advice(path) or advice}")
-    spec = _saved(_read_json(config), str(config))
+    spec = _saved(_read_json(config), str(config), wanted)
     return replace(spec, name=f"file:{path}", sources=(LocalSource(path=str(weights)),))
 
 
@@ -185,7 +185,7 @@ def _hub(asked: HubName, wanted: _Wanted, cache: Cache, offline: bool | None, pr
                 instead = "" if is_offline(offline) else files_instead(source)
                 instead = instead or "Write hf:owner/repository/FILE for a bare weight file."
                 raise UnknownModelError(f"{name} was not saved by pretrainps: its {CONFIG} is another library's. {instead}")
-            spec = _saved(config, f"{name}/{CONFIG}")
+            spec = _saved(config, f"{name}/{CONFIG}", wanted)
     except (WeightsUnavailableError, UnknownModelError) as error:  # not ours; it may hold plain weights in shards
         if asked.file:
             raise
@@ -214,7 +214,7 @@ def _is_ours(config: Any) -> bool:
     return isinstance(found, Mapping) and "model" in found
 
 
-def _saved(config: Any, where: str) -> ModelSpec:
+def _saved(config: Any, where: str, wanted: _Wanted) -> ModelSpec:
     """Read the configuration that `save_pretrained` wrote."""
     if not _is_ours(config):
         raise UnknownModelError(f"{where} was not written by pretrainps. Give the weight file itself: file:PATH.")
@@ -224,6 +224,13 @@ def _saved(config: Any, where: str) -> ModelSpec:
             f"{where} has format {found.get('format')!r}, this version reads {FORMAT}. Update: pip install -U pretrainps."
         )
     spec = parse_spec(str(found.get("name", "unnamed")), found["model"], where)
+    if wanted.arch is not None:
+        alone = (
+            " `pretrainps export-weights NAME --layout native -o FILE` writes a bare file, of which arch= loads the backbone alone."
+            if spec.detector is not None
+            else ""
+        )
+        raise ArgumentError(f"arch= is for bare weight files; {where} says itself what it is. Leave arch= out.{alone}")
     # save_pretrained writes whole models under our own names: whatever a configuration declares beyond that does not count
     # but for a pre-training's checkpoints, which hold the backbone in two halves
     if found.get("layout") == PRETRAINING:
@@ -244,7 +251,8 @@ def _recognized(name: str, path: Path, source: HubSource | LocalSource, wanted: 
     if seen.problem:
         raise CheckpointFormatError(f"{path}: {seen.problem}")
     if seen.saved_by_us is not None:
-        return replace(_saved({"pretrainps": seen.saved_by_us}, str(path)), name=name, sources=(source,), sha256=sha256)
+        saved = _saved({"pretrainps": seen.saved_by_us}, str(path), wanted)
+        return replace(saved, name=name, sources=(source,), sha256=sha256)
     shapes = {
         key: shape for key, shape in seen.shapes.items() if not any(fnmatch.fnmatchcase(key, each) for each in wanted.ignore)
     }

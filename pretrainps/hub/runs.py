@@ -91,7 +91,8 @@ def _find(path: Path) -> RunWeights | None:
 def is_run(folder: Path) -> bool:
     """Whether a folder is that of a training."""
     config = _read(folder / CONFIG)
-    return "pretrainps" not in config and {"loop", "optim"} <= set(config)
+    trains = {"loop", "optim"} <= set(config)  # or its settings were damaged or left behind
+    return "pretrainps" not in config and (trains or any(map(is_checkpoint, _checkpoints(folder / CHECKPOINTS))))
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -144,18 +145,23 @@ def _of_checkpoint(folder: Path, name: str | None = None) -> RunWeights:
     name = name or _weights(folder)
     damage = damage_of(folder, name)
     if damage is not None:
-        others = [
-            each.name for each in _checkpoints(folder.parent) if each != folder and damage_of(each, _weights(each)) is None
-        ]
-        remedy = f"{others[-1]} is whole: load that" if others else "No other checkpoint of the run is whole"
-        raise IntegrityError(f"{folder} is damaged: {damage}. {remedy}.")
+        raise _damaged(folder, damage)
     position = _read(folder / STATE).get("position")
     step = position.get("step", "?") if isinstance(position, Mapping) else "?"
     what = "the running mean of the weights" if name == AVERAGED else "the weights"
     return _file(folder / name, f"{what} of a run's checkpoint at step {step}")
 
 
+def _damaged(path: Path, damage: str) -> IntegrityError:
+    """Return the error for damaged weights beside which others may be whole."""
+    others = [each.name for each in _checkpoints(path.parent) if each != path and damage_of(each, _weights(each)) is None]
+    remedy = f"{others[-1]} is whole: load that" if others else "No other checkpoint of the run is whole"
+    return IntegrityError(f"{path} is damaged: {damage}. {remedy}.")
+
+
 def _best(path: Path) -> RunWeights:
+    if not _shapes(path):
+        raise _damaged(path, "it is cut off or was changed")
     step = read_metadata(path).get("step", "?")
     return _file(path, f"the best weights so far of a run, of step {step}")
 

@@ -122,6 +122,8 @@ def to_tensor(picture: Picture) -> Tensor:
         picture = array.permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
     if picture.ndim != 3 or picture.shape[0] != 3:
         raise ArgumentError(f"expected a (3, H, W) tensor, not {tuple(picture.shape)}.")
+    if not picture.numel():
+        raise ArgumentError(f"the picture is empty: {tuple(picture.shape)}. Look at where it was cut out.")
     if picture.dtype == torch.uint8:
         return picture.float() / 255
     if not picture.is_floating_point():

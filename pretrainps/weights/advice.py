@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ def advise(
         every = all(key.startswith(before) for key in report.unexpected)
         return (
             f"{'Every key carries' if every else 'The keys carry'} the prefix {prefix + before!r}, which is not declared for "
-            f"this file: load it with prefix={prefix + before!r} (--prefix {prefix + before})."
+            f"this file: load it with prefix={prefix + before!r} (--prefix {shlex.quote(prefix + before)})."
         )
     inside = in_trunk((key for key in report.unexpected if key not in stray), model_keys)
     trunk = [key for key in report.unexpected if key in inside]
@@ -54,7 +55,7 @@ def advise(
         patterns = patterns_of(extra, [prefix + key for key in report.matched])
         return (
             f"The file has more than the model: {some(extra)}, perhaps a classifier. If that is not wanted, load it with "
-            f"ignore={patterns} ({' '.join(f'--ignore {pattern!r}' for pattern in patterns)})."
+            f"ignore={patterns} ({' '.join(f'--ignore {shlex.quote(pattern)}' for pattern in patterns)})."
         )
     return "It may be another architecture or key layout." + _INSPECT
 

@@ -11,6 +11,7 @@ import contextlib
 import fnmatch
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -96,7 +97,8 @@ def convert(
     kept = {key: value for key, value in found.items() if key not in set(ignored)}
     if file.prefix and not any(key.startswith(file.prefix) for key in kept):
         raise CheckpointFormatError(
-            f"{path}: no tensor has the declared prefix {file.prefix!r}. `pretrainps inspect {path}` shows what the file is."
+            f"{path}: no tensor has the declared prefix {file.prefix!r}. `pretrainps inspect {shlex.quote(str(path))}` shows "
+            "what the file is."
         )
     stray = tuple(key for key in kept if not key.startswith(file.prefix))
     bare = {key.removeprefix(file.prefix): value for key, value in kept.items() if key.startswith(file.prefix)}

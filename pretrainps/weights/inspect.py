@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,8 @@ _DTYPE_NAMES = {
     "I64": "int64",
     "I32": "int32",
 }
+_AVERAGED = re.compile(r"teacher|(?<![a-z])ema(?![a-z])|EMA")
+"""What names a copy whose weights are running means."""
 _MOST_ELEMENTS = 1 << 59
 """That torch can count the bytes of, each a number of eight."""
 
@@ -113,6 +116,7 @@ class Inspection:
         }
 
     def __str__(self) -> str:
+        name = f"file:{self.path}"
         lines = [
             f"{self.path}",
             f"  format        {self.kind.value}, {self.size:,} bytes",
@@ -139,7 +143,7 @@ class Inspection:
                 if self.saved_by_us.get("layout") == PRETRAINING
                 else "the model that was saved"
             )
-            lines.append(f"  would load    pretrainps.load('file:{self.path}') gives {whole}")
+            lines.append(f"  would load    pretrainps.load({name!r}) gives {whole}")
             return "\n".join(lines)
         if self.detector:
             lines.append(f"  detector      {self.detector}")
@@ -161,7 +165,7 @@ class Inspection:
             other = likely_architecture(self.shapes)
             lines.append(f"  architecture  another one than {found.arch}, which has no {some(found.trunk)}")
             if other is not None:
-                lines.append(f"  give arch=    pretrainps.load('file:{self.path}', arch={other!r}): it looks like that")
+                lines.append(f"  give arch=    pretrainps.load({name!r}, arch={other!r}): it looks like that")
             return "\n".join(lines)
         whole = f"{found.detector.kind} on {found.arch}" if found.detector else found.arch
         lines.append(f"  architecture  {whole}, all {found.matched} of its tensors")
@@ -177,7 +181,7 @@ class Inspection:
         ignore = f", ignore={self.to_ignore}" if found.extra else ""
         what = f"the {whole} detector" if found.detector else f"a {found.arch} backbone"
         what += f" with its head ({found.head.kind})" if found.head else ""
-        lines.append(f"  would load    pretrainps.load('file:{self.path}'{ignore}) gives {what}")
+        lines.append(f"  would load    pretrainps.load({name!r}{ignore}) gives {what}")
         if found.detector:
             lines.append(f"                with arch={found.arch!r}, its backbone alone")
         return "\n".join(lines)
@@ -279,7 +283,8 @@ def _refusal(seen: Inspection, found: Recognition) -> str | None:
 def _find_tensors(found: Any) -> list[tuple[tuple[str, ...], Contents]]:
     """Return every dictionary of tensors in an object with the path to it, the one to take first.
 
-    That is the one with the most tensors; of equally large ones an averaged copy, which is what its authors evaluate.
+    That is the one with the most weights; of equally many those of an averaged copy, which is what its authors evaluate.
+    Counters say nothing: averagers add one, and some leave out those of batch norms.
     """
     places: list[tuple[tuple[str, ...], Contents]] = []
     queue: deque[tuple[tuple[str, ...], Any]] = deque([((), found)])
@@ -294,8 +299,14 @@ def _find_tensors(found: Any) -> list[tuple[tuple[str, ...], Contents]]:
             places.append((where, contents))
         if len(where) < 3:
             queue.extend(((*where, key), value) for key, value in here.items() if isinstance(key, str))
-    places.sort(key=lambda place: (-len(place[1].tensors), not any("teacher" in key or "ema" in key for key in place[0])))
+    # MMEngine changes the two when it saves: its state_dict is the averaged copy
+    swapped = isinstance(found, Mapping) and {"message_hub", "ema_state_dict"} <= found.keys()
+    places.sort(key=lambda place: (-_weights(place[1]), any(map(_AVERAGED.search, place[0])) == swapped))
     return places or [((), contents_of(found) if isinstance(found, Mapping) else Contents({}))]
+
+
+def _weights(contents: Contents) -> int:
+    return sum(value.is_floating_point() and value.ndim > 0 for value in contents.tensors.values())
 
 
 def _header_tensors(path: Path) -> tuple[dict[str, Shape], dict[str, int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+import shlex
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -179,7 +180,7 @@ def read_contents(path: Path, wrapper: tuple[str, ...] = (), *, mapped: bool = T
             if not isinstance(found, Mapping) or key not in found:
                 raise CheckpointFormatError(
                     f"{path}: expected the tensors under {' > '.join(wrapper[: depth + 1])!r}, found {describe(found)}. "
-                    f"`pretrainps inspect {path}` shows what the file is."
+                    f"`pretrainps inspect {shlex.quote(str(path))}` shows what the file is."
                 )
             found = found[key]
     if not isinstance(found, Mapping) or (isinstance(found, Stranger) and not found):
@@ -216,7 +217,7 @@ def read_tensors(path: Path, wrapper: tuple[str, ...] = (), *, mapped: bool = Tr
     if contents.side_data:
         raise CheckpointFormatError(
             f"{path}: {len(contents.side_data)} entries are no plain tensors ({', '.join(list(contents.side_data)[:5])}). "
-            f"`pretrainps inspect {path}` shows what the file is."
+            f"`pretrainps inspect {shlex.quote(str(path))}` shows what the file is."
         )
     return contents.tensors
 

@@ -323,15 +323,16 @@ def _with_head(found: Recognition, shapes: Mapping[str, Shape]) -> Recognition:
             f"head.{key}": value.shape for key, value in build_head(head, _network(found.arch).width).state_dict().items()
         }
     have = {key for key, shape in beside.items() if wanted.get(key) == shape}
+    lost = {key for key in wanted if key not in have and not _matches(key, found.file.expected_missing)}
+    if lost or len(have) < len(beside):  # another head that begins like ours, such as one without a bias
+        return found
     return replace(
         found,
         head=head,
         file=replace(found.file, layout="native", prefix=before, tensors=found.matched + len(have)),
         matched=found.matched + len(have),
         used=found.used + len(have),
-        missing=tuple(key for key in wanted if key not in have and not _matches(key, found.file.expected_missing)),
         extra=tuple(key for key in found.extra if key.removeprefix(before) not in beside),
-        trunk=(*found.trunk, *(before + key for key in beside if key not in have)),
     )
 
 

@@ -89,16 +89,16 @@ def detector_named(shapes: Mapping[str, Shape]) -> str | None:
     """Return the detector that at least half of whose heads a file holds, on whatever backbone; `None` if there is none."""
     if not any(piece in key for key in shapes for piece in _PIECES):
         return None
-    shares: dict[str, float] = {}
+    shares: dict[str, tuple[float, int]] = {}  # some detectors have all heads of another, and more
     for kind, fuse_c4 in _KINDS:
         for layout in _layout_names(kind, "resnet_tiny"):
             expected = _template(kind, fuse_c4, "resnet_tiny", layout)
             heads = [key for key, name in expected.native.items() if not name.startswith(("backbone.", "box_stage."))]
             heads = [key for key in heads if not expected.native[key].startswith("reid_stage.")]
             votes = max((count for _, count in prefixes(shapes, _only(expected, heads), None)), default=0)
-            shares[kind] = max(shares.get(kind, 0.0), votes / len(heads))
+            shares[kind] = max(shares.get(kind, (0.0, 0)), (votes / len(heads), votes))
     best = max(shares, key=lambda kind: shares[kind])
-    return best if 2 * shares[best] >= 1 else None
+    return best if 2 * shares[best][0] >= 1 else None
 
 
 def unrecognized(shapes: Mapping[str, Shape]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from torch import nn
 
 from pretrainps.backbones import ARCHITECTURES, build_backbone
 from pretrainps.errors import ArgumentError, UnknownModelError
+from pretrainps.heads import CropModel
+from pretrainps.registry.specs import HeadSpec
 
 PLAIN = ["resnet18", "resnet50", "shufflenetv1"]
 
@@ -150,3 +153,19 @@ def test_halves_take_images_of_any_precision(arch: str) -> None:
         found = half(pixels)["c5"]
         assert found.dtype == torch.bfloat16
         assert float(torch.nn.functional.cosine_similarity(found.float().flatten(), wanted.flatten(), dim=0)) > 0.99
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (torch.rand(1, 3, 0, 32), "0x32 are empty"),
+        (torch.rand(2, 3, 64, 0), "64x0 are empty"),
+        ([torch.rand(3, 64, 32)], "not list"),
+        (torch.rand(1, 3, 64, 32).numpy(), "not ndarray"),
+    ],
+)
+def test_what_are_no_images_is_refused_in_words(images: Any, words: str) -> None:
+    backbone = build_backbone("resnet_tiny").eval()
+    for call in (backbone, CropModel(backbone, HeadSpec(kind="embedding")).eval(), backbone.trunk):
+        with pytest.raises(ArgumentError, match=words):
+            call(images)

@@ -235,3 +235,16 @@ def test_every_setting_is_of_the_weights_or_can_be_set(kind: str) -> None:
     for name in names:
         assert model.config.changed({name: getattr(model.config, name)}) == model.config
     assert config.in_weights < names
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda model: model.configured()])
+def test_settings_of_a_copy_are_its_own(copied: Any) -> None:
+    images, _ = scenes()
+    model = detector("seqnet").configured()
+    before = [result["boxes"] for result in model(images)]
+    other = copied(model)
+    other.config = replace(other.config, min_size=70, max_size=90, rpn_proposals=3, region_size=6, max_detections=1)
+    torch.testing.assert_close([result["boxes"] for result in model(images)], before)
+    wanted = built("seqnet", other.config.changes())(images)
+    torch.testing.assert_close([result["boxes"] for result in other(images)], [result["boxes"] for result in wanted])
+    assert model.transform.min_size != other.transform.min_size

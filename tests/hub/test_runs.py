@@ -16,7 +16,7 @@ from torch import nn
 import pretrainps
 from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.detectors import NAE, PersonSearchDetector
-from pretrainps.errors import IntegrityError, LayoutError, StateDictMismatchError, WeightsUnavailableError
+from pretrainps.errors import ArgumentError, IntegrityError, LayoutError, StateDictMismatchError, WeightsUnavailableError
 from pretrainps.training.finetuning.from_pretraining import checkpoint_notes, save_backbone
 from pretrainps.weights import read_metadata
 from tests.support.detectors import TINY
@@ -306,3 +306,37 @@ def test_the_header_names_no_place_on_this_machine(run: Path, tmp_path: Path) ->
     detector = pretrainps.build_detector("nae", backbone=tmp_path / "start", config=TINY)
     written = json.dumps([checkpoint_notes(detector), read_metadata(run / "checkpoints" / "best.safetensors")])
     assert str(tmp_path) not in written
+
+
+@pytest.mark.parametrize("config", [b"{", b"", None])
+def test_a_run_whose_settings_are_damaged_loads_from_its_checkpoints(run: Path, config: bytes | None) -> None:
+    wanted = pretrainps.load(f"file:{run}").state_dict()
+    (run / "config.json").unlink()
+    if config is not None:
+        (run / "config.json").write_bytes(config)
+    for path in (run, run / "checkpoints"):
+        found = pretrainps.load(f"file:{path}").state_dict()
+        assert all(torch.equal(found[key], value) for key, value in wanted.items())
+
+
+@pytest.mark.parametrize("damage", [lambda raw: b"", lambda raw: raw[:-9], lambda raw: b"x" * len(raw)])
+def test_damaged_best_weights_name_a_checkpoint_that_is_whole(run: Path, damage: Any) -> None:
+    best = run / "checkpoints" / "best.safetensors"
+    best.write_bytes(damage(best.read_bytes()))
+    for path in (run, best):
+        with pytest.raises(IntegrityError, match=r"best\.safetensors is damaged.*step_\d+\w* is whole: load that") as caught:
+            pretrainps.load(f"file:{path}")
+    named = str(caught.value).rpartition(" is whole")[0].rpartition(" ")[2]
+    assert isinstance(pretrainps.load(f"file:{run / 'checkpoints' / named}"), PersonSearchDetector)
+
+
+@pytest.mark.parametrize("name", ["", "checkpoints/best.safetensors", "checkpoints"])
+def test_an_architecture_is_for_files_that_do_not_say_theirs(run: Path, name: str, tmp_path: Path) -> None:
+    """The backbone alone was asked for, and a detector is no answer; what the message says gives it."""
+    from pretrainps.cli import main
+
+    with pytest.raises(ArgumentError, match="says itself what it is") as caught:
+        pretrainps.load(f"file:{run / name}", arch="shufflenetv1")
+    command = str(caught.value).split("`")[1].replace("NAME", f"file:{run / name}").replace("FILE", str(tmp_path / "w.pth"))
+    assert main(command.split()[1:]) == 0
+    assert isinstance(pretrainps.load(f"file:{tmp_path / 'w.pth'}", arch="shufflenetv1"), Backbone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,3 +157,9 @@ def test_describe_says_what_and_on_whose_authority() -> None:
 def test_a_strange_module_has_no_transform() -> None:
     with pytest.raises(errors.ArgumentError, match="carries no spec"):
         pretrainps.preprocess(torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("empty", [torch.rand(3, 0, 5), torch.zeros(3, 7, 0, dtype=torch.uint8), np.zeros((0, 4, 3), np.uint8)])
+def test_empty_pictures_are_refused(empty: Any) -> None:
+    with pytest.raises(errors.ArgumentError, match="picture is empty"):
+        to_tensor(empty)

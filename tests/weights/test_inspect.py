@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from pretrainps.backbones import build_backbone
 from pretrainps.errors import PretrainPSError, StateDictMismatchError
 from pretrainps.export.weights import export_weights
 from pretrainps.weights.inspect import inspect
+from pretrainps.weights.read import read_contents
 from pretrainps.weights.recognize import recognize
 from tests.support.weights import FILES, authors_file, authors_tensors, random_values, torch_bytes
 
@@ -118,3 +121,48 @@ def test_nothing_there(tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(PretrainPSError):
             inspect(path)
+
+
+def _of_an_average(other: str, *, mmengine: bool = False) -> dict[str, object]:
+    """Return a checkpoint whose `state_dict` is of ones, and another copy of twos with a counter and without others."""
+    shapes = {key: value.shape for key, value in build_backbone("resnet_tiny").state_dict().items()}
+    ones = {key: torch.ones(shape) for key, shape in shapes.items() if not key.endswith("num_batches_tracked")}
+    counted = {key: torch.tensor(1) for key in shapes if key not in ones}
+    twos = {f"module.{key}": value * 2 for key, value in ones.items()}
+    beside = {"message_hub": {}, "meta": {"epoch": 3}} if mmengine else {"epoch": 3}
+    return {"state_dict": {**ones, **counted}, other: {"steps": torch.tensor(5), **twos}, **beside}
+
+
+@pytest.mark.parametrize(
+    ("other", "mmengine", "value"),
+    [
+        ("ema_state_dict", False, 2),
+        ("state_dict_ema", False, 2),
+        ("modelEMA", False, 2),
+        ("teacher", False, 2),
+        ("ema_state_dict", True, 1),  # MMEngine writes the averaged weights as state_dict
+        ("schema", False, 1),
+        ("student", False, 1),
+    ],
+)
+def test_the_averaged_copy_is_taken(tmp_path: Path, other: str, mmengine: bool, value: int) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(torch_bytes(_of_an_average(other, mmengine=mmengine)))
+    assert inspect(path).wrapper == ((other,) if value == 2 else ("state_dict",))
+    options = {"ignore": ["steps"]} if value == 2 else {}
+    model = pretrainps.load(f"file:{path}", **options)
+    assert float(model.state_dict()["conv1.weight"].mean()) == value
+
+
+@pytest.mark.parametrize("folder", ["plain", "my weights", "O'Brien", 'two "words"'])
+def test_what_it_tells_to_type_can_be_typed(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir()
+    path = tmp_path / folder / "w.pth"
+    torch.save({**build_backbone("resnet_tiny").state_dict(), "fc.weight": torch.ones(2, 3)}, path)
+    (call,) = (line.split(None, 2)[2] for line in str(inspect(path)).splitlines() if "would load" in line)
+    model = eval(call.rpartition(" gives ")[0], {"pretrainps": pretrainps})
+    assert model.load_report.share == 1
+    with pytest.raises(PretrainPSError) as caught:
+        read_contents(path, ("model",))
+    (command,) = re.findall(r"`(pretrainps inspect .*?)` shows", str(caught.value))
+    assert shlex.split(command) == ["pretrainps", "inspect", str(path)]

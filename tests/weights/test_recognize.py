@@ -379,6 +379,28 @@ def test_a_head_that_is_not_whole(tmp_path: Path, mutation: str) -> None:
             pretrainps.load(f"file:{path}")
 
 
+@pytest.mark.parametrize("prefix", ["", "model."])
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"head.fc.weight": (10, 128)},  # no bias, as re-ID's classifiers
+        {"head.fc.weight": (10, 128), "head.fc.bias": (10,), "head.bottleneck.weight": (128,)},
+        {"head.projection.0.weight": (64, 128), "head.projection.0.bias": (64,), "data_preprocessor.mean": (3, 1, 1)},
+    ],
+)
+def test_a_head_of_others_that_begins_like_ours_may_be_left_out(
+    tmp_path: Path, beside: dict[str, tuple[int, ...]], prefix: str
+) -> None:
+    width = build_backbone("resnet_tiny").channels["c5"]
+    head = {prefix + key: torch.ones([width if length == 128 else length for length in shape]) for key, shape in beside.items()}
+    tensors = {f"{prefix}backbone.{key}": value for key, value in native("resnet_tiny").items()}
+    path = write(tmp_path / "w.pth", {**tensors, **head})
+    with pytest.raises(StateDictMismatchError, match=r"ignore=.*head\.") as caught:
+        pretrainps.load(f"file:{path}")
+    for options in (remedy(caught.value), {"ignore": inspect(path).to_ignore}):
+        require_equal(pretrainps.load(f"file:{path}", **options).state_dict(), native("resnet_tiny"))
+
+
 def test_models_for_crops_on_a_timm_backbone(tmp_path: Path) -> None:
     model = CropModel(build_backbone("timm:regnety_002"), HeadSpec(kind="embedding", embedding_dim=8))
     path = write(tmp_path / "w.pth", {f"module.{key}": value for key, value in model.state_dict().items()})

@@ -23,7 +23,7 @@ from pretrainps.registry.specs import ASSUMED_INPUT
 from pretrainps.weights import compare
 from pretrainps.weights.inspect import inspect
 from pretrainps.weights.key_layouts import FAMILIES, layout_of
-from pretrainps.weights.recognize_detector import identify, skeleton
+from pretrainps.weights.recognize_detector import identify, skeleton, unrecognized
 from tests.support.detectors import KINDS
 from tests.support.thin import _as_much_as_they_say as _as_much_as_they_say
 from tests.support.thin import thin_tensors, write
@@ -99,6 +99,15 @@ def test_what_is_written_answers_the_same(tmp_path: Path, kind: str) -> None:
         again: Any = pretrainps.load(f"file:{tmp_path / name}")
         require_equal(again.state_dict(), model.state_dict())
         torch.testing.assert_close(again.embed(scene, box)[0], model.embed(scene, box)[0])
+
+
+@pytest.mark.parametrize("kind", ["oim", "nae", "seqnet"])
+def test_a_detector_on_a_backbone_that_keys_do_not_tell_is_named(kind: str) -> None:
+    """As the message tells to build it: a SeqNet holds all that a NAE has beside the backbone."""
+    for layout in FAMILIES.get(f"{kind}-resnet", {"native": None}):
+        tensors = in_layout(kind, {}, layout)
+        heads = {key: tuple(value.shape) for key, value in tensors.items() if "layer" not in key}
+        assert f"detector {kind!r}" in unrecognized(heads)
 
 
 # ---- parts

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, astuple, dataclass
@@ -120,7 +121,8 @@ class GalleryStore:
         found = read_manifest(self.folder)
         if found is None:
             what = "holds no gallery" if self.folder.is_dir() else "does not exist"
-            raise GalleryError(f"{self.folder} {what}. Make one: pretrainps index PHOTOS --model NAME -o {self.folder.name}")
+            folder = shlex.quote(str(self.folder))
+            raise GalleryError(f"{self.folder} {what}. Make one: pretrainps index PHOTOS --model NAME -o {folder}")
         return found
 
     def write_people(self, people: DetectionShard) -> FileMark:
