@@ -15,7 +15,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
 
-from pretrainps.detectors.config import DetectorConfig
+from pretrainps.detectors.region import RegionConfig
 from pretrainps.detectors.registry import detector_entry
 from pretrainps.errors import ArgumentError
 from pretrainps.losses.identity import IdentitySettings
@@ -119,7 +119,7 @@ def hybrid_shufflenetv1() -> PretrainRecipe:
 
 def hybrid_synthetic() -> PretrainRecipe:
     """Hybrid pre-training of a tiny ResNet from nothing on the synthetic world, small enough for a CPU."""
-    config = DetectorConfig(
+    config = RegionConfig(
         num_identities=_TO_BE_COUNTED,
         freeze_stem=False,
         oim_scalar=16.0,
@@ -138,7 +138,7 @@ def hybrid_synthetic() -> PretrainRecipe:
 
 
 def _hybrid(backbone: str) -> PretrainRecipe:
-    config = DetectorConfig(num_identities=_TO_BE_COUNTED, freeze_stem=False)
+    config = RegionConfig(num_identities=_TO_BE_COUNTED, freeze_stem=False)
     return PretrainRecipe(
         backbone=backbone,
         hybrid=HybridSettings(detector=config),
