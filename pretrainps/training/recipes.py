@@ -150,7 +150,7 @@ def _hybrid(backbone: str) -> PretrainRecipe:
 
 
 def _paper(kind: str, protocol: str, *, epochs: int, queue_size: int) -> FinetuneRecipe:
-    config = detector_entry(kind).config(num_identities=_TO_BE_COUNTED, queue_size=queue_size)
+    config = detector_entry(kind).config.from_mapping({"num_identities": _TO_BE_COUNTED, "queue_size": queue_size})
     return FinetuneRecipe(
         kind=kind,
         detector=config,
