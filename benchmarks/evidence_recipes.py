@@ -8,7 +8,7 @@ from typing import Any
 
 from pretrainps.training.batch_settings import SceneSettings
 from pretrainps.training.finetuning.task import FinetuneRecipe
-from pretrainps.training.pretraining.alignment.methods import AlignmentSettings
+from pretrainps.training.pretraining.alignment import AlignmentSettings
 from pretrainps.training.pretraining.task import PretrainRecipe
 from pretrainps.training.recipes import hybrid_synthetic, nae_synthetic, seqnet_synthetic
 

@@ -37,14 +37,7 @@ from pretrainps.detectors.transform import SceneTransform
 from pretrainps.errors import ArgumentError, UnsupportedModelError
 from pretrainps.images.pixels import require_fractions
 from pretrainps.registry.specs import ASSUMED_INPUT, InputConvention, ModelSpec
-from pretrainps.training.pretraining.alignment.domain_norm import DomainNormAlignment
-from pretrainps.training.pretraining.alignment.methods import (
-    AdversarialAlignment,
-    Alignment,
-    MMDAlignment,
-    SubTask,
-    TaskFeatures,
-)
+from pretrainps.training.pretraining.alignment import ALIGNMENTS, Alignment, SubTask, TaskFeatures
 from pretrainps.training.pretraining.copy_paste import paste
 from pretrainps.training.pretraining.heads import DetectionHeads, IdentityHeads
 from pretrainps.training.pretraining.map_cells import cells_of_boxes, cells_of_pictures
@@ -169,7 +162,7 @@ class HybridModel(nn.Module):
         if self.identity is not None:
             losses |= self._crop_losses(self.identity, crops, around, progress)
         weighted = self._weighted(losses)
-        idle = not all((*scenes.counts, *crops.counts)) or isinstance(self.alignment, DomainNormAlignment)
+        idle = not all((*scenes.counts, *crops.counts)) or self.alignment.has_parameters_per_set
         if idle:  # perhaps: a data set may have scenes, but no region that counts
             nothing = _nothing(self)
             weighted = {name: weighted.get(name, 0.0) + nothing for name in self.loss_names()}
@@ -231,8 +224,10 @@ class HybridModel(nn.Module):
         Raises:
             ArgumentError: batch norms are a data set's own, which a recomputation could not tell.
         """
-        if enabled and isinstance(self.alignment, DomainNormAlignment):
-            raise ArgumentError("gradient checkpointing cannot be had with alignment.kind='domain_norm'. Choose one of them.")
+        if enabled and self.alignment.has_parameters_per_set:
+            raise ArgumentError(
+                f"gradient checkpointing does not work with alignment.kind={self.settings.alignment.kind!r}. Leave one out."
+            )
         for half in (self.backbone, self.box_stage.stage):
             half.enable_gradient_checkpointing(enabled)
         return self
@@ -310,19 +305,15 @@ class HybridModel(nn.Module):
 
 
 def build_alignment(settings: HybridSettings, channels: Mapping[str, int]) -> Alignment:
-    """Build the alignment that the settings ask for; none if no sub-task has several data sets.
+    """Build the alignment that the settings name; `none` if no sub-task has several data sets.
 
     Args:
-        settings: Which, and between what.
+        settings: Which alignment, and between which data sets.
         channels: Channels of the backbone's maps, by name.
     """
-    kind = settings.alignment.kind
     sets: dict[SubTask, int] = {"detection": len(settings.detection_sets), "reid": len(settings.reid_sets)}
-    if kind == "none" or max(sets.values()) < 2:
-        return Alignment(sets)
-    if kind == "adversarial":
-        return AdversarialAlignment(sets, channels, settings.alignment)
-    return MMDAlignment(sets) if kind == "mmd" else DomainNormAlignment(sets)
+    kind = settings.alignment.kind if max(sets.values()) > 1 else "none"
+    return ALIGNMENTS[kind](sets, channels, settings.alignment)
 
 
 def _nothing(model: nn.Module) -> Tensor:
