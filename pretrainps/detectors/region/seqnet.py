@@ -18,6 +18,7 @@ from pretrainps.detectors.base import PersonSearchDetector
 from pretrainps.detectors.config import DetectorConfig
 from pretrainps.detectors.finite import made_finite, require_finite, spoiled_by
 from pretrainps.detectors.region.roi_stage import Detections, box_loss, decode_boxes, filter_detections
+from pretrainps.detectors.registry import DetectorEntry, FinetuneDefaults, register_detector
 from pretrainps.detectors.transform import Size
 from pretrainps.heads.boxes import BatchNormBoxHead, SoftmaxBoxHead
 from pretrainps.heads.norm_aware import NormAwareEmbedding
@@ -131,3 +132,45 @@ class SeqNet(PersonSearchDetector[SeqNetConfig]):
         pooled = self.reid_stage(features, boxes, with_c4=True).pooled(self.config.pooling)
         embeddings, logits = self.embedding_head(pooled)
         return embeddings, logits, self.box_head(pooled["c5"])
+
+
+register_detector(
+    DetectorEntry(
+        name="seqnet",
+        model=SeqNet,
+        config=SeqNetConfig,
+        pretrained_heads={"rpn": "rpn", "box_head": "proposal_head", "embedding_head": "embedding_head"},
+        recipes={
+            "seqnet_cuhk": FinetuneDefaults(
+                summary="SeqNet on CUHK-SYSU, as its authors trained it: 20 epochs, a queue of 5000.",
+                protocol="cuhk-sysu",
+                config={"queue_size": 5000},
+                epochs=20,
+            ),
+            "seqnet_prw": FinetuneDefaults(
+                summary="SeqNet on PRW, as its authors trained it: 18 epochs, a queue of 500.",
+                protocol="prw",
+                config={"queue_size": 500},
+                epochs=18,
+            ),
+            "seqnet_posetrack21": FinetuneDefaults(
+                summary="SeqNet on PoseTrack21, with PRW's settings.",
+                protocol="posetrack21",
+                config={"queue_size": 500},
+                epochs=18,
+            ),
+            "own_search": FinetuneDefaults(
+                summary="SeqNet on your own scenes (`coco_search`), with PRW's settings.",
+                protocol="frames",
+                config={"queue_size": 500},
+                epochs=18,
+            ),
+            "seqnet_synthetic": FinetuneDefaults(
+                summary="SeqNet on the synthetic world's scenes, small enough for a CPU.",
+                protocol="frames",
+                config={"weight_proposal_reg": 2.0},  # weighed by 10, the boxes of so small a network drown who is who
+                small=True,
+            ),
+        },
+    )
+)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pretrainps.backbones import Backbone
 from pretrainps.detectors import DetectorConfig, PersonSearchDetector
-from pretrainps.detectors.registry import detector_kind
+from pretrainps.detectors.registry import detector_entry
 from pretrainps.errors import (
     ArgumentError,
     IntegrityError,
@@ -126,7 +126,7 @@ def start_detector(
         >>> detector = start_detector("seqnet", "runs/hybrid/best", num_identities=5532, with_heads=True)  # doctest: +SKIP
         >>> print(detector.load_report)                                                                    # doctest: +SKIP
     """
-    config_name = detector_kind(kind).config.__name__
+    config_name = detector_entry(kind).config.__name__
     weights = HybridWeights.of(source)
     if with_heads:
         config = _shared(kind, config, weights.detector, config_name)
