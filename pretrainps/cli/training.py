@@ -97,7 +97,7 @@ def _pretrain(args: argparse.Namespace) -> int:
     import torch
 
     from pretrainps.training.engine.overrides import override
-    from pretrainps.training.finetuning.from_pretraining import save_backbone
+    from pretrainps.training.pretraining.save import save_backbone
     from pretrainps.training.pretraining.task import Pretraining, PretrainRecipe
     from pretrainps.training.recipes import recipe_named
     from pretrainps.training.sources import read_sets
@@ -215,7 +215,7 @@ def _start(name: str, args: argparse.Namespace) -> Backbone | PersonSearchDetect
 
 def _pretrained(name: str) -> Path | None:
     """Return the folder of a pre-trained backbone and its heads, if the name is of that or of the run that made it."""
-    from pretrainps.training.finetuning.from_pretraining import HEADS
+    from pretrainps.training.pretraining.save import HEADS
 
     folder = Path(name.removeprefix("file:")).expanduser()
     return next((each for each in (folder / "backbone", folder) if (each / HEADS).is_file()), None)

@@ -22,14 +22,18 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pretrainps.errors import CheckpointFormatError
+from pretrainps.backbones import Backbone
+from pretrainps.detectors import PersonSearchDetector
+from pretrainps.errors import CheckpointFormatError, StateDictMismatchError, UnknownModelError
 from pretrainps.files import disk_errors, flush_names, flush_to_disk, new_file, write_text
+from pretrainps.heads import CropModel
+from pretrainps.hub.publish import saved_config
 from pretrainps.hub.runs import AVERAGED as AVERAGED
 from pretrainps.hub.runs import BEST as BEST
 from pretrainps.hub.runs import MANIFEST as MANIFEST
@@ -38,6 +42,7 @@ from pretrainps.hub.runs import STATE as STATE
 from pretrainps.hub.runs import TRAINING as TRAINING
 from pretrainps.hub.runs import damage_of as damage_of
 from pretrainps.weights.read import read_object, read_tensors
+from pretrainps.weights.unwrap import unwrap
 from pretrainps.weights.write import METADATA_KEY
 
 log = logging.getLogger("pretrainps")
@@ -55,6 +60,14 @@ class Snapshot:
     """Ready for JSON."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """What goes into the headers of the weights' files, ready for JSON."""
+
+
+@runtime_checkable
+class DescribedModel(Protocol):
+    """A model that says what its checkpoints are loaded as."""
+
+    def checkpoint_config(self) -> dict[str, Any]:
+        """Return what `save_pretrained` would write into `config.json`."""
 
 
 class Checkpoints:
@@ -173,6 +186,25 @@ def load_snapshot(path: Path) -> Snapshot:
 def weights_file(path: Path) -> Path:
     """Return a checkpoint's weights to use: the mean, if there is one."""
     return path / AVERAGED if (path / AVERAGED).exists() else path / MODEL
+
+
+def checkpoint_notes(model: nn.Module) -> dict[str, Any]:
+    """Return what the header of a checkpoint says, so that it loads by itself; nothing for a model of another package.
+
+    Args:
+        model: The model that is trained. A model of another kind can say itself what its checkpoints are loaded as, by a method
+            `checkpoint_config`.
+    """
+    model = unwrap(model)
+    if isinstance(model, DescribedModel):
+        return {"config": model.checkpoint_config()}
+    if not isinstance(model, Backbone | CropModel | PersonSearchDetector) or not hasattr(model, "spec"):
+        return {}
+    try:
+        return {"config": saved_config(model)}
+    except (StateDictMismatchError, UnknownModelError) as error:
+        log.warning("The checkpoints of this run can be resumed, but not loaded by themselves: %s", error)
+        return {}
 
 
 def _safetensors(tensors: Mapping[str, Tensor], notes: Mapping[str, Any] | None = None) -> bytes:

@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from pretrainps.errors import ArgumentError, TrainingError
-from pretrainps.training.engine.checkpoints import BEST, Snapshot, load_snapshot, weights_file
+from pretrainps.training.engine.checkpoints import BEST, Snapshot, checkpoint_notes, load_snapshot, weights_file
 from pretrainps.training.engine.log import Meter, RunLog
 from pretrainps.training.engine.optimization import LearningRate
 from pretrainps.training.engine.processes import Processes
@@ -31,7 +31,6 @@ from pretrainps.training.engine.signals import StopSignal
 from pretrainps.training.engine.step import Stepper, StepRecord, start_accelerate
 from pretrainps.training.engine.step_batches import Feed
 from pretrainps.training.engine.task import DescribedTask, Task
-from pretrainps.training.finetuning.from_pretraining import checkpoint_notes
 from pretrainps.weights.unwrap import unwrap
 
 log = logging.getLogger("pretrainps")
@@ -111,8 +110,8 @@ def train(
     accelerator = start_accelerate(loop)
     processes = Processes()
     run = RunFolder(Path(folder))
-    told = {"task": task.describe()} if isinstance(task, DescribedTask) else {}
-    everything = {**(config or {}), **told, "optim": asdict(optim), "loop": asdict(loop), "processes": processes.count}
+    described = {"task": task.describe()} if isinstance(task, DescribedTask) else {}
+    everything = {**(config or {}), **described, "optim": asdict(optim), "loop": asdict(loop), "processes": processes.count}
     everything = json.loads(json.dumps(everything, default=str))
     harmless = [*HARMLESS, *may_differ]
     if optim.schedule == "cosine":  # its course depends on where it ends

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pretrainps.errors import ArgumentError
+from pretrainps.training.engine.renamed import current_name
 
 Settings = TypeVar("Settings")
 _Tree = dict[str, "str | _Tree"]
@@ -37,11 +38,13 @@ def override(settings: Settings, assignments: Sequence[str]) -> Settings:
         (8.0, 11.0)
     """
     tree: _Tree = {}
+    known = setting_names(settings)
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise ArgumentError(f"--set {assignment}: expected name=value, for example --set optim.lr=0.001.")
-        _plant(tree, name.strip().split("."), text.strip())
+        name = name.strip()
+        _plant(tree, (name if name in known else current_name(name)).split("."), text.strip())
     found: Settings = _changed(settings, tree, "", settings)
     return found
 

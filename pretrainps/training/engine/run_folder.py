@@ -20,6 +20,7 @@ from pretrainps.errors import CacheError, TrainingError
 from pretrainps.files import new_file, write_text
 from pretrainps.training.engine.checkpoints import Checkpoints, write_json
 from pretrainps.training.engine.log import read_log
+from pretrainps.training.engine.renamed import current_name
 
 CONFIG, ENVIRONMENT, LOG, CARD = "config.json", "environment.json", "log.jsonl", "README.md"
 HARMLESS = (
@@ -83,8 +84,9 @@ class RunFolder:
         return self.checkpoints(1).newest() is not None or any(line["kind"] == "train" for line in logged)
 
     def _differences(self, config: Mapping[str, Any], may_differ: Collection[str]) -> list[str]:
-        before = _flat(json.loads((self.path / CONFIG).read_text(encoding="utf-8")))
-        now = _flat(json.loads(json.dumps(config)))
+        recorded = flat(json.loads((self.path / CONFIG).read_text(encoding="utf-8")))
+        before = {current_name(name): value for name, value in recorded.items()}
+        now = flat(json.loads(json.dumps(config)))
         changed = [name for name in {**before, **now} if before.get(name, _Absent) != now.get(name, _Absent)]
         lines = {name: f"{name}: {_shown(before, name)} -> {_shown(now, name)}" for name in changed}
         harmful = [name for name in changed if not any(fnmatchcase(name, pattern) for pattern in may_differ)]
@@ -124,7 +126,7 @@ class RunFolder:
     def write_card(self, config: Mapping[str, Any], *, step: int, epoch: int, metrics: Mapping[str, float]) -> None:
         """Write the draft of the model's card."""
         results = "\n".join(f"| {name} | {value:.4g} |" for name, value in metrics.items())
-        settings = "\n".join(f"- `{name}`: {value}" for name, value in _flat(config).items())
+        settings = "\n".join(f"- `{name}`: {value}" for name, value in flat(config).items())
         write_text(
             self.path / CARD,
             "---\nlibrary_name: pretrainps\ntags:\n- person-search\n---\n\n"
@@ -170,11 +172,12 @@ def _shown(settings: Mapping[str, Any], name: str) -> str:
     return json.dumps(settings[name]) if name in settings else "(not there)"
 
 
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted names."""
     found: dict[str, Any] = {}
     for name, value in nested.items():
         if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{prefix}{name}.")
+            found |= flat(value, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = value
     return found

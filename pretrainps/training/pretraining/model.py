@@ -16,14 +16,14 @@ no scenes, the whole crop is cut from its own map, which RoIAlign makes a square
 as it is to the last stage, as re-ID networks do.
 
 Telling people apart is learned slowly, and more so in scenes; detection soon. So a training may begin with batches of crops
-alone (`PretrainRecipe.alone_share`): two such steps cost less than one with scenes.
+alone (`PretrainRecipe.crops_only_share`): two such steps cost less than one with scenes.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -35,10 +35,12 @@ from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.detectors.region.roi_stage import RegionMaps, RoIStage, box_loss
 from pretrainps.detectors.transform import SceneTransform
 from pretrainps.errors import ArgumentError, UnsupportedModelError
+from pretrainps.hub.publish import saved_config
 from pretrainps.images.pixels import require_fractions
-from pretrainps.registry.specs import ASSUMED_INPUT, InputConvention, ModelSpec
+from pretrainps.registry.specs import ASSUMED_INPUT, PRETRAINING, InputConvention, ModelSpec
 from pretrainps.training.pretraining.alignment import ALIGNMENTS, Alignment, SubTask, TaskFeatures
 from pretrainps.training.pretraining.copy_paste import paste
+from pretrainps.training.pretraining.describe import describe_backbone
 from pretrainps.training.pretraining.heads import DetectionHeads, IdentityHeads
 from pretrainps.training.pretraining.map_cells import cells_of_boxes, cells_of_pictures
 from pretrainps.training.pretraining.settings import HybridSettings as HybridSettings
@@ -80,9 +82,7 @@ class HybridModel(nn.Module):
         UnsupportedModelError: the backbone has no trunk or no last stage; or no batch norm, for `domain_norm`.
     """
 
-    saved_by = (
-        "What a pre-training learned is saved by pretrainps.training.finetuning.from_pretraining.save_backbone(model, folder)."
-    )
+    saved_by = "What a pre-training learned is saved by pretrainps.training.pretraining.save.save_backbone(model, folder)."
 
     def __init__(self, backbone: Backbone, settings: HybridSettings, convention: InputConvention | None = None) -> None:
         super().__init__()
@@ -207,6 +207,18 @@ class HybridModel(nn.Module):
         state = {key: value for half in halves for key, value in self.alignment.plain_state(half).items()}
         whole.load_state_dict({key: value.detach().clone() for key, value in state.items()}, strict=True)
         return whole.eval()
+
+    def backbone_spec(self) -> ModelSpec:
+        """Return what is known of the pre-trained backbone."""
+        return describe_backbone(self.backbone, self.settings, self.convention, self.origin)
+
+    def checkpoint_config(self) -> dict[str, Any]:
+        """Return what a checkpoint is loaded as: the backbone."""
+        return {**saved_config(self.plain_backbone(), self.backbone_spec()), "layout": PRETRAINING}
+
+    def heads_state(self) -> dict[str, Tensor]:
+        """Return all heads under the names `rpn.*`, `box_head.*`, `embedding_head.*`, as far as they were learned."""
+        return {**self.detection_state(), **self.embedding_state()}
 
     def detection_state(self) -> dict[str, Tensor]:
         """Return the heads of detection under the names `rpn.*`, `box_head.*`; nothing without detection data."""
