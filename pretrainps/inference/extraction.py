@@ -75,7 +75,7 @@ class Extractor:
             raise ArgumentError("this model gives no embeddings. Load it with head='embedding'.")
         settings: dict[str, Any] = {"precision": precision}
         if isinstance(model, PersonSearchDetector):
-            settings |= {"kind": model.kind, "config": str(model.config), "input": str(model.convention)}
+            settings |= {"kind": model.kind, "config": model.config.fingerprint_text(), "input": str(model.convention)}
         else:
             settings |= {"arch": model.spec.arch, "head": str(model.head_spec), "input": str(model.spec.input)}
         self.fingerprint = fingerprint_of_model(model, settings)

@@ -32,7 +32,7 @@ DETECTING: list[dict[str, Any]] = [
     {"rpn_proposals": 3, "rpn_nms_iou": 0.3},
     {"region_size": 6, "region_sampling": 1},
     {"pooling": "average"},
-    {"weigh_by_score": True},
+    {"score_weighting": True},
 ]
 TRAINING: list[dict[str, Any]] = [
     {"region_samples": 4, "region_positive_fraction": 0.25},

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pretrainps.backbones import Backbone
-from pretrainps.detectors.region.parallel_heads import OneStageConfig, ParallelHeadsDetector, RegionReadings
+from pretrainps.detectors.region.parallel_heads import ParallelHeadsConfig, ParallelHeadsDetector, RegionReadings
 from pretrainps.detectors.region.roi_stage import RegionMaps, Samples, pool
 from pretrainps.detectors.registry import DetectorEntry, FinetuneDefaults, register_detector
 from pretrainps.heads.boxes import BatchNormBoxHead
@@ -25,10 +25,10 @@ _FOCAL_ALPHA, _FOCAL_GAMMA = 0.25, 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NAEPlusConfig(OneStageConfig):
+class NAEPlusConfig(ParallelHeadsConfig):
     """NAE+'s settings."""
 
-    in_weights: ClassVar[frozenset[str]] = OneStageConfig.in_weights | {"fuse_c4"}
+    in_weights: ClassVar[frozenset[str]] = ParallelHeadsConfig.in_weights | {"fuse_c4"}
 
     pooling: Literal["max", "average"] = "average"
     """How a region's map becomes the vector that its box is read off; embeddings are not pooled before they are read."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pretrainps.backbones import Backbone
-from pretrainps.detectors.region.parallel_heads import OneStageConfig, ParallelHeadsDetector, RegionReadings
+from pretrainps.detectors.region.parallel_heads import ParallelHeadsConfig, ParallelHeadsDetector, RegionReadings
 from pretrainps.detectors.region.roi_stage import RegionMaps, Samples
 from pretrainps.detectors.registry import DetectorEntry, FinetuneDefaults, register_detector
 from pretrainps.heads.boxes import SoftmaxBoxHead
@@ -21,10 +21,10 @@ from pretrainps.registry.specs import InputConvention
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OIMConfig(OneStageConfig):
+class OIMConfig(ParallelHeadsConfig):
     """OIM's settings."""
 
-    weigh_by_score: bool = False
+    score_weighting: bool = False
     """Multiply a gallery embedding by its detection score; weighting came with NAE."""
 
 

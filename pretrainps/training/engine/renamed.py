@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-RENAMED: Mapping[str, str] = {"alone_share": "crops_only_share"}
+from pretrainps.detectors.config import DetectorConfig
+
+_DETECTORS = ("detector", "hybrid.detector")
+"""Where recipes have the settings of a detector, which know their former names themselves."""
+RENAMED: Mapping[str, str] = {
+    "alone_share": "crops_only_share",
+    **{f"{place}.{old}": f"{place}.{new}" for place in _DETECTORS for old, new in DetectorConfig.former_names.items()},
+}
 """From each dotted name in a recipe, as it was, to the name it has now."""
 _RECORDED = "recipe."
 """Where a run's `config.json` has the settings of its recipe."""

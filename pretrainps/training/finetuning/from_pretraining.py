@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pretrainps.backbones import Backbone
 from pretrainps.detectors import DetectorConfig, PersonSearchDetector
+from pretrainps.detectors.region import RegionConfig
 from pretrainps.detectors.registry import DetectorEntry, detector_entry
 from pretrainps.errors import (
     ArgumentError,
@@ -43,7 +44,7 @@ class HybridWeights:
     """Whole, with a `spec`."""
     heads: dict[str, Tensor]
     """`rpn.*`, `box_head.*`, `embedding_head.*`, as far as they were learned."""
-    detector: DetectorConfig
+    detector: RegionConfig
     """The settings that pre-training shared with detectors."""
 
     @classmethod
@@ -73,7 +74,7 @@ class HybridWeights:
             raise IntegrityError(
                 f"{folder}: {HEADS} is not of the same pre-training as {WEIGHTS}; perhaps saving was cut short. Save again."
             )
-        return cls(loaded, read_tensors(folder / HEADS, mapped=False), DetectorConfig.from_mapping(notes["detector"]))
+        return cls(loaded, read_tensors(folder / HEADS, mapped=False), RegionConfig.from_mapping(notes["detector"]))
 
 
 def start_detector(
@@ -127,7 +128,7 @@ def start_detector(
 
 
 def _with_head_settings(
-    entry: DetectorEntry, config: DetectorConfig | Mapping[str, Any] | None, hybrid: DetectorConfig
+    entry: DetectorEntry, config: DetectorConfig | Mapping[str, Any] | None, hybrid: RegionConfig
 ) -> DetectorConfig | dict[str, Any]:
     """Fill in what the heads depend on, and refuse values that they do not fit."""
     own = {each.name for each in fields(entry.config)}

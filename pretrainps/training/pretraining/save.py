@@ -49,6 +49,6 @@ def save_backbone(
         spec = replace(spec, provenance=replace(provenance, note=note))
     spec = replace(spec, title=title or spec.title, licence=licence or spec.licence)
     save_pretrained(model.plain_backbone(), folder, spec=spec)
-    notes = {"detector": model.settings.detector.changes(), "backbone": sha256_of(folder / WEIGHTS)}
+    notes = {"detector": model.settings.detector.non_defaults(), "backbone": sha256_of(folder / WEIGHTS)}
     write_safetensors(model.heads_state(), folder / HEADS, notes)
     return folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pretrainps.detectors.config import DetectorConfig
+from pretrainps.detectors.region import RegionConfig
 from pretrainps.losses.identity import IdentitySettings
 from pretrainps.training.batch_settings import CropSettings, SceneSettings
 from pretrainps.training.engine.settings import LoopSettings, OptimSettings
@@ -30,7 +30,7 @@ def hybrid_shufflenetv1() -> PretrainRecipe:
 
 def hybrid_synthetic() -> PretrainRecipe:
     """Hybrid pre-training of a tiny ResNet from random weights on the synthetic world, small enough for a CPU."""
-    config = DetectorConfig(
+    config = RegionConfig(
         num_identities=TO_BE_COUNTED,
         freeze_stem=False,
         oim_scalar=16.0,
@@ -49,7 +49,7 @@ def hybrid_synthetic() -> PretrainRecipe:
 
 
 def _hybrid(backbone: str) -> PretrainRecipe:
-    config = DetectorConfig(num_identities=TO_BE_COUNTED, freeze_stem=False)
+    config = RegionConfig(num_identities=TO_BE_COUNTED, freeze_stem=False)
     return PretrainRecipe(
         backbone=backbone,
         hybrid=HybridSettings(detector=config),
