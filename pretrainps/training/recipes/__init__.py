@@ -10,6 +10,7 @@ import difflib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any, TypeVar
 
 from pretrainps.detectors.registry import DetectorEntry, FinetuneDefaults
@@ -41,12 +42,7 @@ class _Recipes(Mapping[str, Recipe]):
         owners = dict.fromkeys(found, "pre-training")
         for name, entry, defaults in declared_recipes():
             if name in found:
-                log.warning(
-                    "the detector %s declares a recipe %r, but %s has one of that name already: its own cannot be named.",
-                    entry.name,
-                    name,
-                    owners[name],
-                )
+                _warn_once(name, entry.name, owners[name])
                 continue
             found[name], owners[name] = _function(name, entry, defaults), f"the detector {entry.name}"
         return found
@@ -83,6 +79,16 @@ def recipe_named(name: str, kind: type[R]) -> R:
 def counted(recipe: FinetuneRecipe, people: int) -> FinetuneRecipe:
     """Return a recipe for a training split with so many people."""
     return replace(recipe, detector=replace(recipe.detector, num_identities=people))
+
+
+@cache
+def _warn_once(name: str, detector: str, owner: str) -> None:
+    log.warning(
+        "the detector %s declares a recipe %r, but %s has one of that name. It cannot be used until it is renamed.",
+        detector,
+        name,
+        owner,
+    )
 
 
 def _function(name: str, entry: DetectorEntry, defaults: FinetuneDefaults) -> Recipe:
