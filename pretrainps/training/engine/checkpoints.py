@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: everything a training needs to go on, and nothing that runs on loading.
+"""Checkpoints: everything that a training needs to be resumed. Each is complete or not there, and loading it runs no code.
 
 A checkpoint is a folder with
 
@@ -6,10 +6,10 @@ A checkpoint is a folder with
   `pretrainps.load` takes the file alone;
 - `averaged.safetensors`: the same with the weights' running mean, if there is one;
 - `training.pt`: optimizer, gradient scaler and each process's random number generators, read by torch's restricted unpickler;
-- `state.json`: step, epoch, batches used, best measure, where the log stood;
+- `state.json`: step, epoch, batches used, best measure, length of the log;
 - `manifest.json`: size and sha256 of each of these.
 
-It is written under another name, brought to the disk, and renamed.
+It is written under another name, flushed to the disk, and renamed.
 """
 
 from __future__ import annotations
@@ -50,16 +50,18 @@ log = logging.getLogger("pretrainps")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a checkpoint holds."""
+    """The content of a checkpoint."""
 
     model: Mapping[str, Tensor]
+    """Parameters and buffers."""
     averaged: Mapping[str, Tensor] | None
+    """The same with the running mean of the weights, if there is one."""
     training: Mapping[str, Any]
-    """Of tensors, numbers, strings and containers only."""
+    """State of the optimizer, the scaler and the generators: tensors, numbers, strings and containers only."""
     state: Mapping[str, Any]
-    """Ready for JSON."""
+    """The position in the training, ready for JSON."""
     notes: Mapping[str, Any] = field(default_factory=dict)
-    """What goes into the headers of the weights' files, ready for JSON."""
+    """The headers of the weights' files, ready for JSON."""
 
 
 @runtime_checkable
@@ -74,8 +76,8 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: Where they lie.
-        keep: How many stay.
+        folder: The folder that holds them.
+        keep: How many are kept.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -85,9 +87,9 @@ class Checkpoints:
         """Write a checkpoint and delete the oldest ones.
 
         Args:
-            step: Steps taken. Names of later checkpoints sort behind those of earlier ones,
-            evaluated: and that made after a step's evaluation behind that made before it.
-            snapshot: What to write.
+            step: Steps taken. Names of later checkpoints sort behind those of earlier ones.
+            snapshot: The content.
+            evaluated: Whether the step was evaluated. Its name then sorts behind that of the checkpoint before the evaluation.
 
         Raises:
             CacheError: no space, or not writable; nothing incomplete is left, and those before are as they were.
@@ -125,7 +127,7 @@ class Checkpoints:
         return found[-1] if found else None
 
     def newest_whole(self) -> Path | None:
-        """Return the last checkpoint that is as it was written; each damaged one behind it is warned of."""
+        """Return the last checkpoint that is undamaged. Give a warning for each damaged one after it."""
         for path in reversed(self._all()):
             damage = damage_of(path)
             if damage is None:
@@ -134,7 +136,7 @@ class Checkpoints:
         return None
 
     def clear_remains(self) -> None:
-        """Delete what a killed process left half-written."""
+        """Delete incomplete files that a killed process left."""
         for path in self.folder.glob(".*.tmp"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -155,7 +157,7 @@ class Checkpoints:
         flush_names(folder)
 
     def _prune(self) -> None:
-        """Keep the last checkpoints, of one step only the one made after its evaluation."""
+        """Keep the last checkpoints; of each step only the one after its evaluation."""
         newest = {path.name.removesuffix("_evaluated"): path for path in self._all()}
         kept = [newest[step] for step in sorted(newest)[-self.keep :]]
         for path in self._all():
@@ -216,7 +218,7 @@ def _safetensors(tensors: Mapping[str, Tensor], notes: Mapping[str, Any] | None 
 def _write_file(path: Path, content: bytes | memoryview) -> tuple[int, str]:
     """Write a file, wait for the disk, and return size and sha256.
 
-    What torch and safetensors write themselves fails with errors of their own when the disk is full; Python's says why.
+    The writers of torch and safetensors fail with their own errors when the disk is full. Python's error gives the reason.
     """
     with path.open("wb") as file:
         file.write(content)
@@ -226,5 +228,5 @@ def _write_file(path: Path, content: bytes | memoryview) -> tuple[int, str]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a small record for people and programs."""
+    """Write a small record that people and programs can read."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
