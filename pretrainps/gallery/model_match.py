@@ -33,9 +33,9 @@ def model_mark(model: PersonSearchDetector[Any], precision: Precision = "float32
         name=spec.name if spec is not None else model.kind,
         fingerprint=fingerprint(model),
         kind=model.kind,
-        dim=model.config.embedding_dim,
+        dim=model.embedding_dim,
         precision=precision,
-        weighted=model.config.weigh_by_score,
+        weighted=model.config.score_weighting,
     )
 
 
@@ -99,5 +99,5 @@ def _computed(model: PersonSearchDetector[Any]) -> str:
 
 
 def _settings(model: PersonSearchDetector[Any]) -> dict[str, str]:
-    config = json.dumps(model.config.changes(), sort_keys=True)
+    config = json.dumps(model.config.fingerprint_fields(), sort_keys=True)
     return {"kind": model.kind, "config": config, "input": str(model.convention)}

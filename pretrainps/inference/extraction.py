@@ -75,7 +75,7 @@ class Extractor:
         settings: dict[str, Any] = {"precision": precision}
         self._kept_above: float | None = None
         if isinstance(model, PersonSearchDetector):
-            settings |= {"kind": model.kind, "config": str(model.config), "input": str(model.convention)}
+            settings |= {"kind": model.kind, "config": model.config.fingerprint_text(), "input": str(model.convention)}
             self._kept_above = model.config.score_threshold
         else:
             settings |= {"arch": model.spec.arch, "head": str(model.head_spec), "input": str(model.spec.input)}

@@ -15,8 +15,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
 
-from pretrainps.detectors.config import DetectorConfig
-from pretrainps.detectors.registry import detector_kind
+from pretrainps.detectors.region import RegionConfig
+from pretrainps.detectors.registry import detector_entry
 from pretrainps.errors import ArgumentError
 from pretrainps.losses.identity import IdentitySettings
 from pretrainps.training.batch_settings import CropSettings, SceneSettings
@@ -119,7 +119,7 @@ def hybrid_shufflenetv1() -> PretrainRecipe:
 
 def hybrid_synthetic() -> PretrainRecipe:
     """Hybrid pre-training of a tiny ResNet from nothing on the synthetic world, small enough for a CPU."""
-    config = DetectorConfig(
+    config = RegionConfig(
         num_identities=_TO_BE_COUNTED,
         freeze_stem=False,
         oim_scalar=16.0,
@@ -138,7 +138,7 @@ def hybrid_synthetic() -> PretrainRecipe:
 
 
 def _hybrid(backbone: str) -> PretrainRecipe:
-    config = DetectorConfig(num_identities=_TO_BE_COUNTED, freeze_stem=False)
+    config = RegionConfig(num_identities=_TO_BE_COUNTED, freeze_stem=False)
     return PretrainRecipe(
         backbone=backbone,
         hybrid=HybridSettings(detector=config),
@@ -150,7 +150,7 @@ def _hybrid(backbone: str) -> PretrainRecipe:
 
 
 def _paper(kind: str, protocol: str, *, epochs: int, queue_size: int) -> FinetuneRecipe:
-    config = detector_kind(kind).config(num_identities=_TO_BE_COUNTED, queue_size=queue_size)
+    config = detector_entry(kind).config(num_identities=_TO_BE_COUNTED, queue_size=queue_size)
     return FinetuneRecipe(
         kind=kind,
         detector=config,
@@ -170,7 +170,7 @@ def _paper(kind: str, protocol: str, *, epochs: int, queue_size: int) -> Finetun
 
 def _small(kind: str) -> FinetuneRecipe:
     first_box = "weight_proposal_reg" if kind == "seqnet" else "weight_box_reg"
-    config = detector_kind(kind).config(
+    config = detector_entry(kind).config(
         num_identities=_TO_BE_COUNTED,
         queue_size=64,
         freeze_stem=False,

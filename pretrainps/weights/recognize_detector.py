@@ -171,7 +171,7 @@ def _compared(
         file = replace(file, expected_missing=(_CURSOR, *file.expected_missing))
     return Recognition(
         arch=arch,
-        detector=DetectorSpec(kind=kind, config=sizes.changes()),
+        detector=DetectorSpec(kind=kind, config=sizes.non_defaults()),
         file=file,
         matched=len(fit.have),
         used=fit.used,

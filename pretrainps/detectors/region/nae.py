@@ -12,15 +12,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pretrainps.backbones import Backbone
-from pretrainps.detectors.region.parallel_heads import OneStageConfig, ParallelHeadsDetector, RegionReadings
+from pretrainps.detectors.region.parallel_heads import ParallelHeadsConfig, ParallelHeadsDetector, RegionReadings
 from pretrainps.detectors.region.roi_stage import RegionMaps, Samples
+from pretrainps.detectors.registry import DetectorEntry, FinetuneDefaults, register_detector
 from pretrainps.heads.boxes import BatchNormBoxHead
 from pretrainps.heads.norm_aware import NormAwareEmbedding
 from pretrainps.registry.specs import InputConvention
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NAEConfig(OneStageConfig):
+class NAEConfig(ParallelHeadsConfig):
     """NAE's settings."""
 
 
@@ -49,3 +50,37 @@ class NAE(ParallelHeadsDetector[NAEConfig]):
 
     def _classification_loss(self, logits: Tensor, samples: Samples, targets: list[dict[str, Tensor]]) -> Tensor:
         return F.binary_cross_entropy_with_logits(logits, samples.labels.float())
+
+
+register_detector(
+    DetectorEntry(
+        name="nae",
+        model=NAE,
+        config=NAEConfig,
+        pretrained_heads={"rpn": "rpn", "embedding_head": "embedding_head"},
+        recipes={
+            "nae_cuhk": FinetuneDefaults(
+                summary="NAE on CUHK-SYSU, as its authors trained it: 22 epochs, a queue of 5000, no decay of biases.",
+                protocol="cuhk-sysu",
+                config={"queue_size": 5000},
+                epochs=22,
+                decay="no_biases",
+            ),
+            "nae_prw": FinetuneDefaults(
+                summary="NAE on PRW, as its authors trained it: 22 epochs, a queue of 500, no decay of biases.",
+                protocol="prw",
+                config={"queue_size": 500},
+                epochs=22,
+                decay="no_biases",
+            ),
+            "nae_synthetic": FinetuneDefaults(
+                summary="NAE on the synthetic world's scenes, small enough for a CPU.",
+                protocol="frames",
+                # a box loss weighed by 10 would drown the identities of so small a network. The length of a vector tells people
+                # from background, and identities pull at the same vector: with a weight of 1, they would win
+                config={"weight_box_reg": 2.0, "weight_box_cls": 10.0},
+                small=True,
+            ),
+        },
+    )
+)

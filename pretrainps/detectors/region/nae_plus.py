@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pretrainps.backbones import Backbone
-from pretrainps.detectors.region.parallel_heads import OneStageConfig, ParallelHeadsDetector, RegionReadings
+from pretrainps.detectors.region.parallel_heads import ParallelHeadsConfig, ParallelHeadsDetector, RegionReadings
 from pretrainps.detectors.region.roi_stage import RegionMaps, Samples, pool
+from pretrainps.detectors.registry import DetectorEntry, FinetuneDefaults, register_detector
 from pretrainps.heads.boxes import BatchNormBoxHead
 from pretrainps.heads.norm_aware import PixelNormAwareEmbedding
 from pretrainps.registry.specs import InputConvention
@@ -24,10 +25,10 @@ _FOCAL_ALPHA, _FOCAL_GAMMA = 0.25, 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NAEPlusConfig(OneStageConfig):
+class NAEPlusConfig(ParallelHeadsConfig):
     """NAE+'s settings."""
 
-    in_weights: ClassVar[frozenset[str]] = OneStageConfig.in_weights | {"fuse_c4"}
+    in_weights: ClassVar[frozenset[str]] = ParallelHeadsConfig.in_weights | {"fuse_c4"}
 
     pooling: Literal["max", "average"] = "average"
     """How a region's map becomes the vector that its box is read off; embeddings are not pooled before they are read."""
@@ -119,3 +120,30 @@ def _covered(start: Tensor, stop: Tensor, person_start: Tensor, person_stop: Ten
     high = (low + 1).minimum((length - 1).clamp(min=0))
     inside = [((pixel >= first) & (pixel < end)).to(start.dtype) for pixel in (low, high)]
     return torch.lerp(inside[0], inside[1], source - low)
+
+
+def _as_convolution(key: str, value: Tensor) -> Tensor:
+    """Turn the matrix that projects a pooled map into the same projection of every cell, a 1x1 convolution."""
+    return value[:, :, None, None] if key.startswith("embedding_head.") and value.ndim == 2 else value
+
+
+register_detector(
+    DetectorEntry(
+        name="nae+",
+        model=NAEPlus,
+        config=NAEPlusConfig,
+        variants=({}, {"fuse_c4": False}),
+        adapt_head=_as_convolution,
+        own_settings=("pooling",),  # what it pools is for its box head alone; it embeds every cell of a map
+        pretrained_heads={"rpn": "rpn", "embedding_head": "embedding_head"},
+        recipes={
+            "naeplus_cuhk": FinetuneDefaults(
+                summary="NAE+ on CUHK-SYSU, with NAE's settings.",
+                protocol="cuhk-sysu",
+                config={"queue_size": 5000},
+                epochs=22,
+                decay="no_biases",
+            ),
+        },
+    )
+)

@@ -14,10 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pretrainps.backbones import Backbone
-from pretrainps.detectors.base import PersonSearchDetector
-from pretrainps.detectors.config import DetectorConfig
 from pretrainps.detectors.finite import made_finite, require_finite, spoiled_by
-from pretrainps.detectors.region.roi_stage import Detections, box_loss, decode_boxes, filter_detections
+from pretrainps.detectors.found import Detections, filter_detections
+from pretrainps.detectors.region.base import RegionDetector
+from pretrainps.detectors.region.config import RegionConfig
+from pretrainps.detectors.region.roi_stage import box_loss, decode_boxes
+from pretrainps.detectors.registry import DetectorEntry, FinetuneDefaults, register_detector
 from pretrainps.detectors.transform import Size
 from pretrainps.heads.boxes import BatchNormBoxHead, SoftmaxBoxHead
 from pretrainps.heads.norm_aware import NormAwareEmbedding
@@ -25,7 +27,7 @@ from pretrainps.registry.specs import InputConvention
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SeqNetConfig(DetectorConfig):
+class SeqNetConfig(RegionConfig):
     """SeqNet's settings; `nms_iou` and the sampling hold for both stages unless said otherwise."""
 
     second_nms_iou: float = 0.5
@@ -38,7 +40,7 @@ class SeqNetConfig(DetectorConfig):
     """Weight of the second stage's boxes."""
 
 
-class SeqNet(PersonSearchDetector[SeqNetConfig]):
+class SeqNet(RegionDetector[SeqNetConfig]):
     """A softmax detector, and a norm-aware embedding on what it finds.
 
     A person's score at test time is the first stage's; the embedding's norm is only trained to tell people from background.
@@ -59,6 +61,7 @@ class SeqNet(PersonSearchDetector[SeqNetConfig]):
     """
 
     kind = "seqnet"
+    unused_by_embed = ("rpn", "box_stage", "proposal_head")
 
     def __init__(self, backbone: Backbone, config: SeqNetConfig, convention: InputConvention) -> None:
         super().__init__(backbone, config, convention)
@@ -87,7 +90,7 @@ class SeqNet(PersonSearchDetector[SeqNetConfig]):
         }
 
     def _detect(
-        self, features: Tensor, proposals: list[Tensor], sizes: list[Size], people: list[Tensor] | None
+        self, features: Tensor, proposals: list[Tensor], sizes: list[Size], query_boxes: list[Tensor] | None
     ) -> list[Detections]:
         class_logits, deltas = self._first_stage(features, proposals)
         require_finite("scores and boxes of the first stage", class_logits, deltas)
@@ -101,11 +104,11 @@ class SeqNet(PersonSearchDetector[SeqNetConfig]):
         boxes = [each.boxes for each in found]
         embeddings, _, deltas = self._second_stage(features, boxes)
         require_finite("embeddings and boxes", embeddings, deltas)
-        if config.weigh_by_score and people is None:
+        if config.score_weighting and query_boxes is None:
             embeddings = embeddings * torch.cat([each.scores for each in found])[:, None]
         parts = embeddings.split([each.shape[0] for each in boxes])
         moved = decode_boxes(boxes, deltas, sizes)
-        known = self._known(people, self._embed(features, people)) if people is not None else [None] * len(found)
+        known = self._known(query_boxes, self._embed(features, query_boxes)) if query_boxes is not None else [None] * len(found)
         return [
             filter_detections(
                 Detections(moved[image], each.scores, parts[image]),
@@ -128,6 +131,57 @@ class SeqNet(PersonSearchDetector[SeqNetConfig]):
 
     def _second_stage(self, features: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return unit embeddings (R, dim), logits of being a person (R,) and box deltas (R, 4)."""
+        if torch.compiler.is_exporting():
+            # the first stage may find nobody, which neither an exporter nor every runtime can put through a convolution: a
+            # graph looks at one region more than there are
+            (found,) = boxes
+            embeddings, logits, deltas = self._read(features, [torch.cat([found, found.new_zeros(1, 4)])])
+            return embeddings[:-1], logits[:-1], deltas[:-1]
+        return self._read(features, boxes)
+
+    def _read(self, features: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         pooled = self.reid_stage(features, boxes, with_c4=True).pooled(self.config.pooling)
         embeddings, logits = self.embedding_head(pooled)
         return embeddings, logits, self.box_head(pooled["c5"])
+
+
+register_detector(
+    DetectorEntry(
+        name="seqnet",
+        model=SeqNet,
+        config=SeqNetConfig,
+        pretrained_heads={"rpn": "rpn", "box_head": "proposal_head", "embedding_head": "embedding_head"},
+        recipes={
+            "seqnet_cuhk": FinetuneDefaults(
+                summary="SeqNet on CUHK-SYSU, as its authors trained it: 20 epochs, a queue of 5000.",
+                protocol="cuhk-sysu",
+                config={"queue_size": 5000},
+                epochs=20,
+            ),
+            "seqnet_prw": FinetuneDefaults(
+                summary="SeqNet on PRW, as its authors trained it: 18 epochs, a queue of 500.",
+                protocol="prw",
+                config={"queue_size": 500},
+                epochs=18,
+            ),
+            "seqnet_posetrack21": FinetuneDefaults(
+                summary="SeqNet on PoseTrack21, with PRW's settings.",
+                protocol="posetrack21",
+                config={"queue_size": 500},
+                epochs=18,
+            ),
+            "own_search": FinetuneDefaults(
+                summary="SeqNet on your own scenes (`coco_search`), with PRW's settings.",
+                protocol="frames",
+                config={"queue_size": 500},
+                epochs=18,
+            ),
+            "seqnet_synthetic": FinetuneDefaults(
+                summary="SeqNet on the synthetic world's scenes, small enough for a CPU.",
+                protocol="frames",
+                config={"weight_proposal_reg": 2.0},  # weighed by 10, the boxes of so small a network drown who is who
+                small=True,
+            ),
+        },
+    )
+)

@@ -52,7 +52,7 @@ def continue_detector(
             f"{trained.kind!r}, or start from a backbone."
         )
     if config is None or not isinstance(config, DetectorConfig):
-        config = {**trained.config.changes(), **(config or {}), "num_identities": num_identities}
+        config = {**trained.config.non_defaults(), **(config or {}), "num_identities": num_identities}
     backbone = build_backbone(trained.backbone.arch, trained.backbone.options())
     backbone.load_state_dict(trained.backbone_state())
     convention = trained.convention

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from pretrainps.backbones import Backbone
 from pretrainps.detectors import DetectorConfig, PersonSearchDetector
-from pretrainps.detectors.registry import detector_kind
+from pretrainps.detectors.region import RegionConfig
+from pretrainps.detectors.registry import detector_entry
 from pretrainps.errors import (
     ArgumentError,
     IntegrityError,
@@ -61,7 +62,7 @@ class HybridWeights:
     """Whole, with a `spec`."""
     heads: dict[str, Tensor]
     """`rpn.*`, `box_head.*`, `embedding_head.*`, as far as they were learned."""
-    detector: DetectorConfig
+    detector: RegionConfig
     """The settings that pre-training shared with detectors."""
 
     @classmethod
@@ -91,7 +92,7 @@ class HybridWeights:
             raise IntegrityError(
                 f"{folder}: {HEADS} is not of the same pre-training as {WEIGHTS}; perhaps saving was cut short. Save again."
             )
-        return cls(loaded, read_tensors(folder / HEADS, mapped=False), DetectorConfig.from_mapping(notes["detector"]))
+        return cls(loaded, read_tensors(folder / HEADS, mapped=False), RegionConfig.from_mapping(notes["detector"]))
 
 
 def start_detector(
@@ -126,7 +127,7 @@ def start_detector(
         >>> detector = start_detector("seqnet", "runs/hybrid/best", num_identities=5532, with_heads=True)  # doctest: +SKIP
         >>> print(detector.load_report)                                                                    # doctest: +SKIP
     """
-    config_name = detector_kind(kind).config.__name__
+    config_name = detector_entry(kind).config.__name__
     weights = HybridWeights.of(source)
     if with_heads:
         config = _shared(kind, config, weights.detector, config_name)
@@ -173,7 +174,7 @@ def save_backbone(
         told = replace(told, provenance=replace(provenance, note=f"{provenance.note} {_note(model)}".strip()))
     spec = replace(told, title=title or told.title, licence=licence or told.licence)
     save_pretrained(model.plain_backbone(), folder, spec=spec)
-    notes = {"detector": model.settings.detector.changes(), "backbone": sha256_of(folder / WEIGHTS)}
+    notes = {"detector": model.settings.detector.non_defaults(), "backbone": sha256_of(folder / WEIGHTS)}
     write_safetensors(_heads(model), folder / HEADS, notes)
     return folder
 
@@ -228,7 +229,7 @@ def _note(model: HybridModel) -> str:
 
 
 def _shared(
-    kind: str, config: DetectorConfig | Mapping[str, Any] | None, hybrid: DetectorConfig, name: str
+    kind: str, config: DetectorConfig | Mapping[str, Any] | None, hybrid: RegionConfig, name: str
 ) -> DetectorConfig | dict[str, Any]:
     """Fill in what the heads depend on, and refuse what they do not fit."""
     shared = [field for field in _SHARED if not (kind == "nae+" and field == "pooling")]

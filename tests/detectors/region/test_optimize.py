@@ -117,7 +117,7 @@ def test_torchvisions_modules_put_together_give_the_same() -> None:
 
 def lively_seqnet_at_full_settings() -> PersonSearchDetector[object]:
     model = lively_detector("seqnet", "resnet50")
-    settings = {**model.config.changes(), "score_threshold": 0.5}
+    settings = {**model.config.non_defaults(), "score_threshold": 0.5}
     again = assemble("seqnet", build_backbone("resnet50"), settings, ASSUMED_INPUT)
     again.load_state_dict(model.state_dict())
     with torch.no_grad():

@@ -15,7 +15,7 @@ import torch
 from pretrainps.backbones import build_backbone
 from pretrainps.data import Split
 from pretrainps.data.writers import market1501, prw
-from pretrainps.detectors import DetectorConfig
+from pretrainps.detectors.region import RegionConfig
 from pretrainps.errors import ArgumentError, DatasetError, TrainingError
 from pretrainps.synthetic import detection_split, reid_split
 from pretrainps.training import train
@@ -27,7 +27,7 @@ from pretrainps.training.pretraining.task import Pretraining, PretrainRecipe
 from pretrainps.training.sources import described, read_sets
 from tests.support.detectors import SMALL
 
-CONFIG = DetectorConfig(freeze_stem=False, **{**SMALL, "num_identities": 1})
+CONFIG = RegionConfig(freeze_stem=False, **{**SMALL, "num_identities": 1})
 RECIPE = PretrainRecipe(
     backbone="random:shufflenetv1",
     hybrid=HybridSettings(detector=CONFIG),
