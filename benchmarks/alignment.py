@@ -21,7 +21,7 @@ import torch
 
 from pretrainps.backbones import build_backbone
 from pretrainps.detectors.region import RegionConfig
-from pretrainps.training.pretraining.alignment.methods import AlignmentSettings
+from pretrainps.training.pretraining.alignment import AlignmentSettings
 from pretrainps.training.pretraining.model import HybridModel
 from pretrainps.training.pretraining.settings import HybridSettings
 from pretrainps.training.pretraining.subtask_batches import Crops, Scenes

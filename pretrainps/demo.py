@@ -36,10 +36,9 @@ from pretrainps.gallery.view.report import write_report
 from pretrainps.hub.load import load
 from pretrainps.hub.resolve import resolve
 from pretrainps.images.drawing import PAPER
+from pretrainps.registry import shipped_model
 from pretrainps.synthetic import plan_search, search_scenes, search_set
 
-MODEL = "seqnet-tiny-synthetic"
-"""The detector that comes with the package."""
 DOMAIN, SEED = "search_station", 0
 """Which part of the synthetic world the city is, and which world."""
 _QUALITY = 92
@@ -105,7 +104,7 @@ class _Clock:
 
 
 def run_demo(
-    model: str | PersonSearchDetector[Any] = MODEL,
+    model: str | PersonSearchDetector[Any] | None = None,
     *,
     output: Path,
     size: DemoSize | None = None,
@@ -119,7 +118,7 @@ def run_demo(
     Into the output folder go `photos/`, `gallery/`, `report.html` and `search.png`.
 
     Args:
-        model: A detector, or its name as `pretrainps.load` takes it.
+        model: A detector, or its name as `pretrainps.load` takes it; by default one that comes with the package.
         output: A new or empty folder, or one of an earlier demo.
         size: How much to do.
         device: Where a model that is given by name is put.
@@ -136,7 +135,7 @@ def run_demo(
     output = output.expanduser()
     _require_own(output)
     with clock.step("loading the detector"):
-        detector, name = _detector(model, device, offline, progress)
+        detector, name = _detector(shipped_model() if model is None else model, device, offline, progress)
     with clock.step("drawing the city"):
         city = draw_city(output / PHOTOS, size, progress=progress)
     cameras, scenes = len(city.gallery.cameras), len(city.gallery)

@@ -25,7 +25,7 @@ from pretrainps.synthetic import detection_split, reid_split
 from pretrainps.training import LoopSettings, OptimSettings, train
 from pretrainps.training.batch_settings import CropSettings, SceneSettings
 from pretrainps.training.engine.log import read_log
-from pretrainps.training.pretraining.alignment.methods import AlignmentSettings
+from pretrainps.training.pretraining.alignment import AlignmentSettings
 from pretrainps.training.pretraining.settings import HybridSettings
 from pretrainps.training.pretraining.task import Pretraining, PretrainRecipe
 from tests.support.detectors import KINDS, lively_detector, scenes, small_detector

@@ -23,7 +23,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "a data set for person search: mAP, top-1, 5, 10, and how well everyone is detected; for detection: average precisions "
         "and miss rate; for re-ID: mAP, CMC and mINP. What was computed is kept, by the model's hash and the data's, so an "
         "interrupted run goes on, and another protocol on the same features takes seconds.",
-        epilog="example: pretrainps evaluate seqnet-resnet50-prw --data PRW-v16.04.20 --cbgm --sheet worst.png",
+        epilog="example: pretrainps evaluate NAME --data PRW-v16.04.20 --cbgm --sheet worst.png",
     )
     parser.add_argument("model", help="a registered name, file:PATH or hf:owner/repo[@REVISION]: a detector, or a backbone")
     parser.add_argument("--data", type=Path, required=True, metavar="ROOT", help="the data set's folder")
@@ -33,7 +33,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--protocol", help="how a search is judged: prw, prw-cross-camera, cuhk-sysu, ... (default: the layout's)"
     )
     parser.add_argument("--gallery", help="size of each query's gallery on CUHK-SYSU: 50 to 4000, or full")
-    parser.add_argument("--cbgm", action="store_true", help="context matching, with SeqNet's numbers for the data set")
+    parser.add_argument("--cbgm", action="store_true", help="context matching, with the published numbers for the data set")
     parser.add_argument(
         "--annotated-boxes", action="store_true", help="gallery people as annotated instead of detected: an upper bound"
     )

@@ -33,7 +33,7 @@ def export_weights(model: Model, layout: str, path: Path | str) -> str:
 
     Args:
         model: The model; it is taken out of a wrapper such as torch.compile's or DistributedDataParallel. A detector is
-            written whole where the layout is its own code base's (NAE and NAE+ "nae", SeqNet "seqnet") or "native";
+            written whole where the layout is its own code base's (see the detector's entry in the registry) or "native";
             otherwise, and of a model with a head for crops, the backbone alone is written.
         layout: The code base's key layout, see `layout_names`.
         path: Where to. `.pth` and `.pt` are torch files with the tensors where that code base looks for them;

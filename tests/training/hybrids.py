@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.detectors.region import RegionConfig
-from pretrainps.training.pretraining.alignment.methods import AlignmentSettings
+from pretrainps.training.pretraining.alignment import AlignmentSettings
 from pretrainps.training.pretraining.model import HybridModel, HybridSettings
 from pretrainps.training.pretraining.subtask_batches import Crops, Scenes
 from tests.support.detectors import TINY as TINY_DETECTOR

@@ -10,7 +10,7 @@ from typing import Literal
 from pretrainps.detectors.region import RegionConfig
 from pretrainps.errors import ArgumentError
 from pretrainps.losses.identity import IdentitySettings
-from pretrainps.training.pretraining.alignment.methods import AlignmentSettings
+from pretrainps.training.pretraining.alignment import AlignmentSettings
 from pretrainps.training.pretraining.uncertainty import LossKind
 
 _KINDS: Mapping[str, LossKind] = {
