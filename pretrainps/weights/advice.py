@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from pretrainps.errors import StateDictMismatchError
 from pretrainps.weights.prefixes import shared_prefixes
+from pretrainps.weights.report import LoadReport, Shape, some
 from pretrainps.weights.trunk import in_trunk, likely_architecture
-
-if TYPE_CHECKING:
-    from pretrainps.weights.report import LoadReport
-
-Shape = tuple[int, ...]
 
 
 def advise(
@@ -62,11 +58,6 @@ def advise(
 _INSPECT = " `pretrainps inspect FILE` says what a file is."
 
 
-def some(keys: Sequence[str]) -> str:
-    """Return the first few of some keys in words."""
-    return ", ".join(keys[:4]) + (", ..." if len(keys) > 4 else "")
-
-
 def patterns_of(keys: Sequence[str], kept: Collection[str]) -> list[str]:
     """Return shell patterns that match some keys of a file and none of the others, as few as whole modules allow.
 
@@ -81,3 +72,21 @@ def patterns_of(keys: Sequence[str], kept: Collection[str]) -> list[str]:
         whole = next((module for module in modules if not any(other.startswith(module) for other in kept)), None)
         patterns[glob.escape(key) if whole is None else f"{glob.escape(whole)}*"] = None
     return list(patterns)
+
+
+def require_complete(report: LoadReport, origin: str, advice: str = "") -> None:
+    """Raise unless everything undeclared matched.
+
+    Args:
+        report: The outcome of `compare`.
+        origin: Where the tensors came from, for the message.
+        advice: What is known about the cause; by default a guess from the report.
+
+    Raises:
+        StateDictMismatchError: with the report, and a guess at the cause.
+    """
+    if report.ok:
+        return
+    raise StateDictMismatchError(
+        f"{origin} does not fit the model, and nothing was loaded.\n{report}\n{advice or advise(report, {})}", report
+    )

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-
-from pretrainps.errors import StateDictMismatchError
-from pretrainps.weights.advice import advise, some
 
 Shape = tuple[int, ...]
 
@@ -163,19 +160,6 @@ def _matching(keys: Iterable[str], patterns: Iterable[str]) -> set[str]:
     return {key for key in keys if any(fnmatch.fnmatchcase(key, pattern) for pattern in known)}
 
 
-def require_complete(report: LoadReport, origin: str, advice: str = "") -> None:
-    """Raise unless everything undeclared matched.
-
-    Args:
-        report: The outcome of `compare`.
-        origin: Where the tensors came from, for the message.
-        advice: What is known about the cause; by default a guess from the report.
-
-    Raises:
-        StateDictMismatchError: with the report, and a guess at the cause.
-    """
-    if report.ok:
-        return
-    raise StateDictMismatchError(
-        f"{origin} does not fit the model, and nothing was loaded.\n{report}\n{advice or advise(report, {})}", report
-    )
+def some(keys: Sequence[str]) -> str:
+    """Return the first few of some keys in words."""
+    return ", ".join(keys[:4]) + (", ..." if len(keys) > 4 else "")
