@@ -30,7 +30,7 @@ from pretrainps.gallery.storage.manifest import Manifest, NeighboursMark
 from pretrainps.gallery.storage.store import GalleryStore
 from pretrainps.images.read import read_image, to_rgb
 from pretrainps.inference.detections import F32, I64
-from pretrainps.inference.extraction import Precision
+from pretrainps.inference.runner import Precision
 
 _TRIES = 5
 """To open a gallery whose files a run replaces just now."""
@@ -44,7 +44,7 @@ class Gallery:
 
     Example:
         >>> import pretrainps
-        >>> model = pretrainps.load("seqnet-tiny-synthetic")                                    # doctest: +SKIP
+        >>> model = pretrainps.load(NAME)                                                       # doctest: +SKIP
         >>> print(pretrainps.Gallery.index("photos", model, store="photos.gallery"))            # doctest: +SKIP
         >>> gallery = pretrainps.Gallery.open("photos.gallery")                                 # doctest: +SKIP
         >>> gallery.search(model, "photos/party.jpg", (310, 80, 395, 330)).hits[0].person.image # doctest: +SKIP
