@@ -22,7 +22,7 @@ from pretrainps.detectors import PersonSearchDetector
 from pretrainps.errors import ArgumentError
 from pretrainps.evaluation import (
     DetectionResult,
-    DetectionTable,
+    Detections,
     evaluate_detection,
     evaluate_search,
     protocol,
@@ -236,7 +236,7 @@ def _detector(
     return loaded, model
 
 
-def _found(store: Path, samples: Sequence[Sample]) -> DetectionTable:
+def _found(store: Path, samples: Sequence[Sample]) -> Detections:
     """Return who was detected, photo by photo, as the gallery has it."""
     gallery = GalleryStore(store)
     people = joined(gallery.open_all(gallery.manifest()))
@@ -245,7 +245,7 @@ def _found(store: Path, samples: Sequence[Sample]) -> DetectionTable:
     for sample in samples:
         rows = torch.tensor(people.rows_of(number_of[sample.name]), dtype=torch.int64)
         found.append({"boxes": people.boxes[rows], "scores": people.scores[rows], "embeddings": people.embeddings[rows]})
-    return DetectionTable.from_images(found)
+    return Detections.from_images(found)
 
 
 def _show(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pretrainps.data.records import SearchSet
     from pretrainps.evaluation.miss_rate import Variant
     from pretrainps.evaluation.protocols import SearchProtocol
-    from pretrainps.inference.detections import DetectionTable
+    from pretrainps.inference.detections import Detections
     from pretrainps.inference.extraction import Extractor
 
 _ANSWERS = 8
@@ -143,7 +143,7 @@ def _extractor(args: argparse.Namespace, *, detects: bool) -> Extractor:
     )
 
 
-def _tell_threshold(table: DetectionTable, what: str, min_score: float) -> None:
+def _tell_threshold(table: Detections, what: str, min_score: float) -> None:
     """Say that the detector keeps less than a protocol takes, and how to measure by it."""
     if table.kept_above is not None and table.kept_above > min_score:
         taken = f"of score {min_score:g} and above" if min_score > 0 else "of any score"

@@ -14,7 +14,7 @@ from pretrainps.data.records import Split
 from pretrainps.evaluation.matching import falling, greedy, ignored_of, people_of, require_same_images, surest
 from pretrainps.evaluation.overlaps import F64, coverage, iou, pairs
 from pretrainps.evaluation.protocols import kept_by_detector
-from pretrainps.inference.detections import DetectionTable
+from pretrainps.inference.detections import Detections
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0.0, 1.0, 101)
@@ -38,7 +38,7 @@ class CocoResult:
     """(10,) at overlaps 0.5, 0.55, ..., 0.95."""
 
 
-def evaluate_coco(split: Split, detections: DetectionTable, *, max_detections: int = 100) -> CocoResult:
+def evaluate_coco(split: Split, detections: Detections, *, max_detections: int = 100) -> CocoResult:
     """Compute COCO's box numbers for people of any size.
 
     COCO's numbers for small, medium and large people are not computed: they go by the area of masks.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pretrainps.data.records import Split
 from pretrainps.errors import ArgumentError
 from pretrainps.evaluation.overlaps import F64
-from pretrainps.inference.detections import F32, I64, DetectionTable
+from pretrainps.inference.detections import F32, I64, Detections
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -42,7 +42,7 @@ def ignored_of(split: Split) -> Truth:
     )
 
 
-def require_same_images(split: Split, detections: DetectionTable) -> None:
+def require_same_images(split: Split, detections: Detections) -> None:
     """Make sure that each image of a split was looked at.
 
     Raises:
@@ -60,7 +60,7 @@ def falling(scores: F32) -> I64:
     return np.argsort(-scores, kind="stable")
 
 
-def surest(detections: DetectionTable, most: int) -> NDArray[np.bool_]:
+def surest(detections: Detections, most: int) -> NDArray[np.bool_]:
     """Say which detections are among the surest of their image. (N,) bool."""
     order = np.lexsort((-detections.scores, detections.images))
     place = np.empty(len(order), dtype=np.int64)

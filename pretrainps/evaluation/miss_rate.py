@@ -31,7 +31,7 @@ from pretrainps.errors import ArgumentError
 from pretrainps.evaluation.matching import falling, greedy, ignored_of, people_of, require_same_images, surest
 from pretrainps.evaluation.overlaps import F64, area, coverage, iou, pairs
 from pretrainps.evaluation.protocols import kept_by_detector
-from pretrainps.inference.detections import DetectionTable
+from pretrainps.inference.detections import Detections
 
 Variant = Literal["citypersons", "eurocity", "crowdhuman"]
 
@@ -101,7 +101,7 @@ class MissRateResult:
 
 def evaluate_miss_rate(
     split: Split,
-    detections: DetectionTable,
+    detections: Detections,
     *,
     variant: Variant,
     setup: str = "reasonable",
@@ -225,7 +225,7 @@ def _wanted(boxes: F64, visible: F64, setup: Setup, variant: Variant) -> NDArray
     return tall & (visible > setup.visibility[0]) & (visible <= setup.visibility[1])
 
 
-def _takes_part(detections: DetectionTable, boxes: F64, setup: Setup, variant: Variant) -> NDArray[np.bool_]:
+def _takes_part(detections: Detections, boxes: F64, setup: Setup, variant: Variant) -> NDArray[np.bool_]:
     height = boxes[:, 3] - boxes[:, 1]
     low, high = setup.height[0] / _EXPANSION, setup.height[1] * _EXPANSION
     if variant == "citypersons":

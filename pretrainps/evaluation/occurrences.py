@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pretrainps.evaluation.overlaps import iou, whole_pixels
-from pretrainps.inference.detections import F32, I64, DetectionTable, spread
+from pretrainps.inference.detections import F32, I64, Detections, spread
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -38,7 +38,7 @@ class Occurrences:
         table: The gallery.
     """
 
-    def __init__(self, groups: I64, num_groups: int, frames: I64, boxes: F32, table: DetectionTable) -> None:
+    def __init__(self, groups: I64, num_groups: int, frames: I64, boxes: F32, table: Detections) -> None:
         whole = whole_pixels(boxes)
         width, height = (whole[:, 2:] - whole[:, :2]).astype(np.float64).T
         enough = np.minimum(0.5, width * height / ((width + 10) * (height + 10)))

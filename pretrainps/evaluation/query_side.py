@@ -12,7 +12,7 @@ from pretrainps.data.records import SearchSet
 from pretrainps.errors import ArgumentError
 from pretrainps.evaluation.overlaps import iou, whole_pixels
 from pretrainps.evaluation.protocols import SearchProtocol
-from pretrainps.inference.detections import F32, DetectionTable, unit_rows
+from pretrainps.inference.detections import F32, Detections, unit_rows
 
 _NEAR = 1.0
 """Pixels by which a box that went through a detector may differ from the one given to it."""
@@ -32,10 +32,10 @@ class QueryEmbeddings:
 
 def askers_of(
     search_set: SearchSet,
-    detections: DetectionTable,
+    detections: Detections,
     protocol: SearchProtocol,
     query_embeddings: ArrayLike | None,
-    query_detections: DetectionTable | None,
+    query_detections: Detections | None,
 ) -> QueryEmbeddings:
     """Take the embeddings that a protocol asks with.
 
@@ -83,7 +83,7 @@ def askers_of(
     )
 
 
-def _contexts(search_set: SearchSet, query_detections: DetectionTable | None, protocol: SearchProtocol) -> tuple[F32, ...]:
+def _contexts(search_set: SearchSet, query_detections: Detections | None, protocol: SearchProtocol) -> tuple[F32, ...]:
     if query_detections is None:
         raise ArgumentError(
             f"protocol {protocol.name!r} matches the people around the query: give query_detections, one image a query, "
@@ -103,7 +103,7 @@ def _contexts(search_set: SearchSet, query_detections: DetectionTable | None, pr
     return tuple(found)
 
 
-def _best_detections(search_set: SearchSet, table: DetectionTable, protocol: SearchProtocol) -> QueryEmbeddings:
+def _best_detections(search_set: SearchSet, table: Detections, protocol: SearchProtocol) -> QueryEmbeddings:
     """Ask with the detection that overlaps the annotated box most, however little, and however unsure it is.
 
     Overlap is of boxes that hold their last pixel, as AlignPS and PSTR compute it. The context is PSTR's: this detection, then
@@ -125,7 +125,7 @@ def _best_detections(search_set: SearchSet, table: DetectionTable, protocol: Sea
     return QueryEmbeddings(vectors=vectors, able=table.counts > 0, contexts=contexts)
 
 
-def _from_gallery(search_set: SearchSet, detections: DetectionTable) -> DetectionTable:
+def _from_gallery(search_set: SearchSet, detections: Detections) -> Detections:
     """Take the detections in the queries' images from the gallery's."""
     index = {sample.name: image for image, sample in enumerate(search_set.gallery.samples)}
     images: list[int] = []
@@ -139,6 +139,6 @@ def _from_gallery(search_set: SearchSet, detections: DetectionTable) -> Detectio
     return detections.of_images(np.array(images, dtype=np.int64))
 
 
-def _require_same_length(dim: int, detections: DetectionTable, what: str) -> None:
+def _require_same_length(dim: int, detections: Detections, what: str) -> None:
     if len(detections) and dim != detections.dim:
         raise ArgumentError(f"{what} have {dim} numbers, the gallery's embeddings {detections.dim}. Take both from one model.")

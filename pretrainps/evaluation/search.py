@@ -31,7 +31,7 @@ from pretrainps.evaluation.occurrences import Candidates
 from pretrainps.evaluation.overlaps import F64, best_of
 from pretrainps.evaluation.protocols import SearchProtocol
 from pretrainps.evaluation.query_side import QueryEmbeddings, askers_of
-from pretrainps.inference.detections import F32, I64, DetectionTable
+from pretrainps.inference.detections import F32, I64, Detections
 
 TOP = (1, 5, 10)
 
@@ -82,11 +82,11 @@ class SearchResult:
 
 def evaluate_search(
     search_set: SearchSet,
-    detections: DetectionTable,
+    detections: Detections,
     protocol: SearchProtocol,
     *,
     query_embeddings: ArrayLike | None = None,
-    query_detections: DetectionTable | None = None,
+    query_detections: Detections | None = None,
     ranking: int = 0,
 ) -> SearchResult:
     """Search the gallery for every query.
@@ -135,7 +135,7 @@ def evaluate_search(
 def _with_context(
     similarities: F32,
     candidates: Candidates,
-    table: DetectionTable,
+    table: Detections,
     asking: QueryEmbeddings,
     query: int,
     protocol: SearchProtocol,

@@ -22,7 +22,7 @@ from pretrainps.detectors import PersonSearchDetector
 from pretrainps.errors import ArgumentError, DatasetError, ImageError
 from pretrainps.heads import CropModel, EmbeddingHead
 from pretrainps.images.pixels import Preprocess
-from pretrainps.inference.detections import DetectionTable
+from pretrainps.inference.detections import Detections
 from pretrainps.inference.feature_cache import Arrays, Shards, fingerprint_of_model, fingerprint_of_samples
 from pretrainps.weights.unwrap import unwrap
 
@@ -90,7 +90,7 @@ class Extractor:
         else:
             self._crops = model
 
-    def detections(self, split: Split) -> DetectionTable:
+    def detections(self, split: Split) -> Detections:
         """Detect everyone in every image of a split.
 
         Raises:
@@ -99,15 +99,15 @@ class Extractor:
         """
         detector = self._require_detector("detects nobody: search by the annotated boxes")
         found = self._find("detections", split.samples, lambda images, _: detector(images))
-        return replace(DetectionTable.from_images(found), kept_above=self._kept_above)
+        return replace(Detections.from_images(found), kept_above=self._kept_above)
 
-    def annotated(self, split: Split) -> DetectionTable:
+    def annotated(self, split: Split) -> Detections:
         """Embed the annotated people of every image: a gallery behind a perfect detector.
 
         Raises:
             DatasetError: an image cannot be read: people in it cannot be left out.
         """
-        return DetectionTable.of_ground_truth(split, self._people(split))
+        return Detections.of_ground_truth(split, self._people(split))
 
     def crops(self, split: Split) -> NDArray[np.float32]:
         """Embed the crops of a re-ID split. (N, D).
@@ -142,7 +142,7 @@ class Extractor:
         _require_everybody([query.sample for query in queries], [1] * len(queries), found)
         return np.concatenate([each["embeddings"] for each in found])
 
-    def contexts(self, search_set: SearchSet) -> DetectionTable:
+    def contexts(self, search_set: SearchSet) -> Detections:
         """Detect everyone in the queries' images, the person searched for first.
 
         Raises:
@@ -156,7 +156,7 @@ class Extractor:
             return detector.query_as_gallery(images, [torch.from_numpy(queries[place].box[None]) for place in places])
 
         found = self._find("contexts", [query.sample for query in queries], find, about=_boxes_of(queries))
-        return replace(DetectionTable.from_images(found), kept_above=self._kept_above)
+        return replace(Detections.from_images(found), kept_above=self._kept_above)
 
     def _embed(self, images: list[Tensor], boxes: Sequence[Boxes]) -> list[Found]:
         if self._detector is not None:
