@@ -64,8 +64,8 @@ class BackendTable(Generic[Backend]):
         point = self._plugins().get(name)
         if point is None:
             raise ArgumentError(
-                f"there is no {self.what} {name!r}. Known: {', '.join(self.names())}. Install the package that brings it, or add "
-                f"it with {self.register}."
+                f"there is no {self.what} {name!r}. Known: {', '.join(self.names())}. Install the package that brings "
+                f"it, or add it with {self.register}."
             )
         try:
             found: Backend = point.load()

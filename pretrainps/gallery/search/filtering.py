@@ -41,5 +41,6 @@ def keep_allowed(search: Callable[[int], tuple[F32, I64]], top: int, allowed: Al
     similarities, rows = search(top + len(allowed) - int(allowed.sum()))
     wrong = (rows < 0) | ~allowed[rows]
     order = np.argsort(wrong, axis=1, kind="stable")[:, : min(top, int(allowed.sum()))]
-    similarities, rows, wrong = (np.take_along_axis(each, order, axis=1) for each in (similarities, rows, wrong))
-    return np.where(wrong, -np.inf, similarities).astype(np.float32), np.where(wrong, -1, rows)
+    missing = np.take_along_axis(wrong, order, axis=1)
+    kept = np.where(missing, -np.inf, np.take_along_axis(similarities, order, axis=1)).astype(np.float32)
+    return kept, np.where(missing, -1, np.take_along_axis(rows, order, axis=1))

@@ -40,7 +40,7 @@ class VectorIndex(Protocol):
 
     @property
     def method(self) -> str:
-        """"exact", or how the answers are approximated, with the recall that was measured against exact search."""
+        """How it searches: "exact", or how answers are approximated, with the recall that was measured against exact search."""
         ...
 
     def search(self, vectors: F32, top: int, *, only: DetectionFilter | None = None) -> tuple[F32, I64]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from pretrainps.gallery.storage.header import GalleryHeader, ImageRecord, IndexMark
 from pretrainps.gallery.storage.manifest import IndexFile, Manifest
 from pretrainps.gallery.storage.shard import DetectionShard
-from pretrainps.inference.detections import DetectionTable
+from pretrainps.inference.detections import F32, Detections
 
 
 class FolderCatalog:
@@ -73,20 +73,21 @@ class FolderCatalog:
         part = bisect_right(self._starts, row) - 1
         return self._parts[part].images[int(self._parts[part].image_indices[row - self._starts[part]])].name
 
-    def table(self, images: Sequence[str]) -> DetectionTable:
+    def table(self, images: Sequence[str]) -> Detections:
         """Return all detections of some images, in the given order."""
-        dim = self.header.model.dim
-        arrays = {"boxes": [np.zeros((0, 4), np.float32)], "scores": [np.zeros(0, np.float32)]}
-        arrays["embeddings"] = [np.zeros((0, dim), np.float32)]
-        counts = []
-        for image in images:
-            part, place = self._places[image]
-            rows = self._parts[part].rows_of(place)
-            counts.append(len(rows))
-            for name, found in arrays.items():
-                found.append(getattr(self._parts[part], name)[rows.start : rows.stop].numpy())
-        joined = {name: np.concatenate(found) for name, found in arrays.items()}
-        return DetectionTable(**joined, counts=np.array(counts, dtype=np.int64))
+        places = [self._places[image] for image in images]
+        pieces = [(self._parts[part], self._parts[part].rows_of(place)) for part, place in places]
+
+        def rows(name: str, *shape: int) -> F32:
+            nothing: F32 = np.zeros((0, *shape), dtype=np.float32)
+            return np.concatenate([nothing, *(getattr(part, name)[run.start : run.stop].numpy() for part, run in pieces)])
+
+        return Detections(
+            boxes=rows("boxes", 4),
+            scores=rows("scores"),
+            embeddings=rows("embeddings", self.header.model.dim),
+            counts=np.array([len(run) for _, run in pieces], dtype=np.int64),
+        )
 
     def embeddings(self) -> list[Tensor]:
         """Return all embeddings, (N_i, D) for each file."""
@@ -100,4 +101,6 @@ class FolderCatalog:
     @cached_property
     def _places(self) -> dict[str, tuple[int, int]]:
         """For each image's name its file and its place among the images of that file."""
-        return {record.name: (number, place) for number, part in enumerate(self._parts) for place, record in enumerate(part.images)}
+        return {
+            record.name: (number, place) for number, part in enumerate(self._parts) for place, record in enumerate(part.images)
+        }

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 _FILES = {"people": "detections"}
-_INDEX = {"people": "detections", "lists": "nlist", "probes": "nprobe", "recall": "recall", "nearest": "nearest", "sample": "sample"}
+_INDEX = {
+    "people": "detections",
+    "lists": "nlist",
+    "probes": "nprobe",
+    "recall": "recall",
+    "nearest": "nearest",
+    "sample": "sample",
+}
 """Names of format 1 and the facts of a faiss index that they became."""
 
 

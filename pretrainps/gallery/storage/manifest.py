@@ -27,7 +27,7 @@ OWN_FILES = re.compile(
     r"(detections-[0-9a-f]{16}\.safetensors|index-[0-9a-f]{16}\.[a-z][a-z0-9+.-]{0,31}"
     r"|people-[0-9a-f]{16}\.safetensors|neighbours-[0-9a-f]{16}\.faiss)"
 )
-"""Every name that a file of a gallery can have. The last two are names of format 1. A manifest with any other name is refused."""
+"""All names that files of a gallery can have. The last two are names of format 1. Manifests with other names are refused."""
 _LARGEST = 256 << 20
 """Bytes. The manifest of a billion detections has a tenth of this."""
 
@@ -174,7 +174,9 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, GalleryError):
             raise
-        reason = str(error).splitlines()[0][:200] if isinstance(error, RegistryError | ArgumentError) else "it is not a manifest"
+        reason = (
+            str(error).splitlines()[0][:200] if isinstance(error, RegistryError | ArgumentError) else "it is not a manifest"
+        )
     raise IntegrityError(
         f"{path} is damaged ({reason}). The images are still where they were: index them again with rebuild=True, on the "
         "command line `pretrainps index ... --rebuild`."

@@ -15,7 +15,7 @@ from typing import Protocol
 from pretrainps.gallery.search.protocol import VectorIndexType
 from pretrainps.gallery.storage.header import Failure, GalleryHeader, ImageRecord
 from pretrainps.gallery.storage.stored import StoredDetections
-from pretrainps.inference.detections import DetectionTable
+from pretrainps.inference.detections import Detections
 
 
 class DetectionStore(Protocol):
@@ -79,7 +79,7 @@ class StoreWriter(Protocol):
         """
         ...
 
-    def append(self, record: ImageRecord, found: DetectionTable) -> None:
+    def append(self, record: ImageRecord, found: Detections) -> None:
         """Add a new image.
 
         Args:
@@ -92,14 +92,18 @@ class StoreWriter(Protocol):
         """Write all that was appended, and the failures until now."""
         ...
 
-    def finish(self, failures: Sequence[Failure], index: VectorIndexType) -> StoredDetections:
-        """Write all that was appended, have the index built if there is none for this version, and mark the run as complete.
+    def finish(self, failures: Sequence[Failure]) -> StoredDetections:
+        """Write all that was appended, mark the run as complete, and return the new version.
 
         Args:
             failures: All images that could not be indexed.
-            index: The back end of search. Its `build` is called with the new version.
+        """
+        ...
 
-        Returns:
-            The new version.
+    def save_index(self, kind: VectorIndexType | None) -> None:
+        """Have a vector index built for the present version, unless it is there already. It is called after `finish`.
+
+        Args:
+            kind: The back end. Its `build` is called with the version, if that has any detections. `None` drops any index.
         """
         ...

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pretrainps.gallery.storage.header import ImageRecord, is_safe_name
-from pretrainps.inference.detections import DetectionTable
+from pretrainps.inference.detections import Detections
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -38,7 +38,7 @@ class DetectionShard:
         return range(start, stop)
 
     def changed(self, change: Callable[[ImageRecord], ImageRecord | None]) -> DetectionShard:
-        """Return the same with each image's record replaced. Where `change` returns `None`, the image and its rows are dropped."""
+        """Return the same with each image's record replaced. If `change` returns `None`, the image and its rows are dropped."""
         new = [change(record) for record in self.images]
         keep = torch.tensor([record is not None for record in new], dtype=torch.bool)
         place = keep.cumsum(0, dtype=torch.int32) - 1  # of each image among those that stay
@@ -82,7 +82,7 @@ def join_shards(parts: Sequence[DetectionShard]) -> DetectionShard:
     )
 
 
-def shard_of(images: Sequence[tuple[ImageRecord, DetectionTable]], dim: int) -> DetectionShard:
+def shard_of(images: Sequence[tuple[ImageRecord, Detections]], dim: int) -> DetectionShard:
     """Return a shard of images, each with a table of its detections.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Protocol
 from torch import Tensor
 
 from pretrainps.gallery.storage.header import GalleryHeader, ImageRecord, IndexMark
-from pretrainps.inference.detections import DetectionTable
+from pretrainps.inference.detections import Detections
 
 
 class StoredDetections(Protocol):
@@ -59,7 +59,7 @@ class StoredDetections(Protocol):
         """Return the name of the image that a row's detection is in."""
         ...
 
-    def table(self, images: Sequence[str]) -> DetectionTable:
+    def table(self, images: Sequence[str]) -> Detections:
         """Return all detections of some images: those of the first image, then those of the second, and so on."""
         ...
 

@@ -13,9 +13,9 @@ from pretrainps.gallery.search.protocol import VectorIndexType
 from pretrainps.gallery.storage.catalog import FolderCatalog
 from pretrainps.gallery.storage.files import GalleryFiles
 from pretrainps.gallery.storage.header import Failure, GalleryHeader, ImageRecord
-from pretrainps.gallery.storage.manifest import FileMark, IndexFile, Manifest
+from pretrainps.gallery.storage.manifest import FileMark, Manifest
 from pretrainps.gallery.storage.shard import DetectionShard, join_shards, shard_of
-from pretrainps.inference.detections import DetectionTable
+from pretrainps.inference.detections import Detections
 
 _SECONDS = 5.0
 """Detections are written this often. A power cut loses at most what came later."""
@@ -43,18 +43,20 @@ class FolderWriter:
         self.header = None if manifest is None else manifest.header
         self._old_manifest = manifest
         self._old: list[tuple[FileMark, DetectionShard]] = []
-        self._waiting: list[tuple[ImageRecord, DetectionTable]] = []
+        self._waiting: list[tuple[ImageRecord, Detections]] = []
         self._written = time.monotonic()
 
     def records(self) -> dict[str, ImageRecord]:
         """Return the indexed images by name. Those of a damaged file are left out, and so are indexed again."""
         self._old = []
         old = self._old_manifest
-        for mark in () if old is None else old.files:
+        if old is None:
+            return {}
+        for mark in old.files:
             try:
                 self._old.append((mark, self.files.open_shard(mark, old.header.model.dim)))
             except (IntegrityError, FileNotFoundError) as error:
-                log.warning("%s. Its images are indexed again.", str(error).split(". ")[0])
+                log.warning("%s. Its images are looked at again.", str(error).split(". ")[0])
         return {record.name: record for _, shard in self._old for record in shard.images}
 
     def begin(self, header: GalleryHeader, kept: Mapping[str, ImageRecord]) -> None:
@@ -72,7 +74,7 @@ class FolderWriter:
         self._write()
         self.files.sweep(self._manifest)
 
-    def append(self, record: ImageRecord, found: DetectionTable) -> None:
+    def append(self, record: ImageRecord, found: Detections) -> None:
         """Take the detections of a new image, and write when it is time."""
         self._waiting.append((record, found))
         if len(self._waiting) >= _IMAGES or time.monotonic() - self._written > _SECONDS:
@@ -85,16 +87,26 @@ class FolderWriter:
         self._set_header(failures=tuple(failures))
         self._write()
 
-    def finish(self, failures: Sequence[Failure], index: VectorIndexType) -> FolderCatalog:
-        """Join small files, have the vector index built if it is missing, and mark the run as complete."""
+    def finish(self, failures: Sequence[Failure]) -> FolderCatalog:
+        """Join small files and mark the run as complete."""
         self._write_waiting()
         if sum(map(_is_small, self._manifest.files)) > 1:
             self._join_small()
-        self._set(index=self._index(index))
         self._set_header(failures=tuple(failures), complete=True)
         self._write()
         self.files.sweep(self._manifest)
         return self.files.catalog(self._manifest, verify=False)
+
+    def save_index(self, kind: VectorIndexType | None) -> None:
+        """Have a vector index built, if it is missing or of another version, and drop any other."""
+        old, stored = self._manifest.index, self.files.catalog(self._manifest, verify=False)
+        if kind is not None and old is not None and (old.kind, old.version) == (kind.name, stored.version):
+            return
+        new = self.files.write_index(kind, stored) if kind is not None and len(stored) else None
+        if new != old:
+            self._set(index=new)
+            self._write()
+            self.files.sweep(self._manifest)
 
     def _write_waiting(self) -> None:
         if not self._waiting:
@@ -118,13 +130,6 @@ class FolderWriter:
         self._set(files=tuple(marks))
         self._write()
         self.files.sweep(self._manifest)
-
-    def _index(self, kind: VectorIndexType) -> IndexFile | None:
-        """Return the vector index of the present detections; `None` if there are no detections."""
-        old, stored = self._manifest.index, self.files.catalog(self._manifest, verify=False)
-        if old is not None and (old.kind, old.version) == (kind.name, stored.version):
-            return old
-        return self.files.write_index(kind, stored) if len(stored) else None
 
     def _open(self, mark: FileMark) -> DetectionShard:
         """Map a file that was verified or written in this run."""
