@@ -277,7 +277,7 @@ def test_pictures_are_those_that_were_looked_at(place: tuple[Path, Path]) -> Non
     (folder / "0.png").unlink()
     with pytest.raises(errors.ImageError, match="does not exist"):
         gallery.picture("0.png")
-    for ask in (gallery.picture, gallery.people_of):
+    for ask in (gallery.picture, gallery.detections_of):
         with pytest.raises(errors.ArgumentError, match=r"no image '9\.png'"):
             ask("9.png")
     for row in (-1, len(gallery)):

@@ -19,11 +19,8 @@ from pretrainps.gallery.results import Detection
 from pretrainps.images.drawing import ASKED
 from tests.support.detectors import lively_detector
 
-THREE = [
-    Detection("q", (10.0, 20, 40, 100), 0.9),
-    Detection("q", (30.0, 30, 90, 110), 0.8),
-    Detection("q", (35.0, 40, 38, 60), 0.7),
-]
+BOXES = ((10.0, 20.0, 40.0, 100.0), (30.0, 30.0, 90.0, 110.0), (35.0, 40.0, 38.0, 60.0))
+THREE = [Detection("q", box, 0.9 - 0.1 * place) for place, box in enumerate(BOXES)]
 
 
 @pytest.fixture(scope="module")

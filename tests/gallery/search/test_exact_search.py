@@ -116,19 +116,12 @@ def test_an_index_finds_what_it_promises(tmp_path: Path) -> None:
     np.testing.assert_allclose(scores, np.einsum("qd,qkd->qk", vectors, everyone[rows]), rtol=1e-4, atol=1e-5)
     scores, rows = search.search(vectors, 2000, only=DetectionFilter(exclude_images=frozenset({"2.jpg"})))
     assert rows.shape == (3, 900) and rows.max() < 900, "the other 2100 rows are in one image"
-    assert kind.open(catalog, asdict(measured), tmp_path / "index", device="cpu").search(vectors, 1)[1].tolist() == [
-        [5],
-        [950],
-        [2999],
-    ]
+    assert search.search(vectors, 1)[1].tolist() == [[5], [950], [2999]], "the next search is among all again"
     stored(tmp_path / "h", parts[:1], dim=16)
     with pytest.raises(errors.IntegrityError, match="another gallery"):
         kind.open(FolderStore(tmp_path / "h").open(), asdict(measured), tmp_path / "index", device="cpu")
-    for facts, file in (
-        ({}, tmp_path / "index"),
-        (asdict(measured), None),
-        ({**asdict(measured), "nprobe": 0}, tmp_path / "index"),
-    ):
+    whole, path = asdict(measured), tmp_path / "index"
+    for facts, file in (({}, path), (whole, None), ({**whole, "nprobe": 0}, path), ({**whole, "more": 1}, path)):
         with pytest.raises(errors.IntegrityError, match=r"damaged.*pretrainps index"):
             kind.open(catalog, facts, file, device="cpu")
     (tmp_path / "index").write_bytes(b"no index")
