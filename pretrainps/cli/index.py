@@ -20,21 +20,17 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "index",
         help="find the people in a folder of photos or a video, for `search`",
         description="Detect and embed the people in a folder of images (searched recursively; jpg, png, webp, bmp, tif) or in "
-        "a video, and keep that as a gallery. Run it again after adding, changing or removing images: only those are looked at. "
-        "An interrupted run is resumed by the same command. Nothing leaves this machine.",
+        "a video, and keep that as a gallery. Run it again after adding, changing or removing images: only those are looked "
+        "at. An interrupted run is resumed by the same command. Nothing leaves this machine.",
         epilog="example: pretrainps index photos/ --model seqnet-resnet50-prw -o photos.gallery",
     )
     parser.add_argument("source", type=Path, metavar="PLACE", help="a folder of images, or a video (needs pretrainps[video])")
     parser.add_argument("--model", required=True, help="a detector: a registered name, file:PATH or hf:owner/repo[@REVISION]")
-    parser.add_argument(
-        "-o", "--output", required=True, metavar="GALLERY", help="the gallery's folder, or another store's URL"
-    )
+    parser.add_argument("-o", "--output", required=True, metavar="GALLERY", help="the gallery's folder, or another store's URL")
     parser.add_argument("--fps", type=float, help="of a video: frames to index for each second (default: 1)")
     parser.add_argument("--rebuild", action="store_true", help="begin with nothing, whatever is there")
     parser.add_argument("--wait", action="store_true", help="wait for another run that writes to the gallery")
-    parser.add_argument(
-        "--batch-size", type=int, help="images of one size in a forward pass (default: 1 on a CPU, else 8)"
-    )
+    parser.add_argument("--batch-size", type=int, help="images of one size in a forward pass (default: 1 on a CPU, else 8)")
     parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="float32", help="of the detector")
     parser.add_argument(
         "--vector-index",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pretrainps.errors import ArgumentError
 from pretrainps.gallery.backends import BackendTable
 from pretrainps.gallery.search.exact_search import ExactIndexType
 from pretrainps.gallery.search.faiss_index import FaissIndexType
@@ -40,6 +41,9 @@ def vector_index_type(name: str) -> VectorIndexType:
     """Return the back end of search of a name.
 
     Raises:
-        ArgumentError: There is none.
+        ArgumentError: There is none, or a plug-in calls it differently than itself.
     """
-    return _TABLE.get(name)
+    kind = _TABLE.get(name)
+    if kind.name != name:  # a gallery remembers the index's own name, and would not find it again
+        raise ArgumentError(f"the entry point {name!r} brings the vector index {kind.name!r}. Both must have the same name.")
+    return kind

@@ -33,7 +33,7 @@ _SCENE = 1000
 _QUALITY = 76
 _MARKS = {"itself": "query itself", "right": "✓ right", "wrong": "✗ wrong"}
 _TERMS = (
-    "A similarity says how alike two people look to a model, above all in their clothes. It does not prove who a person is: "
+    "A similarity says how alike two people look to a model, above all in their clothes. It is no proof of who a person is: "
     "look before you believe it.",
     "Search only pictures that you may use, for people who have agreed to it or where the law allows it. Handle this page as "
     "carefully as the photos in it.",
