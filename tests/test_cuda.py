@@ -20,12 +20,12 @@ import torch
 import pretrainps
 from pretrainps.backbones import build_backbone
 from pretrainps.cli import main
-from pretrainps.detectors import DetectorConfig
+from pretrainps.detectors.region import RegionConfig
 from pretrainps.synthetic import detection_split, reid_split
 from pretrainps.training import LoopSettings, OptimSettings, train
 from pretrainps.training.batch_settings import CropSettings, SceneSettings
 from pretrainps.training.engine.log import read_log
-from pretrainps.training.pretraining.alignment.methods import AlignmentSettings
+from pretrainps.training.pretraining.alignment import AlignmentSettings
 from pretrainps.training.pretraining.settings import HybridSettings
 from pretrainps.training.pretraining.task import Pretraining, PretrainRecipe
 from tests.support.detectors import KINDS, lively_detector, scenes, small_detector
@@ -74,7 +74,7 @@ def test_losses_and_gradients_are_those_of_the_cpu(kind: str) -> None:
 def test_hybrid_pretraining_learns(tmp_path: Path, precision: Any, alignment: Any) -> None:
     recipe = PretrainRecipe(
         backbone="random:resnet_tiny",
-        hybrid=HybridSettings(detector=DetectorConfig(**TINY), alignment=AlignmentSettings(kind=alignment)),
+        hybrid=HybridSettings(detector=RegionConfig(**TINY), alignment=AlignmentSettings(kind=alignment)),
         scenes=SceneSettings(batch_size=2),
         crops=CropSettings(people=4, shots=2, height=64, width=32),
         loop=LoopSettings(max_steps=40, log_every=1, precision=precision, channels_last=True),

@@ -57,7 +57,7 @@ from pretrainps.files import WEIGHTS
 from pretrainps.hub.build import build_detector
 from pretrainps.hub.publish import save_pretrained
 from pretrainps.inference.detections import Detections
-from pretrainps.inference.feature_cache import Shards
+from pretrainps.inference.feature_cache import FeatureCache
 from pretrainps.registry.parse import read_registry
 from pretrainps.registry.specs import ASSUMED_INPUT, Licence, LocalSource, ModelSpec, Provenance
 from pretrainps.weights import read_object, read_tensors, write_safetensors
@@ -771,7 +771,7 @@ FOUND = [
 
 
 def collected(folder: Path) -> Detections:
-    found = Shards(folder, progress=False).collect("detections", 3, lambda images: (FOUND[image] for image in images))
+    found = FeatureCache(folder, progress=False).collect("detections", 3, lambda images: (FOUND[image] for image in images))
     return Detections.from_images([each for each in found if each is not None])
 
 

@@ -19,7 +19,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Serve a page on this machine. Photos that are uploaded to it stay here and are removed within a day "
         "after the visitor leaves, or when the app ends. It makes no public link and sends no usage data. "
         "Needs pretrainps[app].",
-        epilog="example: pretrainps app --model seqnet-resnet50-prw",
+        epilog="example: pretrainps app --model NAME",
     )
     parser.add_argument("--model", required=True, help="a detector: a registered name, file:PATH or hf:owner/repo[@REVISION]")
     parser.add_argument(

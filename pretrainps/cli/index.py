@@ -22,7 +22,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Detect and embed the people in a folder of images (searched recursively; jpg, png, webp, bmp, tif) or in "
         "a video, and keep that as a gallery. Run it again after adding, changing or removing images: only those are looked "
         "at. An interrupted run is resumed by the same command. Nothing leaves this machine.",
-        epilog="example: pretrainps index photos/ --model seqnet-resnet50-prw -o photos.gallery",
+        epilog="example: pretrainps index photos/ --model NAME -o photos.gallery",
     )
     parser.add_argument("source", type=Path, metavar="PLACE", help="a folder of images, or a video (needs pretrainps[video])")
     parser.add_argument("--model", required=True, help="a detector: a registered name, file:PATH or hf:owner/repo[@REVISION]")

@@ -1,4 +1,4 @@
-"""`pretrain`, `finetune`, `plot`: recipes on data sets, in a folder that a stopped run goes on in."""
+"""`pretrain`, `finetune`, `plot`: recipes on data sets, in a folder from which a stopped run is resumed."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _RANDOM = "random:"
 _MAY_DIFFER = ("recipe.workers", "recipe.loop.*", "recipe.optim.*", "task.data.gallery.*", "task.protocol*")
-"""Loop and optimizer are recorded twice, and the engine compares its own record of them; how many processes read, and what it
-is measured on, changes nothing in what is learned."""
+"""Loop and optimizer are recorded twice, and the engine compares its own record of them. How many processes read, and what the
+model is measured on, changes nothing in what is learned."""
 _LAUNCH = "On several GPUs: torchrun --nproc-per-node 4 -m pretrainps "
 
 
@@ -36,7 +36,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="example: pretrainps pretrain --config recipes.hybrid_resnet50 --detection crowdhuman=CrowdHuman --detection "
         "citypersons=Cityscapes --reid msmt17=MSMT17 --reid market1501=Market -o runs/hybrid.  " + _LAUNCH + "pretrain ...",
     )
-    _add_run_options(parser, "recipes.hybrid_resnet50")
+    _add_run_options(parser)
     parser.add_argument(
         "--detection",
         action="append",
@@ -52,10 +52,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="train a person-search detector",
         description="Train a detector on a person-search data set and measure it by the set's protocol while it learns. The "
         "folder then holds model/, the best one, which pretrainps.load('file:...') takes.",
-        epilog="example: pretrainps finetune --config recipes.seqnet_prw --backbone resnet50-hybrid --data PRW-v16.04.20 "
-        "-o runs/seqnet-prw.  " + _LAUNCH + "finetune ...",
+        epilog="example: pretrainps finetune --config recipes.RECIPE --backbone resnet50-hybrid --data PRW-v16.04.20 "
+        "-o runs/prw.  " + _LAUNCH + "finetune ...",
     )
-    _add_run_options(parser, "recipes.seqnet_prw")
+    _add_run_options(parser)
     parser.add_argument("--data", type=Path, required=True, metavar="ROOT", help="the data set's folder")
     parser.add_argument("--layout", help="what the data set is, if it is not recognized")
     parser.add_argument("--no-evaluation", action="store_true", help="do not read the test split, and measure nothing")
@@ -65,20 +65,20 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "plot",
         help="draw the curves of a run",
         description="Draw losses and measures of a run, under way or finished, from its log.",
-        epilog="example: pretrainps plot runs/seqnet-prw -o curves.png",
+        epilog="example: pretrainps plot runs/prw -o curves.png",
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
     parser.add_argument("-o", "--output", type=Path, help="FILE.png (default: curves.png in the folder)")
     parser.set_defaults(run=_plot, goes_on=False)
 
 
-def _add_run_options(parser: argparse.ArgumentParser, example: str) -> None:
-    parser.add_argument("--config", required=True, help=f"a recipe, such as {example}; a wrong name lists all")
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="RECIPE", help="the name of a recipe; a wrong name lists all")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="the run's folder")
     parser.add_argument(
         "--backbone",
-        help="what to start from, instead of the recipe's: a name, file:PATH, the folder of a training, timm:NAME, "
-        "random:ARCH; for finetune a trained detector too, whose identity tables alone are left behind",
+        help="the model to start from, instead of the recipe's: a name, file:PATH, the folder of a training, timm:NAME, "
+        "random:ARCH; for finetune also a trained detector, of which all but the identity tables is taken over",
     )
     parser.add_argument(
         "--set",
@@ -97,7 +97,7 @@ def _pretrain(args: argparse.Namespace) -> int:
     import torch
 
     from pretrainps.training.engine.overrides import override
-    from pretrainps.training.finetuning.from_pretraining import save_backbone
+    from pretrainps.training.pretraining.save import save_backbone
     from pretrainps.training.pretraining.task import Pretraining, PretrainRecipe
     from pretrainps.training.recipes import recipe_named
     from pretrainps.training.sources import read_sets
@@ -140,7 +140,7 @@ def _finetune(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, task: Task, recipe: PretrainRecipe | FinetuneRecipe) -> int | None:
-    """Train, and put the weights that are to be kept into the model. Returns an exit status if there is nothing to keep."""
+    """Train, and put the weights that are to be kept into the model. Return an exit status if there is nothing to keep."""
     import torch
 
     from pretrainps.training.engine.loop import train
@@ -159,7 +159,7 @@ def _run(args: argparse.Namespace, task: Task, recipe: PretrainRecipe | Finetune
         progress=not args.quiet,
     )
     is_main = Processes().is_main
-    if Processes().count > 1:  # whatever follows is the first process's alone
+    if Processes().count > 1:  # what follows is done by the first process only
         torch.distributed.destroy_process_group()
     if result.stopped is not None:
         if is_main:
@@ -215,7 +215,7 @@ def _start(name: str, args: argparse.Namespace) -> Backbone | PersonSearchDetect
 
 def _pretrained(name: str) -> Path | None:
     """Return the folder of a pre-trained backbone and its heads, if the name is of that or of the run that made it."""
-    from pretrainps.training.finetuning.from_pretraining import HEADS
+    from pretrainps.training.pretraining.save import HEADS
 
     folder = Path(name.removeprefix("file:")).expanduser()
     return next((each for each in (folder / "backbone", folder) if (each / HEADS).is_file()), None)
@@ -263,5 +263,5 @@ def _plot(args: argparse.Namespace) -> int:
 
 
 def _tell_warnings() -> None:
-    """Show what the package has to say while it works."""
+    """Show the package's warnings."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)

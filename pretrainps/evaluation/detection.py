@@ -14,8 +14,9 @@ import numpy as np
 from pretrainps.data.records import UNLABELLED, Split
 from pretrainps.evaluation.average_precision import average_precision
 from pretrainps.evaluation.matching import ignored_of, people_of, require_same_images
-from pretrainps.evaluation.overlaps import best_of, iou, pairs, whole_pixels
+from pretrainps.evaluation.overlaps import best_of, pairs
 from pretrainps.evaluation.protocols import sure_enough
+from pretrainps.images.boxes import iou, whole_pixels
 from pretrainps.inference.detections import Detections
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pretrainps.data.records import Split
 from pretrainps.errors import ArgumentError
-from pretrainps.evaluation.overlaps import F64
+from pretrainps.images.boxes import F64
 from pretrainps.inference.detections import F32, I64, Detections
 
 
@@ -55,7 +55,7 @@ def require_same_images(split: Split, detections: Detections) -> None:
         )
 
 
-def falling(scores: F32) -> I64:
+def descending_order(scores: F32) -> I64:
     """Return the order from the highest score to the lowest; equal ones keep theirs. (N,) -> (N,)."""
     return np.argsort(-scores, kind="stable")
 
@@ -85,7 +85,7 @@ def greedy(
         (N,) whether each detection was matched.
     """
     rank = np.empty(len(scores), dtype=np.int64)
-    rank[falling(scores)] = np.arange(len(scores))
+    rank[descending_order(scores)] = np.arange(len(scores))
     order = np.lexsort((-person if last_wins else person, -overlaps, rank[detection]))
     matched, taken = bytearray(len(scores)), bytearray(num_people)
     for one, other in zip(detection[order].tolist(), person[order].tolist(), strict=True):

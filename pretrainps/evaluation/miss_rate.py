@@ -28,9 +28,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from pretrainps.data.records import Split
 from pretrainps.errors import ArgumentError
-from pretrainps.evaluation.matching import falling, greedy, ignored_of, people_of, require_same_images, surest
-from pretrainps.evaluation.overlaps import F64, area, coverage, iou, pairs
+from pretrainps.evaluation.matching import descending_order, greedy, ignored_of, people_of, require_same_images, surest
+from pretrainps.evaluation.overlaps import pairs
 from pretrainps.evaluation.protocols import kept_by_detector
+from pretrainps.images.boxes import F64, area, coverage, iou
 from pretrainps.inference.detections import Detections
 
 Variant = Literal["citypersons", "eurocity", "crowdhuman"]
@@ -149,7 +150,7 @@ def evaluate_miss_rate(
     covered = coverage(found[one], ignore[other])
     forgiven[one[covered > _IOU if variant == "crowdhuman" else covered >= _IOU]] = True
 
-    counted = falling(table.scores)
+    counted = descending_order(table.scores)
     counted = counted[(right | ~forgiven)[counted]]
     num_people = int(np.count_nonzero(wanted))
     points = _EXACT if variant == "eurocity" else _ROUNDED

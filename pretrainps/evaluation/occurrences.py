@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pretrainps.evaluation.overlaps import iou, whole_pixels
+from pretrainps.images.boxes import iou, whole_pixels
 from pretrainps.inference.detections import F32, I64, Detections, spread
 
 
@@ -22,7 +22,7 @@ class Candidates:
     places: I64
     """(C,) places, in 0..n-1, of those that overlap the person enough."""
     groups: I64
-    """(C,) occurrence that each of these may stand for, not falling."""
+    """(C,) occurrence that each of these may stand for, ascending."""
     occurrences: int
     """How often the person is to be found."""
 
@@ -31,7 +31,7 @@ class Occurrences:
     """Where people are to be found, in groups that belong to one query or one person, and what overlaps them enough.
 
     Args:
-        groups: (E,) group of each occurrence, not falling.
+        groups: (E,) group of each occurrence, ascending.
         num_groups: How many groups there are.
         frames: (E,) image of each.
         boxes: (E, 4).

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pretrainps.data.records import SearchSet
 from pretrainps.errors import ArgumentError
-from pretrainps.evaluation.overlaps import iou, whole_pixels
 from pretrainps.evaluation.protocols import SearchProtocol
+from pretrainps.images.boxes import iou, whole_pixels
 from pretrainps.inference.detections import F32, Detections, unit_rows
 
 _NEAR = 1.0
@@ -24,13 +24,13 @@ class QueryEmbeddings:
 
     vectors: F32
     """(Q, D)."""
-    able: NDArray[np.bool_]
+    has_detection: NDArray[np.bool_]
     """(Q,) False where nobody was detected in the query's image, and a detection was to ask."""
     contexts: Sequence[F32] = ()
     """For each query (C, D), the person first; only for context matching."""
 
 
-def askers_of(
+def query_embeddings_of(
     search_set: SearchSet,
     detections: Detections,
     protocol: SearchProtocol,
@@ -78,7 +78,7 @@ def askers_of(
         raise ArgumentError(f"the embedding of query {bad} is not finite. Was the network loaded, and did it overflow?")
     return QueryEmbeddings(
         vectors=unit_rows(vectors) if protocol.normalize else vectors,
-        able=np.ones(len(vectors), dtype=bool),
+        has_detection=np.ones(len(vectors), dtype=bool),
         contexts=() if protocol.context is None else _contexts(search_set, query_detections, protocol),
     )
 
@@ -122,7 +122,7 @@ def _best_detections(search_set: SearchSet, table: Detections, protocol: SearchP
         others = rows[(rows != best) & (table.scores[rows] >= protocol.min_score)]
         others = others[np.argsort(-table.scores[others], kind="stable")]
         contexts.append(table.embeddings[np.r_[best, others]])
-    return QueryEmbeddings(vectors=vectors, able=table.counts > 0, contexts=contexts)
+    return QueryEmbeddings(vectors=vectors, has_detection=table.counts > 0, contexts=contexts)
 
 
 def _from_gallery(search_set: SearchSet, detections: Detections) -> Detections:

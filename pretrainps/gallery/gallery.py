@@ -46,7 +46,7 @@ class Gallery:
 
     Example:
         >>> import pretrainps
-        >>> model = pretrainps.load("seqnet-tiny-synthetic")                                       # doctest: +SKIP
+        >>> model = pretrainps.load(NAME)                                                          # doctest: +SKIP
         >>> print(pretrainps.Gallery.index("photos", model, store="photos.gallery"))               # doctest: +SKIP
         >>> gallery = pretrainps.Gallery.open("photos.gallery")                                    # doctest: +SKIP
         >>> gallery.search(model, "photos/party.jpg", (310, 80, 395, 330)).hits[0].detection.id    # doctest: +SKIP

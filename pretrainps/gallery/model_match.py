@@ -11,7 +11,7 @@ from torch import nn
 from pretrainps.detectors import PersonSearchDetector
 from pretrainps.errors import ArgumentError, GalleryError
 from pretrainps.gallery.storage.header import ModelMark
-from pretrainps.inference.feature_cache import fingerprint_of_model
+from pretrainps.inference.fingerprint import fingerprint_of_model
 from pretrainps.inference.runner import Precision
 from pretrainps.weights.unwrap import unwrap
 
@@ -33,9 +33,9 @@ def model_mark(model: PersonSearchDetector[Any], precision: Precision = "float32
         name=spec.name if spec is not None else model.kind,
         fingerprint=fingerprint(model),
         kind=model.kind,
-        dim=model.config.embedding_dim,
+        dim=model.embedding_dim,
         precision=precision,
-        weighted=model.config.weigh_by_score,
+        weighted=model.config.score_weighting,
     )
 
 
@@ -99,5 +99,5 @@ def _computed(model: PersonSearchDetector[Any]) -> str:
 
 
 def _settings(model: PersonSearchDetector[Any]) -> dict[str, str]:
-    config = json.dumps(model.config.changes(), sort_keys=True)
+    config = json.dumps(model.config.fingerprint_fields(), sort_keys=True)
     return {"kind": model.kind, "config": config, "input": str(model.convention)}

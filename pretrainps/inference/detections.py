@@ -152,7 +152,7 @@ class Detections:
         if len(widths) > 1:
             lengths = ", ".join(f"{width} in image {image}" for width, image in widths.items())
             raise ArgumentError(f"embeddings of different lengths: {lengths}. One detector gives one length.")
-        width = next(iter(widths), 0)
+        width = next(iter(widths), max((rows.shape[1] for _, _, rows in parts), default=0))
         return cls(
             boxes=np.concatenate([boxes for boxes, _, _ in parts] or [np.zeros((0, 4), np.float32)]),
             scores=np.concatenate([scores for _, scores, _ in parts] or [np.zeros(0, np.float32)]),

@@ -17,7 +17,8 @@ import pretrainps
 from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.detectors import NAE, PersonSearchDetector
 from pretrainps.errors import IntegrityError, LayoutError, StateDictMismatchError, WeightsUnavailableError
-from pretrainps.training.finetuning.from_pretraining import checkpoint_notes, save_backbone
+from pretrainps.training.engine.checkpoints import checkpoint_notes
+from pretrainps.training.pretraining.save import save_backbone
 from pretrainps.weights import read_metadata
 from tests.support.detectors import TINY
 from tests.training.hybrids import batch, hybrid
