@@ -19,7 +19,7 @@ class ModelMark:
     fingerprint: str
     """Hash of the model's tensors and settings."""
     kind: str
-    """Which detector it is, such as "seqnet"."""
+    """The detector's name in the registry of detectors."""
     dim: int
     """Length of an embedding."""
     precision: Literal["float32", "bfloat16", "float16"]
