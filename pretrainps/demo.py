@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from pretrainps.data.records import Sample, SearchSet
@@ -29,8 +28,8 @@ from pretrainps.evaluation.evaluate import evaluate
 from pretrainps.files import new_file
 from pretrainps.gallery.gallery import Gallery
 from pretrainps.gallery.model_match import require_detector
-from pretrainps.gallery.results import Person, SearchResult
-from pretrainps.gallery.storage.store import GalleryStore, joined
+from pretrainps.gallery.results import Detection, SearchResult
+from pretrainps.gallery.storage.registry import open_store
 from pretrainps.gallery.view.picture import result_picture
 from pretrainps.gallery.view.report import write_report
 from pretrainps.hub.load import load
@@ -149,7 +148,7 @@ def run_demo(
     search, detection = measured.search, measured.detection
     assert search is not None and detection is not None
     say(
-        f"2. Indexed them with {name}: {indexed.people} people detected, {detection.recall:.1%} of those drawn, at "
+        f"2. Indexed them with {name}: {indexed.detections} people detected, {detection.recall:.1%} of those drawn, at "
         f"{indexed.images_per_second:.1f} photos a second."
     )
     say(
@@ -233,15 +232,8 @@ def _detector(
 
 
 def _detections(store: Path, samples: Sequence[Sample]) -> Detections:
-    """Return who was detected, photo by photo, as the gallery has it."""
-    gallery = GalleryStore(store)
-    people = joined(gallery.open_all(gallery.manifest()))
-    number_of = {record.name: number for number, record in enumerate(people.images)}
-    found = []
-    for sample in samples:
-        rows = torch.tensor(people.rows_of(number_of[sample.name]), dtype=torch.int64)
-        found.append({"boxes": people.boxes[rows], "scores": people.scores[rows], "embeddings": people.embeddings[rows]})
-    return Detections.from_images(found)
+    """Return the gallery's detections, photo by photo."""
+    return open_store(store).open().table([sample.name for sample in samples])
 
 
 def _show(
@@ -254,8 +246,8 @@ def _show(
     for query in city.queries[: size.shown]:
         photo = query.sample.pixels()
         box = _as_box(query.box.tolist())
-        result = gallery.search(detector, photo, box, top=size.answers, query_name=query.sample.name, leave_out_own=True)
-        right = tuple(_is_on(samples[hit.person.image], query.id, hit.person) for hit in result.hits)
+        result = gallery.search(detector, photo, box, top=size.answers, query_name=query.sample.name, exclude_query_image=True)
+        right = tuple(_is_on(samples[hit.detection.image], query.id, hit.detection) for hit in result.hits)
         results.append(result)
         truth.append(right)
         pictures.append(result_picture(gallery, result, query_image=photo, correct=right))
@@ -265,10 +257,10 @@ def _show(
     return tuple(results), tuple(truth)
 
 
-def _is_on(sample: Sample, identity: int, person: Person) -> bool:
+def _is_on(sample: Sample, identity: int, person: Detection) -> bool:
     """Return whether a detection is where somebody was drawn."""
     drawn = sample.boxes[sample.ids == identity]
-    return any(person.overlap(Person(person.image, _as_box(box), 1.0)) > _ENOUGH for box in drawn.tolist())
+    return any(person.overlap(Detection(person.image, _as_box(box), 1.0)) > _ENOUGH for box in drawn.tolist())
 
 
 def _as_box(row: Sequence[float]) -> tuple[float, float, float, float]:

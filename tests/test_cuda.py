@@ -160,6 +160,6 @@ def test_the_shipped_detector_finds_the_same_people(tmp_path: Path) -> None:
         model = pretrainps.load("seqnet-tiny-synthetic", device=device)
         pretrainps.Gallery.index(tmp_path, model, store=tmp_path / f"{device}.gallery")
         gallery = pretrainps.Gallery.open(tmp_path / f"{device}.gallery")
-        found.append([gallery.person(row).box for row in range(len(gallery))])
+        found.append([gallery.detection(row).box for row in range(len(gallery))])
     assert len(found[0]) > 3
     torch.testing.assert_close(torch.tensor(found[0]), torch.tensor(found[1]), rtol=0.01, atol=1.0)
