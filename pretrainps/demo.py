@@ -22,12 +22,10 @@ from pretrainps.detectors import PersonSearchDetector
 from pretrainps.errors import ArgumentError
 from pretrainps.evaluation import (
     DetectionResult,
-    DetectionTable,
-    evaluate_detection,
-    evaluate_search,
-    protocol,
+    Detections,
 )
-from pretrainps.evaluation import SearchResult as Evaluation
+from pretrainps.evaluation import SearchResult as SearchMeasure
+from pretrainps.evaluation.evaluate import evaluate
 from pretrainps.files import new_file
 from pretrainps.gallery.gallery import Gallery
 from pretrainps.gallery.model_match import require_detector
@@ -38,7 +36,6 @@ from pretrainps.gallery.view.report import write_report
 from pretrainps.hub.load import load
 from pretrainps.hub.resolve import resolve
 from pretrainps.images.drawing import PAPER
-from pretrainps.inference.extraction import Extractor
 from pretrainps.registry import shipped_model
 from pretrainps.synthetic import plan_search, search_scenes, search_set
 
@@ -74,7 +71,7 @@ class DemoSize:
 class DemoResult:
     """What the demo did."""
 
-    search: Evaluation
+    search: SearchMeasure
     """mAP and top-1 of searching for everybody."""
     detection: DetectionResult
     """How well everyone was detected."""
@@ -146,15 +143,15 @@ def run_demo(
     with clock.step("indexing the photos"):
         # anew, for the gallery of an earlier demo may be another detector's
         indexed = Gallery.index(output / PHOTOS, detector, store=output / GALLERY, rebuild=True, progress=progress)
-    table = _found(output / GALLERY, city.gallery.samples)
-    detection = evaluate_detection(city.gallery, table)
+    with clock.step("searching for everybody"):
+        table = _detections(output / GALLERY, city.gallery.samples)
+        measured = evaluate(detector, city, "frames", detections=table, progress=progress)
+    search, detection = measured.search, measured.detection
+    assert search is not None and detection is not None
     say(
         f"2. Indexed them with {name}: {indexed.people} people detected, {detection.recall:.1%} of those drawn, at "
         f"{indexed.images_per_second:.1f} photos a second."
     )
-    with clock.step("searching for everybody"):
-        asked = Extractor(detector, progress=progress).queries(city)
-        search = evaluate_search(city, table, protocol("frames"), query_embeddings=asked)
     say(
         f"3. Searched for each of {search.num_queries} people, from one photo in all others: mAP {search.mAP:.1%}, "
         f"top-1 {search.top1:.1%}.\n   ({search.protocol})"
@@ -235,7 +232,7 @@ def _detector(
     return loaded, model
 
 
-def _found(store: Path, samples: Sequence[Sample]) -> DetectionTable:
+def _detections(store: Path, samples: Sequence[Sample]) -> Detections:
     """Return who was detected, photo by photo, as the gallery has it."""
     gallery = GalleryStore(store)
     people = joined(gallery.open_all(gallery.manifest()))
@@ -244,7 +241,7 @@ def _found(store: Path, samples: Sequence[Sample]) -> DetectionTable:
     for sample in samples:
         rows = torch.tensor(people.rows_of(number_of[sample.name]), dtype=torch.int64)
         found.append({"boxes": people.boxes[rows], "scores": people.scores[rows], "embeddings": people.embeddings[rows]})
-    return DetectionTable.from_images(found)
+    return Detections.from_images(found)
 
 
 def _show(

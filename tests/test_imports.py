@@ -31,6 +31,7 @@ FLOORS = [
     {"weights.inspect"},
     {"hub"},
     {"weights.check_input"},
+    {"evaluation.evaluate"},
     {"export"},
     {"gallery"},
     {"demo"},

@@ -86,8 +86,8 @@ class DetectorEntry:
     sizes: Callable[[Mapping[str, Shape], Mapping[str, Any]], dict[str, Any]] | None = None
     """Reads the sizes in a config off a file: from shapes under the detector's own names, and one of `variants`, to fields of
     `config`. Without it, the file of such a detector is not recognized by its keys, and needs its `config.json`."""
-    stripped: tuple[str, ...] = ()
-    """Tensors that a file may lack because only training needs them; a detector loaded without starts them anew."""
+    tables: tuple[str, ...] = ()
+    """Tensors that only training needs and that start with zeros, such as identity tables. A file may lack them."""
     pretrained_heads: Mapping[str, str] = field(default_factory=dict)
     """From each head of hybrid pre-training that the detector takes over to its own module."""
     adapt_head: Callable[[str, Tensor], Tensor] | None = None
@@ -96,6 +96,11 @@ class DetectorEntry:
     """Of the settings that pre-trained heads depend on, those that the detector keeps to itself."""
     recipes: Mapping[str, FinetuneDefaults] = field(default_factory=dict)
     """By name of the recipe, as `pretrainps finetune --config` takes it: how the detector is trained on a data set."""
+
+    @property
+    def title(self) -> str:
+        """What it is called in sentences: the name of its class."""
+        return getattr(self.model, "__name__", self.name)
 
 
 _entries: dict[str, DetectorEntry] = {}

@@ -29,7 +29,7 @@ from pretrainps.gallery.storage.manifest import Manifest, NeighboursMark
 from pretrainps.gallery.storage.store import GalleryStore
 from pretrainps.images.read import read_image, to_rgb
 from pretrainps.inference.detections import F32, I64
-from pretrainps.inference.extraction import Precision
+from pretrainps.inference.runner import Precision
 
 _TRIES = 5
 """To open a gallery whose files a run replaces just now."""

@@ -21,7 +21,7 @@ from pretrainps.gallery.sources.folder import Reading, Source
 from pretrainps.gallery.storage.manifest import Failure, Manifest, ModelMark, read_manifest
 from pretrainps.gallery.storage.store import GalleryStore
 from pretrainps.gallery.storage.writer import Found, Keeper
-from pretrainps.inference.extraction import Precision
+from pretrainps.inference.runner import Precision
 
 _SIZES = 4
 """BatchSampler' worth of images, of different sizes, that wait for company of their own size."""

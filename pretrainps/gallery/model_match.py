@@ -11,8 +11,8 @@ from torch import nn
 from pretrainps.detectors import PersonSearchDetector
 from pretrainps.errors import ArgumentError, GalleryError
 from pretrainps.gallery.storage.manifest import ModelMark
-from pretrainps.inference.extraction import Precision
-from pretrainps.inference.feature_cache import fingerprint_of_model
+from pretrainps.inference.fingerprint import fingerprint_of_model
+from pretrainps.inference.runner import Precision
 from pretrainps.weights.unwrap import unwrap
 
 _Versions = tuple[str, tuple[tuple[int, int], ...]]

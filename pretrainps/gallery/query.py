@@ -16,7 +16,7 @@ from pretrainps.evaluation.protocols import ContextMatching
 from pretrainps.gallery.results import Box
 from pretrainps.gallery.storage.store import DetectionShard
 from pretrainps.images.pixels import to_tensor
-from pretrainps.inference.detections import F32, DetectionTable
+from pretrainps.inference.detections import F32, Detections
 
 
 def checked_box(box: Box, picture: Image.Image) -> Box:
@@ -74,6 +74,6 @@ def matched(images: Sequence[tuple[DetectionShard, range]], beside: F32, context
         return np.concatenate([getattr(part, name)[run.start : run.stop].numpy() for part, run in images])
 
     counts = np.array([len(run) for _, run in images], dtype=np.int64)
-    table = DetectionTable(boxes=rows("boxes"), scores=rows("scores"), embeddings=rows("embeddings"), counts=counts)
+    table = Detections(boxes=rows("boxes"), scores=rows("scores"), embeddings=rows("embeddings"), counts=counts)
     similarities: F32 = (table.embeddings @ beside[0]).astype(np.float32)
     return rerank(similarities, np.arange(len(table)), table, beside, context)

@@ -27,7 +27,7 @@ from pretrainps.gallery.storage import writer as keeping
 from pretrainps.gallery.storage.store import GalleryStore
 from pretrainps.images.pixels import to_tensor
 from pretrainps.images.read import read_image
-from pretrainps.inference.detections import DetectionTable
+from pretrainps.inference.detections import Detections
 from tests.support.galleries import detector, everyone, indexed, noise, photos
 
 OPTIMISED = PersonSearchDetector.optimize_for_inference
@@ -189,7 +189,7 @@ def test_reranking_is_context_matching_over_everyone(place: tuple[Path, Path]) -
     result = gallery.search(model, folder / "0.png", sought.box, top=len(gallery), rerank=True, context=settings)
     few = gallery.search(model, folder / "0.png", sought.box, top=3, rerank=True, context=settings)
     parts = GalleryStore(store).open_all(GalleryStore(store).manifest())
-    table = DetectionTable.from_images(
+    table = Detections.from_images(
         [
             {name: getattr(part, name)[list(part.rows_of(n))] for name in ("boxes", "scores", "embeddings")}
             for part in parts

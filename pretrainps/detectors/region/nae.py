@@ -12,12 +12,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pretrainps.backbones import Backbone
+from pretrainps.detectors.region.original_names import HEADS, backbone_from_native, backbone_to_native, from_native, to_native
 from pretrainps.detectors.region.parallel_heads import ParallelHeadsConfig, ParallelHeadsDetector, RegionReadings
+from pretrainps.detectors.region.recognition import SIGNATURE_KEYS, TABLES, sizes_of_tables
 from pretrainps.detectors.region.roi_stage import RegionMaps, Samples
 from pretrainps.detectors.registry import DetectorEntry, FinetuneDefaults, register_detector
 from pretrainps.heads.boxes import BatchNormBoxHead
 from pretrainps.heads.norm_aware import NormAwareEmbedding
 from pretrainps.registry.specs import InputConvention
+from pretrainps.weights.key_layout import KeyLayout, Tensors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,11 +55,52 @@ class NAE(ParallelHeadsDetector[NAEConfig]):
         return F.binary_cross_entropy_with_logits(logits, samples.labels.float())
 
 
+_UNUSED = "roi_heads.box_predictor.cls_score"
+"""NAE's files have this classifier, which nothing computes with."""
+
+
+def _with_classifier(tensors: Tensors) -> Tensors:
+    """Add the unused classifier, as zeros: NAE4PS loads strictly."""
+    renamed = from_native(tensors)
+    regressor = renamed.get("roi_heads.box_predictor.bbox_pred.0.weight")
+    if regressor is None:
+        return renamed
+    return {
+        **renamed,
+        f"{_UNUSED}.weight": regressor.new_zeros(2, regressor.shape[1]),
+        f"{_UNUSED}.bias": regressor.new_zeros(2),
+    }
+
+
+NAE4PS_LAYOUT = KeyLayout(
+    name="nae",
+    to_native=to_native,
+    from_native=_with_classifier,
+    wrapper=("model",),
+    unused=(f"{_UNUSED}.weight", f"{_UNUSED}.bias"),
+    use="model.load_state_dict({state})  # the whole detector, strictly",
+)
+"""The names in the files of NAE4PS, the code base of this detector and of its pixel-wise variant."""
+_BACKBONE = KeyLayout(
+    name="nae",
+    to_native=backbone_to_native,
+    from_native=lambda tensors: backbone_from_native(tensors, heads=("box_head",)),
+    wrapper=("model",),
+    heads=HEADS,
+    use="model.load_state_dict({state}, strict=False)  # heads are missing, the backbone is whole",
+)
+"""A ResNet under the names that it has inside NAE4PS."""
+
 register_detector(
     DetectorEntry(
         name="nae",
         model=NAE,
         config=NAEConfig,
+        key_layouts={"resnet": (NAE4PS_LAYOUT,)},
+        backbone_key_layouts={"resnet": (_BACKBONE,)},
+        signature_keys=SIGNATURE_KEYS,
+        sizes=sizes_of_tables,
+        tables=TABLES,
         pretrained_heads={"rpn": "rpn", "embedding_head": "embedding_head"},
         recipes={
             "nae_cuhk": FinetuneDefaults(

@@ -6,17 +6,20 @@ github.com/dichen-cd/NAE4PS (lib/model/faster_rcnn_pixel_wise_norm_aware.py) at 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pretrainps.backbones import Backbone
+from pretrainps.detectors.region.nae import NAE4PS_LAYOUT
 from pretrainps.detectors.region.parallel_heads import ParallelHeadsConfig, ParallelHeadsDetector, RegionReadings
+from pretrainps.detectors.region.recognition import SIGNATURE_KEYS, TABLES, sizes_of_tables
 from pretrainps.detectors.region.roi_stage import RegionMaps, Samples, pool
-from pretrainps.detectors.registry import DetectorEntry, FinetuneDefaults, register_detector
+from pretrainps.detectors.registry import DetectorEntry, FinetuneDefaults, Shape, register_detector
 from pretrainps.heads.boxes import BatchNormBoxHead
 from pretrainps.heads.norm_aware import PixelNormAwareEmbedding
 from pretrainps.registry.specs import InputConvention
@@ -127,11 +130,19 @@ def _as_convolution(key: str, value: Tensor) -> Tensor:
     return value[:, :, None, None] if key.startswith("embedding_head.") and value.ndim == 2 else value
 
 
+def _sizes(found: Mapping[str, Shape], variant: Mapping[str, Any]) -> dict[str, Any]:
+    return sizes_of_tables(found, variant, maps=("c4", "c5") if variant.get("fuse_c4", True) else ("c5",))
+
+
 register_detector(
     DetectorEntry(
         name="nae+",
         model=NAEPlus,
         config=NAEPlusConfig,
+        key_layouts={"resnet": (NAE4PS_LAYOUT,)},
+        signature_keys=SIGNATURE_KEYS,
+        sizes=_sizes,
+        tables=TABLES,
         variants=({}, {"fuse_c4": False}),
         adapt_head=_as_convolution,
         own_settings=("pooling",),  # what it pools is for its box head alone; it embeds every cell of a map

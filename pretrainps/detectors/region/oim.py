@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from pretrainps.backbones import Backbone
 from pretrainps.detectors.region.parallel_heads import ParallelHeadsConfig, ParallelHeadsDetector, RegionReadings
+from pretrainps.detectors.region.recognition import SIGNATURE_KEYS, TABLES, sizes_of_tables
 from pretrainps.detectors.region.roi_stage import RegionMaps, Samples
 from pretrainps.detectors.registry import DetectorEntry, FinetuneDefaults, register_detector
 from pretrainps.heads.boxes import SoftmaxBoxHead
@@ -56,6 +57,9 @@ register_detector(
         name="oim",
         model=OIM,
         config=OIMConfig,
+        signature_keys=SIGNATURE_KEYS,
+        sizes=sizes_of_tables,
+        tables=TABLES,
         pretrained_heads={"rpn": "rpn", "box_head": "box_head", "embedding_head": "embedding_head"},
         recipes={
             "oim_cuhk": FinetuneDefaults(

@@ -18,12 +18,16 @@ from pretrainps.detectors.finite import made_finite, require_finite, spoiled_by
 from pretrainps.detectors.found import Detections, filter_detections
 from pretrainps.detectors.region.base import RegionDetector
 from pretrainps.detectors.region.config import RegionConfig
+from pretrainps.detectors.region.original_names import HEADS, backbone_from_native, backbone_to_native, from_native, to_native
+from pretrainps.detectors.region.recognition import SIGNATURE_KEYS, TABLES, sizes_of_tables
 from pretrainps.detectors.region.roi_stage import box_loss, decode_boxes
 from pretrainps.detectors.registry import DetectorEntry, FinetuneDefaults, register_detector
 from pretrainps.detectors.transform import Size
+from pretrainps.errors import LayoutError
 from pretrainps.heads.boxes import BatchNormBoxHead, SoftmaxBoxHead
 from pretrainps.heads.norm_aware import NormAwareEmbedding
 from pretrainps.registry.specs import InputConvention
+from pretrainps.weights.key_layout import KeyLayout, Tensors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,11 +149,48 @@ class SeqNet(RegionDetector[SeqNetConfig]):
         return embeddings, logits, self.box_head(pooled["c5"])
 
 
+def _from_two_copies(tensors: Tensors) -> Tensors:
+    """Read a backbone that has two copies of layer4; two that differ are a trained SeqNet's, of which this is a part."""
+    heads = ("roi_heads.box_head.", "roi_heads.reid_head.")
+    first, second = ({key.removeprefix(head): tensors[key] for key in tensors if key.startswith(head)} for head in heads)
+    if not (first and second):
+        return backbone_to_native(tensors)
+    if first.keys() != second.keys() or not all(torch.equal(value, second[key]) for key, value in first.items()):
+        raise LayoutError(
+            "its two copies of layer4 (box_head, reid_head) differ: it is part of a trained SeqNet. To take the box head's, "
+            "give arch= (--arch), the backbone's architecture."
+        )
+    return backbone_to_native({key: value for key, value in tensors.items() if not key.startswith(heads[1])})
+
+
+_LAYOUT = KeyLayout(
+    name="seqnet",
+    to_native=to_native,
+    from_native=from_native,
+    wrapper=("model",),
+    use="model.load_state_dict({state})  # the whole detector, strictly",
+)
+"""The names in the files of the original."""
+_BACKBONE = KeyLayout(
+    name="seqnet",
+    to_native=_from_two_copies,
+    from_native=lambda tensors: backbone_from_native(tensors, heads=("box_head", "reid_head")),
+    wrapper=("model",),
+    heads=(*HEADS, "roi_heads.faster_rcnn_predictor.*", "roi_heads.reid_head.*"),
+    use="model.load_state_dict({state}, strict=False)  # heads are missing, the backbone is whole",
+)
+"""A ResNet under the names that it has inside the original, which holds two copies of its last stage."""
+
 register_detector(
     DetectorEntry(
         name="seqnet",
         model=SeqNet,
         config=SeqNetConfig,
+        key_layouts={"resnet": (_LAYOUT,)},
+        backbone_key_layouts={"resnet": (_BACKBONE,)},
+        signature_keys=SIGNATURE_KEYS,
+        sizes=sizes_of_tables,
+        tables=TABLES,
         pretrained_heads={"rpn": "rpn", "box_head": "proposal_head", "embedding_head": "embedding_head"},
         recipes={
             "seqnet_cuhk": FinetuneDefaults(

@@ -14,8 +14,9 @@ from pretrainps.data.records import SearchSet, Split
 from pretrainps.data.transforms import SceneAugmentation
 from pretrainps.detectors import DetectorConfig, PersonSearchDetector
 from pretrainps.errors import ArgumentError
-from pretrainps.evaluation import evaluate_detection, evaluate_search, protocol, require_suitable
-from pretrainps.inference.extraction import Extractor
+from pretrainps.evaluation import protocol, require_suitable
+from pretrainps.evaluation.evaluate import evaluate
+from pretrainps.evaluation.selection import with_available_lists
 from pretrainps.training.batch_settings import SceneSettings
 from pretrainps.training.engine.settings import LoopSettings, OptimSettings
 from pretrainps.training.engine.task import Batch, LoaderStream
@@ -81,8 +82,8 @@ class Finetuning:
         self.protocol = protocol(recipe.protocol)
         if test is not None:
             if self.protocol.gallery != "frames" and test.lists:
-                usual = self.protocol.gallery if self.protocol.gallery in test.lists else min(test.lists)
-                self.protocol = replace(self.protocol, gallery=recipe.gallery or usual)
+                usual = with_available_lists(self.protocol, test)
+                self.protocol = replace(usual, gallery=recipe.gallery or usual.gallery)
             require_suitable(test, self.protocol)
             kept = detector.config.score_threshold
             if kept > self.protocol.min_score:
@@ -132,18 +133,15 @@ class Finetuning:
             return {}
         model = unwrap(model)
         assert isinstance(model, PersonSearchDetector)
-        extractor = Extractor(model, on_damage="skip", progress=False)
-        table = extractor.detections(self.test.gallery)
-        asked = extractor.queries(self.test) if self.protocol.query == "annotated_box" else None
-        context = extractor.contexts(self.test) if asked is not None and self.protocol.context is not None else None
-        found = evaluate_search(self.test, table, self.protocol, query_embeddings=asked, query_detections=context)
-        detected = evaluate_detection(self.test.gallery, table)
+        measured = evaluate(model, self.test, self.protocol, on_damage="skip", progress=False)
+        search, detection = measured.search, measured.detection
+        assert search is not None and detection is not None
         return {
-            "mAP": found.mAP,
-            "top1": found.top1,
-            "top5": found.top5,
-            "detection_ap": detected.ap,
-            "detection_recall": detected.recall,
+            "mAP": search.mAP,
+            "top1": search.top1,
+            "top5": search.top5,
+            "detection_ap": detection.ap,
+            "detection_recall": detection.recall,
         }
 
     def describe(self) -> dict[str, Any]:

@@ -13,11 +13,11 @@ import torch
 import pretrainps
 from pretrainps.backbones import build_backbone
 from pretrainps.detectors import PersonSearchDetector, assemble
+from pretrainps.detectors.key_layouts import layout_of
 from pretrainps.detectors.region.optimize import FastBottleneckStage
 from pretrainps.errors import ArgumentError
 from pretrainps.export.weights import export_weights
 from pretrainps.registry.specs import ASSUMED_INPUT
-from pretrainps.weights.key_layouts import layout_of
 from tests.support.detectors import KINDS, lively_detector, scenes
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
