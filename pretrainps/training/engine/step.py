@@ -1,4 +1,4 @@
-"""One step: forward, backward, clip, check, move; on whatever devices and with whatever precision accelerate arranges."""
+"""One training step: forward, backward, clipping, check, update. Accelerate sets devices and precision."""
 
 from __future__ import annotations
 
@@ -25,30 +25,31 @@ from pretrainps.training.engine.task import Batch, Task
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """What came of a step."""
+    """Results of a step."""
 
     losses: dict[str, float]
-    """Means over the step's batches and over processes."""
+    """Means of each loss over the step's batches and over all processes."""
     grad_norm: float
-    """Of all parameters together, before it was clipped."""
+    """Norm of the gradient of all parameters together, before clipping."""
     lr: float
+    """Learning rate of the step."""
     images: int
-    """Of all processes."""
+    """Number of images in all processes."""
 
 
 class Stepper:
-    """Moves the weights.
+    """Takes training steps.
 
     Args:
-        task: Whose model learns.
-        optim: How.
-        loop: With what precision, on how many batches.
+        task: The training, with its model.
+        optim: Settings of the optimizer.
+        loop: Settings of the loop, with precision and batches a step.
         rate: The learning rate of each step.
-        accelerator: From `start_accelerate`.
-        processes: Those that train together.
+        accelerator: The result of `start_accelerate`.
+        processes: The processes that train together.
 
     Attributes:
-        average: The weights' running mean, if there is to be one.
+        average: The running mean of the weights, if the settings ask for one.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class Stepper:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
     def _backward(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """Compute gradients, and return the means of the losses."""
+        """Compute gradients, and return the mean of each loss."""
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(batches, start=1):
             # processes add up their gradients at the last batch only
@@ -181,7 +182,7 @@ class _Objective(nn.Module):
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
-    """Return a batch as a model takes it: on the device, pixels as fractions."""
+    """Return a batch for the model: on the device, with pixels as fractions."""
     from accelerate.utils import recursively_apply, send_to_device  # type: ignore[import-untyped]
 
     moved: Batch = recursively_apply(fractions, send_to_device(batch, device, non_blocking=True))
@@ -189,7 +190,7 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def start_accelerate(loop: LoopSettings) -> Any:
-    """Return accelerate's `Accelerator`, which finds the device and the other processes.
+    """Return an `Accelerator`, which finds the device and the other processes.
 
     Raises:
         MissingPackageError: it is not installed.
