@@ -104,7 +104,7 @@ def test_what_is_written_answers_the_same(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["oim", "nae", "seqnet"])
 def test_a_detector_on_a_backbone_that_keys_do_not_tell_is_named(kind: str) -> None:
     """As the message tells to build it: a SeqNet holds all that a NAE has beside the backbone."""
-    for layout in FAMILIES.get(f"{kind}-resnet", {"native": None}):
+    for layout in layouts_of(f"{kind}-resnet"):
         tensors = in_layout(kind, {}, layout)
         heads = {key: tuple(value.shape) for key, value in tensors.items() if "layer" not in key}
         assert f"detector {kind!r}" in unrecognized(heads)
