@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from pretrainps.weights.prefixes import shared_prefixes
+from pretrainps.weights.report import LoadReport, Shape, some
 from pretrainps.weights.trunk import in_trunk, likely_architecture
-
-if TYPE_CHECKING:
-    from pretrainps.weights.report import LoadReport
-
-Shape = tuple[int, ...]
 
 
 def advise(
@@ -60,11 +55,6 @@ def advise(
 
 
 _INSPECT = " `pretrainps inspect FILE` says what a file is."
-
-
-def some(keys: Sequence[str]) -> str:
-    """Return the first few of some keys in words."""
-    return ", ".join(keys[:4]) + (", ..." if len(keys) > 4 else "")
 
 
 def patterns_of(keys: Sequence[str], kept: Collection[str]) -> list[str]:

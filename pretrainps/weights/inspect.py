@@ -20,11 +20,12 @@ from pretrainps.heads import CropModel
 from pretrainps.hub.runs import find_weights
 from pretrainps.registry.specs import PRETRAINING
 from pretrainps.weights import compare, convert
-from pretrainps.weights.advice import patterns_of, some
+from pretrainps.weights.advice import patterns_of
 from pretrainps.weights.key_layouts import layout_of
 from pretrainps.weights.read import Contents, contents_of, read_object
 from pretrainps.weights.recognize import Recognition, Shape
 from pretrainps.weights.recognize_detector import detector_named, identify, skeleton, unrecognized
+from pretrainps.weights.report import some
 from pretrainps.weights.trunk import likely_architecture
 from pretrainps.weights.write import read_metadata
 
