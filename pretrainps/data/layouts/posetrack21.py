@@ -3,7 +3,7 @@
 As in the authors' reader (`posetrack_psearch.py` of github.com/anDoer/PoseTrack21): frames come in the order in which they are
 first annotated, frames without annotation are left out, boxes are cut off to whole pixels, and a video counts as a camera.
 Regions to ignore are polygons; here they are the boxes around them. The release labels everybody: a negative `person_id`, which
-means nobody in particular, occurs in replicas only.
+means nobody in particular, occurs only in sets written by this package.
 """
 
 from __future__ import annotations
