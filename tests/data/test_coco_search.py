@@ -1,4 +1,4 @@
-"""People's own person search: read as it is, wrong annotations told by id and field, written and read again."""
+"""Your own person search in COCO's JSON: it is read exactly, errors name id and field, and what is written is read again."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def change_image(image: int, **fields: object) -> Callable[[Content], None]:
         (change_image(1, id=None), "images[1]: 'id' must be a whole number or a text, not None."),
         (change_image(1, height="40"), "image 2: 'height' must be a whole number, not '40'."),
         (change_image(1, camera="north"), "image 2: 'camera' must be a whole number, not 'north'."),
-        (change(2, image_id=99), "annotation 3: 'image_id' is 99, which none of the file's images has."),
-        (change(2, image_id="1"), "annotation 3: 'image_id' is '1', which none"),
+        (change(2, image_id=99), "annotation 3: 'image_id' is 99, but no image of the file has that id."),
+        (change(2, image_id="1"), "annotation 3: 'image_id' is '1', but no image of the file"),
         (change(2, bbox=[1, 2, -3, 4]), "annotation 3: 'bbox' has a negative width or height: [1, 2, -3, 4]."),
         (change(2, bbox=[1, 2, 3, float("nan")]), "annotation 3: 'bbox' must be four finite numbers"),
         (change(2, bbox=None), "annotation 3: 'bbox' must be four finite numbers: left, top, width, height, not None."),
@@ -118,7 +118,7 @@ def test_without_anybody_to_search_for_there_is_no_search(tmp_path: Path) -> Non
     for annotation in content["annotations"][2:]:
         annotation["person_id"] = None
     test.write_text(json.dumps(content))
-    with pytest.raises(DatasetError, match=r"Nobody is in two images of .*test.json"):
+    with pytest.raises(DatasetError, match=r"No person is in two images of .*test.json"):
         LAYOUT.read_search(tmp_path)
 
 
@@ -131,7 +131,7 @@ def test_a_root_with_a_val_file_is_somebody_elses(tmp_path: Path) -> None:
 
 @st.composite
 def scenes(draw: st.DrawFn, people: int, *, visible: bool) -> tuple[Sample, ...]:
-    """Smooth pictures, which JPEG keeps; everybody is somewhere, the first of them in two scenes."""
+    """Smooth images, which JPEG preserves; each person is in one scene, the first person in two."""
     samples = []
     for index in range(draw(st.integers(2, 3))):
         known = [*range(people), *[-1] * draw(st.integers(0, 2))] if index == 0 else draw(st.lists(st.integers(-1, people - 1)))
@@ -204,7 +204,7 @@ def test_what_has_no_place_is_not_written(tmp_path: Path) -> None:
     outside = search.queries[1].sample
     crowded = replace(outside, boxes=as_boxes([*outside.boxes, [1, 1, 2, 2]]), ids=np.array([3, -1]))
     queries = [replace(query, sample=crowded) if query.sample is outside else query for query in search.queries]
-    with pytest.raises(ArgumentError, match=r"q.jpg is not in the gallery, and more is annotated in it than its queries"):
+    with pytest.raises(ArgumentError, match=r"q.jpg is not in the gallery, and has more annotation than its queries"):
         write(tmp_path, train, replace(search, queries=queries))
 
 

@@ -75,7 +75,7 @@ def test_the_miniature(root: Path) -> None:
     assert (train.dataset, train.name) == ("cuhk_sysu", "train")
     assert train.notes == (
         "2 boxes without width or height left out",
-        "1 boxes of the lists are not in Images.mat and name nobody",
+        "1 boxes of the lists are not in Images.mat and are not used",
     )
     assert all(sample.image == root / "Image/SSM" / sample.name and len(sample.ignore) == 0 for sample in train.samples)
     search = LAYOUT.read_search(root)
@@ -167,7 +167,7 @@ def test_what_the_layout_cannot_hold(tmp_path: Path) -> None:
     halves = Query(sample=query.sample, box=query.box + np.float32(0.5), id=query.id)
     for wrong, match in (
         (SearchSet(gallery=search.gallery, queries=search.queries), r"Give SearchSet\.lists"),
-        (SearchSet(gallery=search.gallery, queries=[query, query], lists=search.lists), "searched for twice"),
+        (SearchSet(gallery=search.gallery, queries=[query, query], lists=search.lists), "but one person has two"),
         (SearchSet(gallery=search.gallery, queries=[halves, *search.queries[1:]], lists=search.lists), "whole pixels"),
         (
             SearchSet(

@@ -1,4 +1,4 @@
-"""Every layout of detection and re-ID: its miniature is read exactly, nothing is opened needlessly, and gaps are told."""
+"""Every layout of detection and re-ID: its miniature is read exactly, no file is opened needlessly, missing files raise."""
 
 from __future__ import annotations
 

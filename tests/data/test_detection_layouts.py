@@ -1,4 +1,4 @@
-"""Readers of detection sets: what is wrong is told by file, line and field; what is written is read."""
+"""Readers of detection sets: errors name file, line and field; what is written is read."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_wrong_file_of_eurocity_is_named(content: object, complaint: str, tmp_
 
 @pytest.mark.parametrize(("moved", "missing"), [("img", "labels"), ("labels", "img")])
 def test_images_and_labels_of_eurocity_belong_together(moved: str, missing: str, tmp_path: Path) -> None:
-    """An image without labels would else be missed by nobody."""
+    """Otherwise no check would notice that an image without labels is missing."""
     eurocity_persons_miniature.write_miniature(tmp_path)
     (file,) = (tmp_path / "ECP" / "night" / moved / "train" / "amsterdam").iterdir()
     file.rename(file.with_stem("amsterdam_00019"))
@@ -214,7 +214,7 @@ def test_crowdhuman_reads_what_it_writes(split: Split) -> None:
 @settings(max_examples=12)
 @given(split=detection_splits(), with_visible=st.booleans())
 def test_coco_reads_what_it_writes(split: Split, with_visible: bool) -> None:
-    if not (with_visible and any(len(sample.boxes) for sample in split.samples)):  # a file of nobody cannot tell
+    if not (with_visible and any(len(sample.boxes) for sample in split.samples)):  # a file without people cannot say so
         split = replace(split, samples=[replace(sample, visible=None) for sample in split.samples])
     with TemporaryDirectory() as folder:
         coco_persons_writer.write(Path(folder), split)
@@ -244,7 +244,7 @@ def test_coco_refuses_to_write_what_it_could_not_read(tmp_path: Path) -> None:
         return Sample(name=name, image=pixels, boxes=as_boxes(()), ids=np.zeros(0, dtype=np.int64), **fields)
 
     for samples, complaint in (
-        ([sample("a"), sample("a.jpg")], "share a name, but for .jpg"),
+        ([sample("a"), sample("a.jpg")], "have the same name, apart from .jpg"),
         ([sample("a"), sample("b", visible=as_boxes(()))], "some records have visible boxes and some have none"),
     ):
         with pytest.raises(ArgumentError, match=complaint):

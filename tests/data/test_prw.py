@@ -58,7 +58,7 @@ def test_the_miniature(root: Path) -> None:
         ("c4s1_000601.jpg", [0, 0, 14, 28], "20"),
     ]
     assert search.queries[0].sample is search.gallery.samples[0]
-    assert search.gallery.notes == ("2 queries are not exactly where their frame has the person, and stay as they are",)
+    assert search.gallery.notes == ("2 queries differ from the box in their frame's annotation, and are used as they are",)
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", " \r\n\r\n"])

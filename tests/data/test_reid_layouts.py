@@ -1,4 +1,4 @@
-"""Readers of re-ID sets: one numbering for query and gallery, wrong names and lines told, what is written is read."""
+"""Readers of re-ID sets: one numbering for query and gallery, errors name file and line, what is written is read."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_an_image_that_is_called_otherwise_is_an_error(tmp_path: Path) -> None:
     market1501_miniature.write_miniature(tmp_path)
     stray = tmp_path / "bounding_box_test" / "cover.jpg"
     write_blank([stray])
-    with pytest.raises(DatasetError, match="called by person and camera") as caught:
+    with pytest.raises(DatasetError, match="names of images here must have person and camera") as caught:
         market1501.LAYOUT.read(tmp_path, "query")
     assert str(caught.value).startswith(str(stray))
 
@@ -121,7 +121,7 @@ def test_folders_of_people_without_parts_are_for_training(tmp_path: Path) -> Non
         ("bob/deeper_1.png", [1], None),
     ]
     for part in ("query", "gallery"):
-        with pytest.raises(DatasetError, match=f"a test wants {tmp_path / 'query'} and {tmp_path / 'gallery'}"):
+        with pytest.raises(DatasetError, match=f"a test needs {tmp_path / 'query'} and {tmp_path / 'gallery'}"):
             identity_folders.LAYOUT.read(tmp_path, part)
 
 
@@ -130,7 +130,7 @@ colours = st.tuples(*[st.sampled_from([0, 60, 120, 180, 240])] * 3)
 
 @st.composite
 def crops(draw: st.DrawFn, *, unlabelled: bool, cameras: st.SearchStrategy[int | None]) -> list[Sample]:
-    """Everybody (there are three) at least once."""
+    """Each of the three people at least once."""
     who = [0, 1, 2, *draw(st.lists(st.integers(-1 if unlabelled else 0, 2), max_size=4))]
     return [crop(f"{index}", person, draw(cameras), draw(colours)) for index, person in enumerate(draw(st.permutations(who)))]
 
@@ -187,9 +187,9 @@ def test_folders_of_people_are_read_as_written(samples: list[Sample], part: str)
 @pytest.mark.parametrize(
     ("split", "complaint"),
     [
-        (reid("train", [crop("a", 0, None)], ("x",)), "a: Market-1501 wants one person in each picture, and its camera."),
+        (reid("train", [crop("a", 0, None)], ("x",)), "a: Market-1501 needs exactly one person in each image, and its camera."),
         (reid("test", [crop("a", -1, 1)], ()), "folders of people have the splits train, query, gallery, not 'test'"),
-        (reid("train", [crop("a", -1, 1)], ()), "a: one person with an identity is wanted in each picture."),
+        (reid("train", [crop("a", -1, 1)], ()), "a: each image must show exactly one person with an identity."),
     ],
 )
 def test_what_a_layout_cannot_hold_is_not_written(split: Split, complaint: str, tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ _CATEGORIES = [{"id": 1, "name": "person", "supercategory": "person"}, {"id": 2,
 
 
 def write(root: Path, split: Split) -> None:
-    """Write a split as COCO's of the same name. An image without annotation is written, but not read: the reader keeps none.
+    """Write a split as COCO's split of the same name. Images without annotation are written, but the reader leaves them out.
 
-    Identities are not written; cameras and visible boxes are, in fields of our own (`pretrainps.data.coco_files`). So is the
-    size of every image, also if its record does not say it.
+    Identities are not written. Cameras and visible boxes are written in additional fields (`pretrainps.data.coco_files`). The
+    size of every image is written too, even if its record does not have it.
     """
     images, annotations = coco_records((sample, file_name_of(sample)) for sample in split.samples)
     for sample in split.samples:
@@ -29,27 +29,27 @@ def write(root: Path, split: Split) -> None:
 
 
 def file_name_of(sample: Sample) -> str:
-    """Return the name of a file for a record: its own, with a suffix if it has none."""
+    """Return a file name for a record: its own name, with a suffix if it has none."""
     return sample.name if Path(sample.name).suffix.lower() in SUFFIXES else f"{sample.name}.jpg"
 
 
 def coco_records(
     samples: Iterable[tuple[Sample, str]], identities: Sequence[str] | None = None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return COCO's images and annotations of records, each given with its file name.
+    """Return COCO's images and annotations for records.
 
     Args:
-        samples: Records and file names.
-        identities: What people are called, for a `person_id`; without, nobody gets one.
+        samples: Records, each with its file name.
+        identities: Names of the people, for `person_id`; by default, no annotation gets one.
 
     Raises:
-        ArgumentError: two records share a file name, or only some of them say what of people is not hidden.
+        ArgumentError: two records share a file name, or only some of them have visible boxes.
     """
     samples = list(samples)
     if len({file_name for _, file_name in samples}) < len(samples):
-        raise ArgumentError("two records share a name, but for .jpg at its end. Each image needs a file of its own.")
+        raise ArgumentError("two records have the same name, apart from .jpg at its end. Each image needs a file of its own.")
     if len({sample.visible is None for sample, _ in samples}) > 1:
-        raise ArgumentError("some records have visible boxes and some have none; all must, or nobody.")
+        raise ArgumentError("some records have visible boxes and some have none. Give them for all records, or for none.")
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, (sample, file_name) in enumerate(samples, start=1):
@@ -67,7 +67,7 @@ def coco_records(
 
 
 def coco_image(number: int, sample: Sample, file_name: str) -> dict[str, Any]:
-    """Return COCO's image of a record, with an id and the name of its file."""
+    """Return COCO's image for a record, with an id and the name of its file."""
     height, width = sample.size or sample.pixels().size[::-1]
     image: dict[str, Any] = {"id": number, "file_name": file_name, "height": height, "width": width}
     if file_name != sample.name:

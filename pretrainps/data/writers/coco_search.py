@@ -17,14 +17,14 @@ from pretrainps.errors import ArgumentError
 
 
 def write(root: Path, train: Split, search: SearchSet) -> None:
-    """Write a person search so that a reader returns it: names, boxes, cameras, and people by what they are called.
+    """Write a person search so that the reader returns the same names, boxes, cameras and people.
 
-    Numbers are the reader's: it counts those people who appear, in the order of their names. The size of every image is
-    written, also if its record does not say it.
+    The reader numbers people anew: those who appear, in the order of their names. The size of every image is written, even if
+    its record does not have it.
 
     Raises:
-        ArgumentError: queries have galleries of their own, for which there is no place; or the image of a query is not in the
-            gallery and holds more than its queries.
+        ArgumentError: queries have galleries of their own, which this layout cannot hold; or the image of a query is not in the
+        gallery and has more annotation than its queries.
     """
     if search.lists:
         raise ArgumentError("this layout has one gallery for all queries. Leave the lists out: replace(search, lists={}).")
@@ -60,7 +60,7 @@ def _see_that_all_are_searched_for(sample: Sample, queries: Sequence[Query]) -> 
     boxes = as_boxes([query.box for query in queries if query.sample.name == sample.name])
     if not np.array_equal(boxes, sample.boxes) or len(sample.ignore) or sample.visible is not None:
         raise ArgumentError(
-            f"{sample.name} is not in the gallery, and more is annotated in it than its queries. There is no place for "
+            f"{sample.name} is not in the gallery, and has more annotation than its queries. This layout cannot hold "
             "that: put the image into the gallery."
         )
 

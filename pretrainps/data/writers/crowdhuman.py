@@ -13,9 +13,9 @@ from pretrainps.data.writers.pictures import write_picture
 
 
 def write(root: Path, split: Split) -> None:
-    """Write a split as CrowdHuman's of the same name. The layout has no place for identities, cameras and sizes.
+    """Write a split as CrowdHuman's split of the same name, without identities, cameras and sizes, which it cannot hold.
 
-    Without visible boxes, whole boxes are written in their place, for the layout wants some.
+    Without visible boxes, whole boxes are written in their place, because the layout requires some.
     """
     lines = []
     for sample in split.samples:

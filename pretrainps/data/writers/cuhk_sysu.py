@@ -27,19 +27,20 @@ class Search:
     person: str
     query: Place
     gallery: Sequence[tuple[str, XYWH | None]]
-    """Images and where the person is in them, the ones with him first."""
+    """Images and the person's box in each, those with the person first."""
 
 
 def write(root: Path, train: Split, search: SearchSet) -> None:
-    """Write records so that readers of CUHK-SYSU give them back.
+    """Write records so that readers of CUHK-SYSU return them.
 
-    The layout knows no camera, no region to ignore, and in the gallery nobody but the people searched for: the rest is lost.
-    Images keep names that end in .jpg and are not both in training and gallery; else all are called s00001.jpg, s00002.jpg, ...
+    The layout has no cameras and no regions to ignore, and in the gallery only the queries' people have an identity: the rest
+    is lost. Images keep their names if all end in .jpg and none is both in training and gallery; else all are named s00001.jpg,
+    s00002.jpg and so on.
 
     Args:
         root: The folder to write to.
         train: Training images.
-        search: Gallery, one query a person, and a list a query for each TestG file.
+        search: Gallery, one query for each person, and for each TestG file one list for each query.
 
     Raises:
         ArgumentError: the layout cannot hold the records.
@@ -59,7 +60,7 @@ def write(root: Path, train: Split, search: SearchSet) -> None:
 def as_rows(
     train: Split, search: SearchSet
 ) -> tuple[dict[str, list[XYWH]], list[tuple[str, list[Place]]], dict[int, list[Search]]]:
-    """Return records as rows of files: images of training and gallery, people of training, and searches of each size.
+    """Return the rows of the files: images of training and gallery, training people, and searches of each size.
 
     Raises:
         ArgumentError: the layout cannot hold the records.
@@ -68,9 +69,9 @@ def as_rows(
     names = _file_names([sample.name for sample in pictures])
     in_training, in_gallery = names[: len(train.samples)], names[len(train.samples) :]
     if not search.lists:
-        raise ArgumentError("the layout names the people of a gallery by its lists. Give SearchSet.lists.")
+        raise ArgumentError("the layout takes the people of a gallery from its lists. Give SearchSet.lists.")
     if len({query.id for query in search.queries}) != len(search.queries):
-        raise ArgumentError("the layout has one query a person, but a person is searched for twice.")
+        raise ArgumentError("the layout has one query for each person, but one person has two.")
     people: list[tuple[str, list[Place]]] = [(person, []) for person in train.identities]
     for name, sample in zip(in_training, train.samples, strict=True):
         for box, person in zip(sample.boxes, sample.ids, strict=True):
@@ -134,7 +135,7 @@ def write_searches(path: Path, variable: str, rows: Iterable[Search]) -> None:
 
 
 def pixels(box: XYWH | None) -> NDArray[np.generic]:
-    """Return a box as MATLAB stores it: in the smallest type that holds it, unsigned if it can be."""
+    """Return a box as MATLAB stores it: in the smallest type that holds it, unsigned if possible."""
     if box is None:
         return np.zeros((0, 0))
     return np.asarray([box]).astype(np.result_type(*map(np.min_scalar_type, box)))

@@ -13,12 +13,12 @@ from pretrainps.errors import ArgumentError
 
 
 def write(root: Path, splits: Sequence[Split]) -> None:
-    """Write crops into folders called by `Split.identities`, in `train`, `query` and `gallery`.
+    """Write crops into folders with the names in `Split.identities`, in `train`, `query` and `gallery`.
 
-    A reader returns the same pictures, people and cameras, in the order of the names that the layout gives them.
+    The reader returns the same images, people and cameras, in the order of the names in this layout.
 
     Raises:
-        ArgumentError: a split has another name, or a record shows not one person with an identity.
+        ArgumentError: a split has another name, or a record does not show exactly one person with an identity.
     """
     for split in splits:
         if split.name not in PARTS:
@@ -26,7 +26,7 @@ def write(root: Path, splits: Sequence[Split]) -> None:
         counts: Counter[int] = Counter()
         for sample in split.samples:
             if len(sample.ids) != 1 or sample.ids[0] < 0:
-                raise ArgumentError(f"{sample.name}: one person with an identity is wanted in each picture.")
+                raise ArgumentError(f"{sample.name}: each image must show exactly one person with an identity.")
             identity = int(sample.ids[0])
             counts[identity] += 1
             camera = "" if sample.camera is None else f"_c{sample.camera}"

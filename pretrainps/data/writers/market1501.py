@@ -14,12 +14,12 @@ from pretrainps.errors import ArgumentError
 def write(root: Path, splits: Sequence[Split]) -> None:
     """Write crops as Market-1501's splits of the same names.
 
-    Names of people that are numbers from 1 stay, and so do the names of a split's images if all are as the layout wants them.
-    Otherwise identity 0 is called 0001, and images are numbered. A reader returns the same pictures, people and cameras, in the
-    order of the images' names; people without a picture are not numbered.
+    People keep names that are numbers from 1, and images keep their names if all names of a split fit the layout. Otherwise
+    identity 0 is named 0001, and images are numbered. The reader returns the same images, people and cameras, in the order of
+    the images' names; people without an image are not numbered.
 
     Raises:
-        ArgumentError: a record shows not one person, or does not say its camera.
+        ArgumentError: a record does not show exactly one person, or has no camera.
     """
     for split in splits:
         numbered = all(person.isdecimal() and int(person) > 0 for person in split.identities)
@@ -33,8 +33,8 @@ def write(root: Path, splits: Sequence[Split]) -> None:
 
 
 def _start(sample: Sample, people: Sequence[str]) -> str:
-    """Return what the name of a record's file starts with."""
+    """Return the first part of the name of a record's file: person and camera."""
     if len(sample.ids) != 1 or sample.camera is None:
-        raise ArgumentError(f"{sample.name}: Market-1501 wants one person in each picture, and its camera.")
+        raise ArgumentError(f"{sample.name}: Market-1501 needs exactly one person in each image, and its camera.")
     person = "0000" if sample.ids[0] == UNLABELLED else people[sample.ids[0]]
     return f"{person}_c{sample.camera}s1_"

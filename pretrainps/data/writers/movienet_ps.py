@@ -21,15 +21,15 @@ from pretrainps.data.writers.pictures import write_picture
 
 
 def write(root: Path, train: Split, search: SearchSet) -> None:
-    """Write records so that readers of MovieNet-PS give them back.
+    """Write records so that readers of MovieNet-PS return them.
 
-    What `pretrainps.data.writers.cuhk_sysu.write` says holds here as well. Besides, training images with nobody of a known
-    identity are lost, and the others come in the order of their people.
+    The limits of `pretrainps.data.writers.cuhk_sysu.write` hold here too. In addition, training images without any person of a
+    known identity are lost, and the others come in the order of their people.
 
     Args:
         root: The folder to write to.
-        train: Training images, for the list of 10 images a person.
-        search: Gallery, one query a person, and a list a query for each TestG file.
+        train: Training images, for the list of up to 10 images of each person.
+        search: Gallery, one query for each person, and for each TestG file one list for each query.
 
     Raises:
         ArgumentError: the layout cannot hold the records.
@@ -46,7 +46,7 @@ def write(root: Path, train: Split, search: SearchSet) -> None:
 
 
 def write_people(path: Path, people: Iterable[tuple[str, Sequence[Place]]]) -> None:
-    """Write a training list: a cell of three columns, the last of which are again cells of three columns."""
+    """Write a training list: a cell of three columns; each entry of the last is again a cell of three columns."""
     rows = [(name, len(places), _cell([(image, pixels(box), 0) for image, box in places])) for name, places in people]
     save_matlab(path, "Train", _cell(rows))
 

@@ -11,7 +11,7 @@ _ALIKE = {".jpeg": ".jpg"}
 
 
 def write_picture(sample: Sample, path: Path) -> None:
-    """Write the picture of a record: a file of the same format is copied as it is, all else is encoded anew.
+    """Write the image of a record: a file of the same format is copied, everything else is encoded anew.
 
     Raises:
         ImageError: the record's file is missing or damaged.

@@ -19,16 +19,16 @@ _CATEGORIES = [{"id": 1, "name": "person", "supercategory": "person"}]
 
 
 def write(root: Path, train: Split, search: SearchSet) -> None:
-    """Write records so that readers of PoseTrack21 give them back.
+    """Write records so that readers of PoseTrack21 return them.
 
-    Frames without people are lost, as the authors' reader leaves them out. People without a label get the person_id -1, which
-    the release does not have. Identities that are not all whole numbers are numbered: people to train on from 1, people to
-    search for after them. Frames keep names that start with images/ and end in .jpg; else all get names of that kind.
+    Frames without people are lost, because the authors' reader leaves them out. Unlabelled people get the person_id -1, which
+    the release does not have. If not all identities are whole numbers, people are numbered: training people from 1, the
+    queries' people after them. Frames keep their names if all start with images/ and end in .jpg; else all get such names.
 
     Args:
         root: The folder to write to.
         train: Training frames, each with its camera.
-        search: Gallery and queries; queries are in frames of the gallery.
+        search: Gallery and queries; the queries' frames must be in the gallery.
 
     Raises:
         ArgumentError: the layout cannot hold the records.
@@ -68,8 +68,8 @@ def write_file(
     Args:
         root: The data set's folder.
         name: "train", "val" or "query".
-        frames: Records of images without their numbers, which they get here.
-        people: Records of people, each with the `file_name` of its image in place of that number.
+        frames: Records of images, without the numbers, which are given here.
+        people: Records of people, each with the `file_name` of its image in place of the image's number.
         folder: Where the annotation goes.
     """
     numbers = {frame["file_name"]: number for number, frame in enumerate(frames, start=10_000_010_000)}
@@ -90,7 +90,7 @@ def image_record(name: str, video: int | str) -> dict[str, Any]:
 
 def _frame(name: str, sample: Sample) -> dict[str, Any]:
     if sample.camera is None:
-        raise ArgumentError(f"{sample.name}: the layout wants to know a frame's video, but the record has no camera.")
+        raise ArgumentError(f"{sample.name}: the layout needs a frame's video, but the record has no camera.")
     corners = sample.ignore[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).tolist()  # clockwise from the upper left
     return {
         **image_record(name, sample.camera),
@@ -108,7 +108,7 @@ def _everybody(samples: Mapping[str, Sample], numbers: Sequence[int]) -> list[di
 
 
 def person_record(name: str, box: ArrayLike, person: int) -> dict[str, Any]:
-    """Make the record of a person in x1, y1, x2, y2."""
+    """Return the record of a person from x1, y1, x2, y2."""
     x1, y1, x2, y2 = np.asarray(box, dtype=np.float64).tolist()
     return {
         "file_name": name,

@@ -17,20 +17,20 @@ from pretrainps.errors import ArgumentError
 _FRAME = re.compile(r"c(\d+)s\d+_\d+\.jpg")
 _IN_DOUBT = -2
 QueryRow = tuple[int, float, float, float, float, str]
-"""Person, left, top, width, height, frame without suffix."""
+"""Person, left, top, width, height, and the frame's name without suffix."""
 
 
 def write(root: Path, train: Split, search: SearchSet) -> None:
-    """Write records so that readers of PRW give them back.
+    """Write records so that readers of PRW return them.
 
-    The layout has no region to ignore, and boxes start within the picture: what is left of it or above it is cut off.
-    Identities that are not all whole numbers are numbered: people to train on from 1, people to search for after them.
-    Frames keep names like c1s1_000151.jpg that tell their camera; else all get such names.
+    The layout has no regions to ignore, and boxes start within the image: parts to the left of it or above it are clipped.
+    If not all identities are whole numbers, people are numbered: training people from 1, the queries' people after them.
+    Frames keep their names if all have a camera like c1s1_000151.jpg; else all get such names.
 
     Args:
         root: The folder to write to.
         train: Training frames, each with its camera.
-        search: Gallery and queries; queries are in frames of the gallery.
+        search: Gallery and queries; the queries' frames must be in the gallery.
 
     Raises:
         ArgumentError: the layout cannot hold the records.
@@ -64,7 +64,7 @@ def write(root: Path, train: Split, search: SearchSet) -> None:
 
 
 def write_frames(root: Path, split: str, names: Iterable[str]) -> None:
-    """Write the list of a split's frames, "train" or "test", without suffixes."""
+    """Write the list of the frames of a split ("train" or "test"), without suffixes."""
     save_matlab(root / f"frame_{split}.mat", f"img_index_{split}", cell_array(list(names), column=True))
 
 
@@ -86,12 +86,12 @@ def _frame_names(samples: Sequence[Sample]) -> list[str]:
     if len(set(names)) == len(names) and all(match and int(match[1]) == cam for match, cam in zip(found, cameras, strict=True)):
         return [name.removesuffix(".jpg") for name in names]
     if None in cameras:
-        raise ArgumentError(f"{names[cameras.index(None)]}: the layout tells the camera by a frame's name, but none is known.")
+        raise ArgumentError(f"{names[cameras.index(None)]}: the layout needs a frame's camera, but the record has none.")
     return [f"c{camera}s1_{place:06d}" for place, camera in enumerate(cameras, start=1)]
 
 
 def person_numbers(train: Sequence[str], test: Sequence[str]) -> tuple[int, ...]:
-    """Return people's numbers: their names, if all are whole numbers; else from 1 on, those of the test after the others."""
+    """Return people's numbers: their names if all are whole numbers; else numbers from 1, test people after training people."""
     if all(name.isdecimal() for name in (*train, *test)):
         return tuple(map(int, (*train, *test)))
     return tuple(range(1, len(train) + len(test) + 1))

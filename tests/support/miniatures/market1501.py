@@ -47,7 +47,7 @@ def write_miniature(root: Path) -> dict[str, Split]:
             "gallery",
             list(zip(files["gallery"][2:], (UNLABELLED, 0, 0, 2, 3), strict=True)),
             test_people,
-            "2 images of nobody (-1) left out",
+            "2 junk images (-1) left out",
             "1 images of people without an identity (0000) kept as such",
         ),
     }

@@ -22,7 +22,7 @@ def detected(
     visible: Rows | None = None,
     size: tuple[int, int] | None = None,
 ) -> Sample:
-    """Return the record of a scene in which nobody has an identity."""
+    """Return the record of a scene without identities."""
     people = as_boxes(boxes)
     return Sample(
         name=name,
@@ -36,5 +36,5 @@ def detected(
 
 
 def cropped(name: str, image: Path, identity: int, camera: int | None = None) -> Sample:
-    """Return the record of a picture that shows one person from edge to edge."""
+    """Return the record of an image that shows one person from edge to edge."""
     return Sample(name=name, image=image, boxes=Sample.whole(), ids=np.array([identity], dtype=np.int64), camera=camera)
