@@ -156,7 +156,8 @@ class Pretraining:
         sizes = self._portions(self.reid, self.recipe.crops.people, "crops.people")
         shots = self.recipe.crops.shots
         parts = [
-            PKBatchSampler(identities_of(split), p=size, k=shots) for split, size in zip(self.reid.values(), sizes, strict=True)
+            PKBatchSampler(identities_of(split), people=size, shots=shots)
+            for split, size in zip(self.reid.values(), sizes, strict=True)
         ]
         return self._joined(parts, self.reid, rank, world_size, length)
 
