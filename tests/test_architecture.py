@@ -1,4 +1,7 @@
-"""docs/architecture.md is true: its tree is the folders', and every path, name and entry point on it exists."""
+"""docs/architecture.md is true: its tree is the folders', and its flows and entry points are the code's.
+
+That the paths and names on it exist is tested with those of all pages, in `tests/test_readme.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import re
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
-from pkgutil import resolve_name
 
 import pytest
 
@@ -61,17 +63,6 @@ def test_loose_modules_are_named() -> None:
     assert [name for name in sorted(loose) if f"`pretrainps/{name}.py`" not in PAGE] == []
 
 
-def quoted() -> list[str]:
-    """Return what stands between backticks in the running text and the tables."""
-    return sorted(set(re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", PAGE, flags=re.MULTILINE | re.DOTALL))))
-
-
-@pytest.mark.parametrize("path", [text for text in quoted() if re.fullmatch(r"[\w.*-]+(/[\w.*-]+)*/?", text) and "/" in text])
-def test_every_path_exists(path: str) -> None:
-    assert list(ROOT.glob(path.rstrip("/"))), path
-    assert not path.endswith("/") or (ROOT / path).is_dir(), path
-
-
 ENTRY_POINTS = sorted(set(re.findall(r"entry point `([\w.]+)`", PAGE)))
 
 
@@ -80,14 +71,6 @@ def test_every_group_of_entry_points_is_asked_for(group: str) -> None:
     code = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     constants = re.findall(rf'^(\w+) = "{re.escape(group)}"$', code, flags=re.MULTILINE)
     assert any(re.search(rf"group={constant}\b", code) for constant in constants), group
-
-
-DOTTED = [text for text in quoted() if re.fullmatch(r"pretrainps(\.\w+)+", text) and text not in ENTRY_POINTS]
-
-
-@pytest.mark.parametrize("name", DOTTED)
-def test_every_name_exists(name: str) -> None:
-    assert resolve_name(name) is not None
 
 
 def test_every_step_of_the_data_is_a_module() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
@@ -160,6 +161,22 @@ def test_public_names_that_pages_call_exist() -> None:
     for page in PAGES:
         for name in re.findall(r"\bpretrainps\.(\w+)\(", page.read_text()):
             assert name in pretrainps.__all__, f"{page.name}: pretrainps.{name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_paths_and_names_that_pages_quote_exist(page: Path) -> None:
+    """Those between backticks. Left out: placeholders (NAME), and groups of entry points, which are no names in Python."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    prose = re.sub(r"entry point `[\w.]+`", "", prose)
+    folders = "pretrainps|tests|docs|examples|benchmarks|scripts|model_cards|results"
+    for quoted in re.findall(r"`([^`\n]+)`", prose):
+        if re.fullmatch(rf"({folders})(/[\w.*-]+)*/?", quoted) and "/" in quoted and "NAME" not in quoted:
+            assert list(ROOT.glob(quoted.rstrip("/"))), quoted
+            assert not quoted.endswith("/") or (ROOT / quoted).is_dir(), quoted
+        elif re.fullmatch(r"pretrainps(\.\w+)+", quoted):
+            assert resolve_name(quoted) is not None
+        elif re.fullmatch(r"\w+\.py", quoted):
+            assert list(ROOT.rglob(quoted)), f"{quoted}: give its folder too"
 
 
 def test_the_readme_is_one_page() -> None:
