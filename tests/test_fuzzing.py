@@ -39,8 +39,8 @@ from pretrainps.errors import ArgumentError, CheckpointFormatError, DatasetError
 from pretrainps.files import WEIGHTS
 from pretrainps.hub.build import build_detector
 from pretrainps.hub.publish import save_pretrained
-from pretrainps.inference.detections import DetectionTable
-from pretrainps.inference.feature_cache import Shards
+from pretrainps.inference.detections import Detections
+from pretrainps.inference.feature_cache import FeatureCache
 from pretrainps.registry.parse import read_registry
 from pretrainps.registry.specs import ASSUMED_INPUT, Licence, LocalSource, ModelSpec, Provenance
 from pretrainps.weights import read_object, read_tensors, write_safetensors
@@ -770,9 +770,9 @@ FOUND = [
 ]
 
 
-def collected(folder: Path) -> DetectionTable:
-    found = Shards(folder, progress=False).collect("detections", 3, lambda images: (FOUND[image] for image in images))
-    return DetectionTable.from_images([each for each in found if each is not None])
+def collected(folder: Path) -> Detections:
+    found = FeatureCache(folder, progress=False).collect("detections", 3, lambda images: (FOUND[image] for image in images))
+    return Detections.from_images([each for each in found if each is not None])
 
 
 @few(max_examples=60)
@@ -801,4 +801,4 @@ def test_shards_whose_counts_cannot_be_are_made_anew(tmp_path: Path, counts: Any
 
 def test_boxes_of_three_numbers() -> None:
     with pytest.raises(ArgumentError, match=r"image 0: boxes of shape \(2, 3\)"):
-        DetectionTable.from_images([{"boxes": np.ones((2, 3)), "scores": np.ones(2)}])
+        Detections.from_images([{"boxes": np.ones((2, 3)), "scores": np.ones(2)}])

@@ -33,6 +33,7 @@ FLOORS = [
     {"weights.inspect"},
     {"hub"},
     {"weights.check_input"},
+    {"evaluation.evaluate"},
     {"export"},
     {"gallery"},
     {"demo"},

@@ -39,7 +39,7 @@ class Backbone(nn.Module):
 
     Attributes:
         arch: Name of the architecture, as `ARCHITECTURES` or `timm:NAME` writes it.
-        family: The architectures that share key layouts (`pretrainps.weights.key_layouts`).
+        family: The architectures that share key layouts (`pretrainps.backbones.registry.KEY_LAYOUTS`).
         feature_maps: The maps that `forward` returns, in order.
         segments: From each segment's name to its modules' names, in order of computation. A segment named like a map
             ends in that map; "stem" ends in none.

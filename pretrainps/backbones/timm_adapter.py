@@ -24,7 +24,10 @@ from pretrainps.registry.specs import (
     ModelSpec,
     Provenance,
 )
+from pretrainps.weights.key_layout import KeyLayout
 
+KEY_LAYOUTS = (KeyLayout(name="timm", use="timm.create_model({arch!r}, num_classes=0, checkpoint_path={file!r})"),)
+"""The names are timm's own; what the layout tells is how timm loads such a file."""
 _NAMES = {4: "c2", 8: "c3", 16: "c4", 32: "c5"}
 _PROBE = 64
 """Side of the image that the chain is proven with, in pixels."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pretrainps.errors import ArgumentError
-from pretrainps.evaluation.overlaps import F64
+from pretrainps.images.boxes import F64
 from pretrainps.inference.detections import I64
 
 

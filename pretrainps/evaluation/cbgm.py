@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pretrainps.errors import MissingPackageError
 from pretrainps.evaluation.protocols import ContextMatching
-from pretrainps.inference.detections import F32, I64, DetectionTable
+from pretrainps.inference.detections import F32, I64, Detections
 
 
 def require_scipy() -> None:
@@ -50,7 +50,7 @@ def maximum_weight_matching(weights: NDArray[np.floating]) -> tuple[I64, I64]:
 def rerank(
     similarities: F32,
     detections: I64,
-    table: DetectionTable,
+    table: Detections,
     context: F32,
     settings: ContextMatching,
 ) -> F32:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from pretrainps.data.records import Split
-from pretrainps.evaluation.matching import falling, greedy, ignored_of, people_of, require_same_images, surest
-from pretrainps.evaluation.overlaps import F64, coverage, iou, pairs
+from pretrainps.evaluation.matching import descending_order, greedy, ignored_of, people_of, require_same_images, surest
+from pretrainps.evaluation.overlaps import pairs
 from pretrainps.evaluation.protocols import kept_by_detector
-from pretrainps.inference.detections import DetectionTable
+from pretrainps.images.boxes import F64, coverage, iou
+from pretrainps.inference.detections import Detections
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0.0, 1.0, 101)
@@ -38,7 +39,7 @@ class CocoResult:
     """(10,) at overlaps 0.5, 0.55, ..., 0.95."""
 
 
-def evaluate_coco(split: Split, detections: DetectionTable, *, max_detections: int = 100) -> CocoResult:
+def evaluate_coco(split: Split, detections: Detections, *, max_detections: int = 100) -> CocoResult:
     """Compute COCO's box numbers for people of any size.
 
     COCO's numbers for small, medium and large people are not computed: they go by the area of masks.
@@ -60,7 +61,7 @@ def evaluate_coco(split: Split, detections: DetectionTable, *, max_detections: i
     covered = coverage(detections.boxes[inner], crowds.boxes[outer])
     most_covered = np.zeros(len(detections))
     np.maximum.at(most_covered, inner, covered)
-    order = falling(detections.scores)
+    order = descending_order(detections.scores)
     precision, recall = np.zeros(len(THRESHOLDS)), np.zeros(len(THRESHOLDS))
     for index, threshold in enumerate(np.minimum(THRESHOLDS, 1 - 1e-10)):
         enough = overlaps >= threshold

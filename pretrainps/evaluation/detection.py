@@ -14,9 +14,10 @@ import numpy as np
 from pretrainps.data.records import UNLABELLED, Split
 from pretrainps.evaluation.average_precision import average_precision
 from pretrainps.evaluation.matching import ignored_of, people_of, require_same_images
-from pretrainps.evaluation.overlaps import best_of, iou, pairs, whole_pixels
+from pretrainps.evaluation.overlaps import best_of, pairs
 from pretrainps.evaluation.protocols import sure_enough
-from pretrainps.inference.detections import DetectionTable
+from pretrainps.images.boxes import iou, whole_pixels
+from pretrainps.inference.detections import Detections
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +38,7 @@ class DetectionResult:
 
 def evaluate_detection(
     split: Split,
-    detections: DetectionTable,
+    detections: Detections,
     *,
     min_score: float = 0.5,
     labelled_only: bool = False,

@@ -17,7 +17,7 @@ from pretrainps.errors import ArgumentError
 from pretrainps.evaluation.cbgm import require_scipy
 from pretrainps.evaluation.occurrences import Candidates, Occurrences
 from pretrainps.evaluation.protocols import SearchProtocol
-from pretrainps.inference.detections import F32, I64, DetectionTable, spread
+from pretrainps.inference.detections import F32, I64, Detections, spread
 
 _HELD = 16 * 2**20
 """Similarities, or rows of lists, that are held at once."""
@@ -60,7 +60,7 @@ def require_suitable(search_set: SearchSet, protocol: SearchProtocol) -> None:
         require_scipy()
 
 
-def galleries_of(search_set: SearchSet, table: DetectionTable, protocol: SearchProtocol) -> Galleries:
+def galleries_of(search_set: SearchSet, table: Detections, protocol: SearchProtocol) -> Galleries:
     """Return the galleries that a protocol asks for.
 
     Raises:
@@ -97,7 +97,7 @@ def _lists(search_set: SearchSet, protocol: SearchProtocol) -> Sequence[GalleryL
 class _WholeGalleries(Galleries):
     """Galleries that hold nearly everything: one similarity for each detection, -inf for what does not belong."""
 
-    def __init__(self, search_set: SearchSet, table: DetectionTable) -> None:
+    def __init__(self, search_set: SearchSet, table: Detections) -> None:
         self.table = table
         index = {sample.name: frame for frame, sample in enumerate(search_set.gallery.samples)}
         self.own_frames = [index.get(query.sample.name) for query in search_set.queries]
@@ -122,7 +122,7 @@ class _WholeGalleries(Galleries):
 class FrameGalleries(_WholeGalleries):
     """All gallery images but the query's own: PRW, PoseTrack21, people's own data."""
 
-    def __init__(self, search_set: SearchSet, table: DetectionTable, *, drop_same_camera: bool) -> None:
+    def __init__(self, search_set: SearchSet, table: Detections, *, drop_same_camera: bool) -> None:
         super().__init__(search_set, table)
         samples = search_set.gallery.samples
         frames = np.repeat(np.arange(len(samples)), [len(sample.ids) for sample in samples])
@@ -160,9 +160,7 @@ class FrameGalleries(_WholeGalleries):
 class FullGalleries(_WholeGalleries):
     """The images that the query's list names, and all others but the query's own, where the person is taken not to be."""
 
-    def __init__(
-        self, search_set: SearchSet, table: DetectionTable, lists: Sequence[GalleryList], *, repeat_lists: bool
-    ) -> None:
+    def __init__(self, search_set: SearchSet, table: Detections, lists: Sequence[GalleryList], *, repeat_lists: bool) -> None:
         super().__init__(search_set, table)
         self.lists = lists
         self.repeat_lists = repeat_lists
@@ -196,7 +194,7 @@ class FullGalleries(_WholeGalleries):
 class ListGalleries(Galleries):
     """The images that the query's own list names: CUHK-SYSU, MovieNet-PS."""
 
-    def __init__(self, table: DetectionTable, lists: Sequence[GalleryList], *, once: bool) -> None:
+    def __init__(self, table: Detections, lists: Sequence[GalleryList], *, once: bool) -> None:
         self.table = table
         self.wanted = [int(_is_there(entry).sum()) for entry in lists]
         self.lists = [_each_once(entry) for entry in lists] if once else lists

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from pretrainps.data.records import Split
 from pretrainps.errors import ArgumentError
-from pretrainps.evaluation.overlaps import F64
-from pretrainps.inference.detections import F32, I64, DetectionTable
+from pretrainps.images.boxes import F64
+from pretrainps.inference.detections import F32, I64, Detections
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -42,7 +42,7 @@ def ignored_of(split: Split) -> Truth:
     )
 
 
-def require_same_images(split: Split, detections: DetectionTable) -> None:
+def require_same_images(split: Split, detections: Detections) -> None:
     """Make sure that each image of a split was looked at.
 
     Raises:
@@ -55,12 +55,12 @@ def require_same_images(split: Split, detections: DetectionTable) -> None:
         )
 
 
-def falling(scores: F32) -> I64:
+def descending_order(scores: F32) -> I64:
     """Return the order from the highest score to the lowest; equal ones keep theirs. (N,) -> (N,)."""
     return np.argsort(-scores, kind="stable")
 
 
-def surest(detections: DetectionTable, most: int) -> NDArray[np.bool_]:
+def surest(detections: Detections, most: int) -> NDArray[np.bool_]:
     """Say which detections are among the surest of their image. (N,) bool."""
     order = np.lexsort((-detections.scores, detections.images))
     place = np.empty(len(order), dtype=np.int64)
@@ -85,7 +85,7 @@ def greedy(
         (N,) whether each detection was matched.
     """
     rank = np.empty(len(scores), dtype=np.int64)
-    rank[falling(scores)] = np.arange(len(scores))
+    rank[descending_order(scores)] = np.arange(len(scores))
     order = np.lexsort((-person if last_wins else person, -overlaps, rank[detection]))
     matched, taken = bytearray(len(scores)), bytearray(num_people)
     for one, other in zip(detection[order].tolist(), person[order].tolist(), strict=True):

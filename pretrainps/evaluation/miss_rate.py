@@ -28,10 +28,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from pretrainps.data.records import Split
 from pretrainps.errors import ArgumentError
-from pretrainps.evaluation.matching import falling, greedy, ignored_of, people_of, require_same_images, surest
-from pretrainps.evaluation.overlaps import F64, area, coverage, iou, pairs
+from pretrainps.evaluation.matching import descending_order, greedy, ignored_of, people_of, require_same_images, surest
+from pretrainps.evaluation.overlaps import pairs
 from pretrainps.evaluation.protocols import kept_by_detector
-from pretrainps.inference.detections import DetectionTable
+from pretrainps.images.boxes import F64, area, coverage, iou
+from pretrainps.inference.detections import Detections
 
 Variant = Literal["citypersons", "eurocity", "crowdhuman"]
 
@@ -101,7 +102,7 @@ class MissRateResult:
 
 def evaluate_miss_rate(
     split: Split,
-    detections: DetectionTable,
+    detections: Detections,
     *,
     variant: Variant,
     setup: str = "reasonable",
@@ -149,7 +150,7 @@ def evaluate_miss_rate(
     covered = coverage(found[one], ignore[other])
     forgiven[one[covered > _IOU if variant == "crowdhuman" else covered >= _IOU]] = True
 
-    counted = falling(table.scores)
+    counted = descending_order(table.scores)
     counted = counted[(right | ~forgiven)[counted]]
     num_people = int(np.count_nonzero(wanted))
     points = _EXACT if variant == "eurocity" else _ROUNDED
@@ -225,7 +226,7 @@ def _wanted(boxes: F64, visible: F64, setup: Setup, variant: Variant) -> NDArray
     return tall & (visible > setup.visibility[0]) & (visible <= setup.visibility[1])
 
 
-def _takes_part(detections: DetectionTable, boxes: F64, setup: Setup, variant: Variant) -> NDArray[np.bool_]:
+def _takes_part(detections: Detections, boxes: F64, setup: Setup, variant: Variant) -> NDArray[np.bool_]:
     height = boxes[:, 3] - boxes[:, 1]
     low, high = setup.height[0] / _EXPANSION, setup.height[1] * _EXPANSION
     if variant == "citypersons":

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pretrainps.evaluation.overlaps import iou, whole_pixels
-from pretrainps.inference.detections import F32, I64, DetectionTable, spread
+from pretrainps.images.boxes import iou, whole_pixels
+from pretrainps.inference.detections import F32, I64, Detections, spread
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -22,7 +22,7 @@ class Candidates:
     places: I64
     """(C,) places, in 0..n-1, of those that overlap the person enough."""
     groups: I64
-    """(C,) occurrence that each of these may stand for, not falling."""
+    """(C,) occurrence that each of these may stand for, ascending."""
     occurrences: int
     """How often the person is to be found."""
 
@@ -31,14 +31,14 @@ class Occurrences:
     """Where people are to be found, in groups that belong to one query or one person, and what overlaps them enough.
 
     Args:
-        groups: (E,) group of each occurrence, not falling.
+        groups: (E,) group of each occurrence, ascending.
         num_groups: How many groups there are.
         frames: (E,) image of each.
         boxes: (E, 4).
         table: The gallery.
     """
 
-    def __init__(self, groups: I64, num_groups: int, frames: I64, boxes: F32, table: DetectionTable) -> None:
+    def __init__(self, groups: I64, num_groups: int, frames: I64, boxes: F32, table: Detections) -> None:
         whole = whole_pixels(boxes)
         width, height = (whole[:, 2:] - whole[:, :2]).astype(np.float64).T
         enough = np.minimum(0.5, width * height / ((width + 10) * (height + 10)))

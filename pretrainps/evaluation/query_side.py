@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from pretrainps.data.records import SearchSet
 from pretrainps.errors import ArgumentError
-from pretrainps.evaluation.overlaps import iou, whole_pixels
 from pretrainps.evaluation.protocols import SearchProtocol
-from pretrainps.inference.detections import F32, DetectionTable, unit_rows
+from pretrainps.images.boxes import iou, whole_pixels
+from pretrainps.inference.detections import F32, Detections, unit_rows
 
 _NEAR = 1.0
 """Pixels by which a box that went through a detector may differ from the one given to it."""
@@ -24,18 +24,18 @@ class QueryEmbeddings:
 
     vectors: F32
     """(Q, D)."""
-    able: NDArray[np.bool_]
+    has_detection: NDArray[np.bool_]
     """(Q,) False where nobody was detected in the query's image, and a detection was to ask."""
     contexts: Sequence[F32] = ()
     """For each query (C, D), the person first; only for context matching."""
 
 
-def askers_of(
+def query_embeddings_of(
     search_set: SearchSet,
-    detections: DetectionTable,
+    detections: Detections,
     protocol: SearchProtocol,
     query_embeddings: ArrayLike | None,
-    query_detections: DetectionTable | None,
+    query_detections: Detections | None,
 ) -> QueryEmbeddings:
     """Take the embeddings that a protocol asks with.
 
@@ -78,12 +78,12 @@ def askers_of(
         raise ArgumentError(f"the embedding of query {bad} is not finite. Was the network loaded, and did it overflow?")
     return QueryEmbeddings(
         vectors=unit_rows(vectors) if protocol.normalize else vectors,
-        able=np.ones(len(vectors), dtype=bool),
+        has_detection=np.ones(len(vectors), dtype=bool),
         contexts=() if protocol.context is None else _contexts(search_set, query_detections, protocol),
     )
 
 
-def _contexts(search_set: SearchSet, query_detections: DetectionTable | None, protocol: SearchProtocol) -> tuple[F32, ...]:
+def _contexts(search_set: SearchSet, query_detections: Detections | None, protocol: SearchProtocol) -> tuple[F32, ...]:
     if query_detections is None:
         raise ArgumentError(
             f"protocol {protocol.name!r} matches the people around the query: give query_detections, one image a query, "
@@ -103,7 +103,7 @@ def _contexts(search_set: SearchSet, query_detections: DetectionTable | None, pr
     return tuple(found)
 
 
-def _best_detections(search_set: SearchSet, table: DetectionTable, protocol: SearchProtocol) -> QueryEmbeddings:
+def _best_detections(search_set: SearchSet, table: Detections, protocol: SearchProtocol) -> QueryEmbeddings:
     """Ask with the detection that overlaps the annotated box most, however little, and however unsure it is.
 
     Overlap is of boxes that hold their last pixel, as AlignPS and PSTR compute it. The context is PSTR's: this detection, then
@@ -122,10 +122,10 @@ def _best_detections(search_set: SearchSet, table: DetectionTable, protocol: Sea
         others = rows[(rows != best) & (table.scores[rows] >= protocol.min_score)]
         others = others[np.argsort(-table.scores[others], kind="stable")]
         contexts.append(table.embeddings[np.r_[best, others]])
-    return QueryEmbeddings(vectors=vectors, able=table.counts > 0, contexts=contexts)
+    return QueryEmbeddings(vectors=vectors, has_detection=table.counts > 0, contexts=contexts)
 
 
-def _from_gallery(search_set: SearchSet, detections: DetectionTable) -> DetectionTable:
+def _from_gallery(search_set: SearchSet, detections: Detections) -> Detections:
     """Take the detections in the queries' images from the gallery's."""
     index = {sample.name: image for image, sample in enumerate(search_set.gallery.samples)}
     images: list[int] = []
@@ -139,6 +139,6 @@ def _from_gallery(search_set: SearchSet, detections: DetectionTable) -> Detectio
     return detections.of_images(np.array(images, dtype=np.int64))
 
 
-def _require_same_length(dim: int, detections: DetectionTable, what: str) -> None:
+def _require_same_length(dim: int, detections: Detections, what: str) -> None:
     if len(detections) and dim != detections.dim:
         raise ArgumentError(f"{what} have {dim} numbers, the gallery's embeddings {detections.dim}. Take both from one model.")

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from pretrainps.data.records import UNLABELLED
 from pretrainps.errors import ArgumentError
 from pretrainps.evaluation.average_precision import precisions, standing, trapezoid
-from pretrainps.evaluation.overlaps import F64
+from pretrainps.images.boxes import F64
 from pretrainps.inference.detections import F32, I64, unit_rows
 
 Formula = Literal["hits", "trapezoid"]

@@ -28,10 +28,11 @@ from pretrainps.evaluation.average_precision import precisions, standing
 from pretrainps.evaluation.cbgm import rerank
 from pretrainps.evaluation.galleries import galleries_of, require_suitable
 from pretrainps.evaluation.occurrences import Candidates
-from pretrainps.evaluation.overlaps import F64, best_of
+from pretrainps.evaluation.overlaps import best_of
 from pretrainps.evaluation.protocols import SearchProtocol
-from pretrainps.evaluation.query_side import QueryEmbeddings, askers_of
-from pretrainps.inference.detections import F32, I64, DetectionTable
+from pretrainps.evaluation.query_side import QueryEmbeddings, query_embeddings_of
+from pretrainps.images.boxes import F64
+from pretrainps.inference.detections import F32, I64, Detections
 
 TOP = (1, 5, 10)
 
@@ -82,11 +83,11 @@ class SearchResult:
 
 def evaluate_search(
     search_set: SearchSet,
-    detections: DetectionTable,
+    detections: Detections,
     protocol: SearchProtocol,
     *,
     query_embeddings: ArrayLike | None = None,
-    query_detections: DetectionTable | None = None,
+    query_detections: Detections | None = None,
     ranking: int = 0,
 ) -> SearchResult:
     """Search the gallery for every query.
@@ -111,7 +112,7 @@ def evaluate_search(
         )
     if protocol.normalize:
         detections = detections.normalized()
-    asking = askers_of(search_set, detections, protocol, query_embeddings, query_detections)
+    asking = query_embeddings_of(search_set, detections, protocol, query_embeddings, query_detections)
     require_suitable(search_set, protocol)
     sure = detections.scores >= protocol.min_score
     table = detections.rows(sure)
@@ -122,7 +123,7 @@ def evaluate_search(
     for query, similarities, candidates in galleries.ask(asking.vectors):
         if candidates.occurrences == 0:
             tally.without_match.append(query)
-        elif not asking.able[query]:
+        elif not asking.has_detection[query]:
             tally.without_detection.append(query)
         else:
             tally.add(query, _with_context(similarities, candidates, table, asking, query, protocol), candidates)
@@ -135,7 +136,7 @@ def evaluate_search(
 def _with_context(
     similarities: F32,
     candidates: Candidates,
-    table: DetectionTable,
+    table: Detections,
     asking: QueryEmbeddings,
     query: int,
     protocol: SearchProtocol,

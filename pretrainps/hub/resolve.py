@@ -227,9 +227,9 @@ def _saved(config: Any, where: str) -> ModelSpec:
     # save_pretrained writes whole models under our own names: whatever a configuration declares beyond that does not count
     # but for a pre-training's checkpoints, which hold the backbone in two halves
     if found.get("layout") == PRETRAINING:
-        from pretrainps.weights.key_layouts import layout_of
+        from pretrainps.weights.key_layouts import OF_PRETRAINING
 
-        return replace(spec, file=FileFormat(layout=PRETRAINING, ignored=layout_of("", PRETRAINING).heads))
+        return replace(spec, file=FileFormat(layout=PRETRAINING, ignored=OF_PRETRAINING.heads))
     return replace(spec, file=FileFormat())
 
 

@@ -99,8 +99,9 @@ def backbone_of(model: Model, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     if isinstance(model, Backbone):
         return dict(state)
-    places = ("backbone.", "box_stage.stage.") if isinstance(model, PersonSearchDetector) else ("backbone.",)
-    return {key.removeprefix(place): value for place in places for key, value in state.items() if key.startswith(place)}
+    if isinstance(model, PersonSearchDetector):
+        return model.backbone_part(state)
+    return {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
 
 
 def _built_again(model: Model) -> Model:
@@ -112,7 +113,7 @@ def _built_again(model: Model) -> Model:
             if isinstance(model, CropModel):
                 return CropModel(backbone, model.head_spec)
             if isinstance(model, PersonSearchDetector):
-                return assemble(model.kind, backbone, model.config.changes(), model.convention)
+                return assemble(model.kind, backbone, model.config.non_defaults(), model.convention)
     return backbone
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from torchvision.transforms.functional import pil_to_tensor
 
 from pretrainps.errors import ArgumentError, ImageError
 from pretrainps.heads import CropModel
-from pretrainps.images.pixels import Preprocess
+from pretrainps.images.read import read_image
+from pretrainps.inference.runner import READERS, ImageFailure, ImageInput, ModelRunner, read_ahead, with_progress
 from pretrainps.weights.unwrap import unwrap
 
 
@@ -65,7 +66,6 @@ class Embeddings:
         return "\n".join([f"{'image':<{width}}  nearest", *rows])
 
 
-@torch.inference_mode()
 def embed(
     model: CropModel,
     images: Sequence[Path],
@@ -88,27 +88,26 @@ def embed(
     model = unwrap(model)
     if not isinstance(model, CropModel) or model.head_spec.kind != "embedding":
         raise ArgumentError("this model gives no embeddings. Load it with head='embedding'.")
-    if model.training:
-        raise ArgumentError("embedding needs the model in eval mode: call model.eval() first.")
-    transform = Preprocess(model.spec.input)
-    device = next(model.parameters()).device
+    runner = ModelRunner(model, batch_size=batch_size)
+    answers = runner.embed(read_ahead(_read, images, ahead=batch_size + READERS))
     paths: list[Path] = []
     rows: list[Tensor] = []
     failures: list[tuple[Path, str]] = []
-    batch: list[Tensor] = []
-    with tqdm(total=len(images), desc="embedding", unit="image", disable=None if progress else True, leave=False) as bar:
-        for index, path in enumerate(images):
-            try:
-                batch.append(transform(path))
-                paths.append(path)
-            except ImageError as error:
-                failures.append((path, str(error)))
-            if batch and (len(batch) == batch_size or index == len(images) - 1):
-                vectors = model(torch.stack(batch).to(device)).float()
-                rows.append(torch.nn.functional.normalize(vectors, dim=1).cpu())  # half precision misses length 1
-                batch.clear()
-            bar.update()
+    for answer in with_progress(answers, total=len(images), what="embedding", show=progress):
+        if isinstance(answer, ImageFailure):
+            failures.append((answer.key, answer.reason))
+        else:
+            paths.append(answer.key)
+            rows.append(torch.from_numpy(answer.detections.embeddings))
     if not rows:
         reasons = "\n".join(f"  {reason}" for _, reason in failures)
         raise ImageError(f"none of the {len(images)} images can be read:\n{reasons}")
-    return Embeddings(tuple(paths), torch.cat(rows), tuple(failures))
+    vectors = torch.nn.functional.normalize(torch.cat(rows), dim=1)  # half precision misses length 1
+    return Embeddings(tuple(paths), vectors, tuple(failures))
+
+
+def _read(path: Path) -> ImageInput[Path] | ImageFailure[Path]:
+    try:
+        return ImageInput(key=path, pixels=pil_to_tensor(read_image(path)))
+    except ImageError as error:
+        return ImageFailure(key=path, error=error)

@@ -23,7 +23,7 @@ from pretrainps.download.cache import Record
 from pretrainps.errors import CacheError, CheckpointFormatError
 from pretrainps.files import sha256_of
 from pretrainps.registry.specs import FileFormat, ModelSpec
-from pretrainps.weights.key_layouts import layout_of
+from pretrainps.weights.key_layout import KeyLayout
 from pretrainps.weights.read import Tensors, read_contents, read_tensors
 from pretrainps.weights.report import SideData
 from pretrainps.weights.write import read_metadata, write_safetensors
@@ -73,22 +73,21 @@ class Adapter(Protocol):
 
 
 def convert(
-    path: Path, file: FileFormat, family: str, *, mapped: bool = True, adapter: Adapter | None = None
+    path: Path, file: FileFormat, layout: KeyLayout, *, mapped: bool = True, adapter: Adapter | None = None
 ) -> NativeCheckpoint:
     """Read a file and bring its tensors under the package's own names. Writes nothing.
 
     Args:
         path: The checkpoint.
         file: How its tensors lie in it.
-        family: The architecture's family, which knows the key layouts.
+        layout: The key layout that its names are in, `file.layout`.
         mapped: See `read_object`.
         adapter: The architecture's own way with files that are not in the native layout.
 
     Raises:
         CheckpointFormatError: unreadable, holding NaN or infinity, or without any tensor that the declared prefix fits.
-        LayoutError: the family does not know the layout, or the file is not proven to be in it.
+        LayoutError: the file is not proven to be in the layout.
     """
-    layout = layout_of(family, file.layout)
     contents = read_contents(path, file.wrapper, mapped=mapped)
     found = contents.tensors
     ignored = [key for key in (*found, *contents.side_data) if any(fnmatch.fnmatchcase(key, each) for each in file.ignored)]
@@ -136,7 +135,14 @@ def convert(
 
 
 def native_checkpoint(
-    spec: ModelSpec, fetched: Fetched, family: str, cache: Cache, *, verify: bool = False, adapter: Adapter | None = None
+    spec: ModelSpec,
+    fetched: Fetched,
+    layout: KeyLayout,
+    cache: Cache,
+    *,
+    family: str,
+    verify: bool = False,
+    adapter: Adapter | None = None,
 ) -> NativeCheckpoint:
     """Return a fetched model's tensors, from the cached conversion if there is one.
 
@@ -146,8 +152,9 @@ def native_checkpoint(
     Args:
         spec: The model.
         fetched: Its verified file.
-        family: The architecture's family, which knows the key layouts.
+        layout: The key layout that its names are in.
         cache: Where conversions are kept.
+        family: The architecture's family: layouts of two families may have one name.
         verify: Hash a cached conversion again even though its size and time have not changed.
         adapter: See `convert`.
 
@@ -156,13 +163,13 @@ def native_checkpoint(
         LayoutError: see `convert`.
     """
     if not fetched.cached:
-        return convert(fetched.path, spec.file, family, mapped=False, adapter=adapter)
+        return convert(fetched.path, spec.file, layout, mapped=False, adapter=adapter)
     name = f"native-{fetched.sha256[:12]}-{_fingerprint(spec.file, family, adapter)}.safetensors"
     target = cache.folder(spec.name) / name
     cached = _read_conversion(target, fetched, verify=verify)
     if cached is not None:
         return cached
-    checkpoint = convert(fetched.path, spec.file, family, adapter=adapter)
+    checkpoint = convert(fetched.path, spec.file, layout, adapter=adapter)
     with contextlib.suppress(CacheError), cache.lock(spec.name):
         _write_conversion(target, checkpoint, spec, fetched)
     return checkpoint

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from pretrainps.detectors import DETECTORS
+from pretrainps.detectors.key_layouts import layout_of
 from pretrainps.download.kinds import FileKind, folder_advice, kind_of, pickled_globals, safetensors_header
 from pretrainps.download.shards import index_in
 from pretrainps.errors import CheckpointFormatError, LayoutError, PretrainPSError
@@ -21,7 +22,7 @@ from pretrainps.hub.runs import find_weights
 from pretrainps.registry.specs import PRETRAINING
 from pretrainps.weights import compare, convert
 from pretrainps.weights.advice import patterns_of
-from pretrainps.weights.key_layouts import layout_of
+from pretrainps.weights.key_layouts import OF_PRETRAINING
 from pretrainps.weights.read import Contents, contents_of, read_object
 from pretrainps.weights.recognize import Recognition, Shape
 from pretrainps.weights.recognize_detector import detector_named, identify, skeleton, unrecognized
@@ -241,7 +242,7 @@ def look(path: Path | str) -> Inspection:
             shapes, dtypes = _header_tensors(path)
             ours = read_metadata(path).get("config") if trained is None else trained.config
             if isinstance(ours, Mapping) and ours.get("layout") == PRETRAINING:
-                layout_of("", PRETRAINING).to_native({key: torch.empty(0, device="meta") for key in shapes})
+                OF_PRETRAINING.to_native({key: torch.empty(0, device="meta") for key in shapes})
         else:
             (wrapper, contents), *others = _find_tensors(read_object(path))
             base, ours = replace(base, other_wrappers=tuple(where for where, _ in others)), None
@@ -261,7 +262,7 @@ def _refusal(seen: Inspection, found: Recognition) -> str | None:
     family = (model.backbone if isinstance(model, CropModel) else model).family
     file = replace(found.file, ignored=(*found.file.ignored, *seen.to_ignore))
     try:
-        checkpoint = convert(seen.path, file, family)
+        checkpoint = convert(seen.path, file, layout_of(family, file.layout))
     except PretrainPSError as error:
         return str(error).removeprefix(f"{seen.path}: ")
     report = compare(
@@ -319,12 +320,13 @@ def _detector(found: Recognition | None, shapes: Mapping[str, Shape]) -> str | N
     """Name a person-search detector, with the sizes of its tables."""
     if found is None or found.detector is None:
         kind = detector_named(shapes) if found is None else None
-        return DETECTORS[kind].model.__name__ if kind is not None else None
-    sizes = DETECTORS[found.detector.kind].config.from_mapping(found.detector.config)
-    name = DETECTORS[found.detector.kind].model.__name__
+        return DETECTORS[kind].title if kind is not None else None
+    entry = DETECTORS[found.detector.kind]
     if found.file.new:
-        return f"{name}, without {' and '.join(found.file.new)}"
-    return f"{name}, {sizes.num_identities} identities, a queue of {sizes.queue_size}"
+        return f"{entry.title}, without {' and '.join(found.file.new)}"
+    sizes = entry.config.from_mapping(found.detector.config)
+    queue = getattr(sizes, "queue_size", None)  # not every detector remembers people without an identity
+    return f"{entry.title}, {sizes.num_identities} identities" + ("" if queue is None else f", a queue of {queue}")
 
 
 def _count(shape: Shape) -> int:

@@ -12,10 +12,11 @@ from functools import cache
 import torch
 
 from pretrainps.backbones import ARCHITECTURES, build_backbone
+from pretrainps.detectors.key_layouts import IN_DETECTOR, layout_of, layouts_of
 from pretrainps.errors import RegistryError
 from pretrainps.heads import build_head
 from pretrainps.registry.specs import DetectorSpec, FileFormat, HeadSpec
-from pretrainps.weights.key_layouts import FAMILIES, IN_DETECTOR, KeyLayout, layout_of
+from pretrainps.weights.key_layout import KeyLayout
 from pretrainps.weights.prefixes import shared_prefixes
 from pretrainps.weights.trunk import in_trunk
 
@@ -295,7 +296,7 @@ def _in_layouts(arch: str, *, inside_detectors: bool) -> tuple[Expected, ...]:
     """Return an architecture's keys in each layout of its family, layouts of the same names once."""
     network = _network(arch)
     # our own names last, for where another code base has the same ones, its name says more
-    layouts = [each for each in FAMILIES.get(network.family, {}).values() if each.name != "native"]
+    layouts = [each for each in layouts_of(network.family).values() if each.name != "native"]
     found: dict[frozenset[str], Expected] = {}
     for layout in (*layouts, layout_of(network.family, "native")):
         expected = expected_in(layout, network.shapes)

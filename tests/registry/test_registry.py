@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 import pretrainps
 from pretrainps import errors
 from pretrainps.backbones import ARCHITECTURES, build_backbone
+from pretrainps.detectors.key_layouts import layout_of
 from pretrainps.registry import find_spec, list_models, lookup, parse_spec, registry, spec_to_mapping
 from pretrainps.registry.parse import read_registry
 from pretrainps.registry.specs import HttpSource, HubSource
-from pretrainps.weights.key_layouts import layout_of
 
 MINIMAL = {
     "title": "t",

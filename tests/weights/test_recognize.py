@@ -17,16 +17,16 @@ from torch import Tensor
 
 import pretrainps
 from pretrainps.backbones import ARCHITECTURES, build_backbone
+from pretrainps.detectors.key_layouts import families, layout_of, layouts_of
 from pretrainps.errors import CheckpointFormatError, LayoutError, PretrainPSError, StateDictMismatchError
 from pretrainps.export.weights import export_weights
 from pretrainps.heads import CropModel
 from pretrainps.registry.specs import HeadSpec
 from pretrainps.weights.inspect import inspect
-from pretrainps.weights.key_layouts import FAMILIES, layout_of
 from pretrainps.weights.recognize import recognize
 from tests.support.thin import thin_tensors, write
 
-EVERY = [(arch, layout) for arch, each in ARCHITECTURES.items() for layout in FAMILIES[each.family]]
+EVERY = [(arch, layout) for arch, each in ARCHITECTURES.items() for layout in layouts_of(each.family)]
 SMALL = ("resnet_tiny", "shufflenetv1", "solider_swin_tiny")
 
 
@@ -82,7 +82,7 @@ def test_what_is_written_answers_the_same(tmp_path: Path, arch: str) -> None:
     torch.save(state, tmp_path / "state.pth")
     save_file(state, tmp_path / "state.safetensors")
     names = ["state.pth", "state.safetensors"]
-    for layout in FAMILIES[model.family]:
+    for layout in layouts_of(model.family):
         export_weights(model, layout, tmp_path / f"{layout}.pth")
         names.append(f"{layout}.pth")
     pretrainps.save_pretrained(pretrainps.load(f"file:{tmp_path / names[0]}"), tmp_path / "folder")
@@ -150,7 +150,7 @@ def test_names_of_two_code_bases_do_not_say_in_which_order_values_lie(tmp_path: 
     path = write(tmp_path / "w.pth", tensors)
     with pytest.raises(PretrainPSError):
         pretrainps.load(f"file:{path}")
-    reordering = [layout for layouts in FAMILIES.values() for layout in layouts.values() if layout.reorders]
+    reordering = [layout for layouts in families().values() for layout in layouts.values() if layout.reorders]
     assert [layout.name for layout in reordering] == ["solider"]
     with pytest.raises(LayoutError, match="order of the values cannot be known"):
         reordering[0].read(tensors)

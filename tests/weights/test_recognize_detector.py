@@ -17,12 +17,12 @@ from torch import Tensor
 import pretrainps
 from pretrainps.backbones import ARCHITECTURES, Backbone, build_backbone
 from pretrainps.detectors import PersonSearchDetector, assemble
+from pretrainps.detectors.key_layouts import layout_of, layouts_of
 from pretrainps.errors import CheckpointFormatError, PretrainPSError, StateDictMismatchError
 from pretrainps.export.weights import export_weights
 from pretrainps.registry.specs import ASSUMED_INPUT
 from pretrainps.weights import compare
 from pretrainps.weights.inspect import inspect
-from pretrainps.weights.key_layouts import FAMILIES, layout_of
 from pretrainps.weights.recognize_detector import identify, skeleton
 from tests.support.detectors import KINDS
 from tests.support.thin import thin_tensors, write
@@ -31,7 +31,7 @@ MUTANTS = int(os.environ.get("PRETRAINPS_MUTANTS", "150"))
 """How many damaged files to try."""
 SIZES: dict[str, Any] = {"num_identities": 7, "queue_size": 5, "embedding_dim": 16}
 FORMS = [*((kind, {}) for kind in KINDS), ("nae+", {"fuse_c4": False})]
-LAYOUTS = [(kind, form, layout) for kind, form in FORMS for layout in FAMILIES.get(f"{kind}-resnet", {"native": None})]
+LAYOUTS = [(kind, form, layout) for kind, form in FORMS for layout in layouts_of(f"{kind}-resnet")]
 
 
 @cache
@@ -88,7 +88,7 @@ def test_what_is_written_answers_the_same(tmp_path: Path, kind: str) -> None:
     torch.save(model.state_dict(), tmp_path / "state.pth")
     save_file({key: value.clone() for key, value in model.state_dict().items()}, tmp_path / "state.safetensors")
     names = ["state.pth", "state.safetensors"]
-    for layout in FAMILIES.get(model.family, {}):
+    for layout in layouts_of(model.family):
         export_weights(model, layout, tmp_path / f"{layout}.pth")
         names.append(f"{layout}.pth")
     pretrainps.save_pretrained(model, tmp_path / "folder")

@@ -27,9 +27,9 @@ from pretrainps.heads import CropModel
 from pretrainps.inference.embed import embed
 from pretrainps.inference.extraction import Extractor
 from pretrainps.training.finetuning.from_detector import continue_detector
-from pretrainps.training.finetuning.from_pretraining import save_backbone
 from pretrainps.training.finetuning.task import Finetuning
 from pretrainps.training.pretraining.model import HybridModel
+from pretrainps.training.pretraining.save import save_backbone
 from pretrainps.weights.unwrap import bare_state, unwrap
 from tests.support.fakehub import FakeHub
 from tests.training.hybrids import hybrid

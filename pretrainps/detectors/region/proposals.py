@@ -13,8 +13,8 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, con
 from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from pretrainps.backbones.precision import matching
-from pretrainps.detectors.config import DetectorConfig
 from pretrainps.detectors.finite import made_finite, require_finite, spoiled_by
+from pretrainps.detectors.region.config import RegionConfig
 from pretrainps.ops.nms import suppress
 from pretrainps.ops.precision import widened
 
@@ -32,7 +32,7 @@ class ProposalNetwork(RegionProposalNetwork):
         config: The detector's.
     """
 
-    def __init__(self, channels: int, config: DetectorConfig) -> None:
+    def __init__(self, channels: int, config: RegionConfig) -> None:
         anchors = AnchorGenerator((config.anchor_sizes,), (config.anchor_ratios,))
         super().__init__(
             anchors,
@@ -41,7 +41,7 @@ class ProposalNetwork(RegionProposalNetwork):
         )
         self.box_loss = config.rpn_box_loss
 
-    def configure(self, config: DetectorConfig) -> None:
+    def configure(self, config: RegionConfig) -> None:
         """Follow other settings; anchors and head stay."""
         other = RegionProposalNetwork(self.anchor_generator, self.head, **_settings(config))
         for name in ("proposal_matcher", "fg_bg_sampler", "_pre_nms_top_n", "_post_nms_top_n", "nms_thresh"):
@@ -112,7 +112,7 @@ class ProposalNetwork(RegionProposalNetwork):
         }
 
 
-def _settings(config: DetectorConfig) -> dict[str, Any]:
+def _settings(config: RegionConfig) -> dict[str, Any]:
     """Return torchvision's names of the settings that no weight depends on."""
     return {
         "fg_iou_thresh": config.rpn_positive_iou,

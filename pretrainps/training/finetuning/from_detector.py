@@ -1,4 +1,4 @@
-"""Train a trained detector further: on another data set, where it knows nobody yet, or on the same one."""
+"""Train a trained detector further: on another data set with other people, or on the same one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pretrainps.weights import LoadReport, compare, require_complete
 from pretrainps.weights.unwrap import unwrap
 
 _TABLES = "oim_loss."
-"""The identity tables: people of one data set are nobody in another."""
+"""The identity tables. They hold the people of one data set, who do not occur in another."""
 
 
 def continue_detector(
@@ -25,14 +25,14 @@ def continue_detector(
     kind: str | None = None,
     config: DetectorConfig | Mapping[str, Any] | None = None,
 ) -> PersonSearchDetector[Any]:
-    """Build a detector that starts from all weights of a trained one, but as a rule not from its identity tables.
+    """Build a detector that starts from the weights of a trained one, usually without its identity tables.
 
     Args:
         trained: The detector; it stays as it is.
         num_identities: People with identities in the new training set.
-        same_people: They are those of the old one, in the same order: keep the tables too.
-        kind: What the detector is to be; it must be what the trained one is.
-        config: The new one's config, or some of its fields; by default the trained one's.
+        same_people: The training set has the people of the old one, in the same order: keep the tables too.
+        kind: The kind that the detector must have; it must be that of the trained one.
+        config: The new config, or some of its fields; by default that of the trained detector.
 
     Returns:
         The detector in training mode. `str(detector.load_report)` says what was taken over.
@@ -52,7 +52,7 @@ def continue_detector(
             f"{trained.kind!r}, or start from a backbone."
         )
     if config is None or not isinstance(config, DetectorConfig):
-        config = {**trained.config.changes(), **(config or {}), "num_identities": num_identities}
+        config = {**trained.config.non_defaults(), **(config or {}), "num_identities": num_identities}
     backbone = build_backbone(trained.backbone.arch, trained.backbone.options())
     backbone.load_state_dict(trained.backbone_state())
     convention = trained.convention
@@ -70,8 +70,7 @@ def continue_detector(
     )
     tables = "its identity tables too" if same_people else "with new identity tables"
     note = f"{trained.spec.provenance.note} Started from {trained.spec.title}, {tables}.".strip()
-    told = trained.spec
-    detector.spec = replace(
-        detector.spec, provenance=replace(told.provenance, note=note), licence=told.licence, sources=told.sources
-    )
+    origin = trained.spec
+    provenance = replace(origin.provenance, note=note)
+    detector.spec = replace(detector.spec, provenance=provenance, licence=origin.licence, sources=origin.sources)
     return detector

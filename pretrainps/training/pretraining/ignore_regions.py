@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_area
 
-from pretrainps.detectors.config import DetectorConfig
+from pretrainps.detectors.region import RegionConfig
 from pretrainps.detectors.region.proposals import ProposalNetwork, Targets
 from pretrainps.detectors.region.roi_stage import RegionSampler
 
@@ -36,7 +36,7 @@ class SparingProposals(ProposalNetwork):
         covered: Share of an anchor from which on it lies inside a region.
     """
 
-    def __init__(self, channels: int, config: DetectorConfig, covered: float) -> None:
+    def __init__(self, channels: int, config: RegionConfig, covered: float) -> None:
         super().__init__(channels, config)
         self.covered = covered
 
@@ -69,7 +69,7 @@ class SparingSampler(RegionSampler):
         covered: Share of a proposal from which on it lies inside a region.
     """
 
-    def __init__(self, config: DetectorConfig, covered: float) -> None:
+    def __init__(self, config: RegionConfig, covered: float) -> None:
         super().__init__(config)
         self.covered = covered
 

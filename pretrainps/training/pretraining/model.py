@@ -16,14 +16,14 @@ no scenes, the whole crop is cut from its own map, which RoIAlign makes a square
 as it is to the last stage, as re-ID networks do.
 
 Telling people apart is learned slowly, and more so in scenes; detection soon. So a training may begin with batches of crops
-alone (`PretrainRecipe.alone_share`): two such steps cost less than one with scenes.
+alone (`PretrainRecipe.crops_only_share`): two such steps cost less than one with scenes.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -35,17 +35,12 @@ from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.detectors.region.roi_stage import RegionMaps, RoIStage, box_loss
 from pretrainps.detectors.transform import SceneTransform
 from pretrainps.errors import ArgumentError, UnsupportedModelError
+from pretrainps.hub.publish import saved_config
 from pretrainps.images.pixels import require_fractions
-from pretrainps.registry.specs import ASSUMED_INPUT, InputConvention, ModelSpec
-from pretrainps.training.pretraining.alignment.domain_norm import DomainNormAlignment
-from pretrainps.training.pretraining.alignment.methods import (
-    AdversarialAlignment,
-    Alignment,
-    MMDAlignment,
-    SubTask,
-    TaskFeatures,
-)
+from pretrainps.registry.specs import ASSUMED_INPUT, PRETRAINING, InputConvention, ModelSpec
+from pretrainps.training.pretraining.alignment import ALIGNMENTS, Alignment, SubTask, TaskFeatures
 from pretrainps.training.pretraining.copy_paste import paste
+from pretrainps.training.pretraining.describe import describe_backbone
 from pretrainps.training.pretraining.heads import DetectionHeads, IdentityHeads
 from pretrainps.training.pretraining.map_cells import cells_of_boxes, cells_of_pictures
 from pretrainps.training.pretraining.settings import HybridSettings as HybridSettings
@@ -87,9 +82,7 @@ class HybridModel(nn.Module):
         UnsupportedModelError: the backbone has no trunk or no last stage; or no batch norm, for `domain_norm`.
     """
 
-    saved_by = (
-        "What a pre-training learned is saved by pretrainps.training.finetuning.from_pretraining.save_backbone(model, folder)."
-    )
+    saved_by = "What a pre-training learned is saved by pretrainps.training.pretraining.save.save_backbone(model, folder)."
 
     def __init__(self, backbone: Backbone, settings: HybridSettings, convention: InputConvention | None = None) -> None:
         super().__init__()
@@ -169,7 +162,7 @@ class HybridModel(nn.Module):
         if self.identity is not None:
             losses |= self._crop_losses(self.identity, crops, around, progress)
         weighted = self._weighted(losses)
-        idle = not all((*scenes.counts, *crops.counts)) or isinstance(self.alignment, DomainNormAlignment)
+        idle = not all((*scenes.counts, *crops.counts)) or self.alignment.has_parameters_per_set
         if idle:  # perhaps: a data set may have scenes, but no region that counts
             nothing = _nothing(self)
             weighted = {name: weighted.get(name, 0.0) + nothing for name in self.loss_names()}
@@ -215,6 +208,18 @@ class HybridModel(nn.Module):
         whole.load_state_dict({key: value.detach().clone() for key, value in state.items()}, strict=True)
         return whole.eval()
 
+    def backbone_spec(self) -> ModelSpec:
+        """Return what is known of the pre-trained backbone."""
+        return describe_backbone(self.backbone, self.settings, self.convention, self.origin)
+
+    def checkpoint_config(self) -> dict[str, Any]:
+        """Return what a checkpoint is loaded as: the backbone."""
+        return {**saved_config(self.plain_backbone(), self.backbone_spec()), "layout": PRETRAINING}
+
+    def heads_state(self) -> dict[str, Tensor]:
+        """Return all heads under the names `rpn.*`, `box_head.*`, `embedding_head.*`, as far as they were learned."""
+        return {**self.detection_state(), **self.embedding_state()}
+
     def detection_state(self) -> dict[str, Tensor]:
         """Return the heads of detection under the names `rpn.*`, `box_head.*`; nothing without detection data."""
         return self.detection.state_dict() if self.detection is not None else {}
@@ -231,8 +236,10 @@ class HybridModel(nn.Module):
         Raises:
             ArgumentError: batch norms are a data set's own, which a recomputation could not tell.
         """
-        if enabled and isinstance(self.alignment, DomainNormAlignment):
-            raise ArgumentError("gradient checkpointing cannot be had with alignment.kind='domain_norm'. Choose one of them.")
+        if enabled and self.alignment.has_parameters_per_set:
+            raise ArgumentError(
+                f"gradient checkpointing does not work with alignment.kind={self.settings.alignment.kind!r}. Leave one out."
+            )
         for half in (self.backbone, self.box_stage.stage):
             half.enable_gradient_checkpointing(enabled)
         return self
@@ -310,19 +317,15 @@ class HybridModel(nn.Module):
 
 
 def build_alignment(settings: HybridSettings, channels: Mapping[str, int]) -> Alignment:
-    """Build the alignment that the settings ask for; none if no sub-task has several data sets.
+    """Build the alignment that the settings name; `none` if no sub-task has several data sets.
 
     Args:
-        settings: Which, and between what.
+        settings: Which alignment, and between which data sets.
         channels: Channels of the backbone's maps, by name.
     """
-    kind = settings.alignment.kind
     sets: dict[SubTask, int] = {"detection": len(settings.detection_sets), "reid": len(settings.reid_sets)}
-    if kind == "none" or max(sets.values()) < 2:
-        return Alignment(sets)
-    if kind == "adversarial":
-        return AdversarialAlignment(sets, channels, settings.alignment)
-    return MMDAlignment(sets) if kind == "mmd" else DomainNormAlignment(sets)
+    kind = settings.alignment.kind if max(sets.values()) > 1 else "none"
+    return ALIGNMENTS[kind](sets, channels, settings.alignment)
 
 
 def _nothing(model: nn.Module) -> Tensor:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pretrainps.detectors.config import DetectorConfig
+from pretrainps.detectors.region import RegionConfig
 from pretrainps.errors import ArgumentError
 from pretrainps.losses.identity import IdentitySettings
-from pretrainps.training.pretraining.alignment.methods import AlignmentSettings
+from pretrainps.training.pretraining.alignment import AlignmentSettings
 from pretrainps.training.pretraining.uncertainty import LossKind
 
 _KINDS: Mapping[str, LossKind] = {
@@ -23,8 +23,8 @@ _KINDS: Mapping[str, LossKind] = {
 """The losses whose weights can be learned: those that are likelihoods. A triplet loss and those that align are none."""
 
 
-def _plain_detector() -> DetectorConfig:
-    return DetectorConfig(num_identities=1, freeze_stem=False)
+def _plain_detector() -> RegionConfig:
+    return RegionConfig(num_identities=1, freeze_stem=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +39,7 @@ class HybridSettings:
     """Names of the detection data sets; none pre-trains on re-ID alone."""
     reid_sets: Mapping[str, int] = field(default_factory=dict)
     """Names of the re-ID data sets, and how many people each has; none pre-trains on detection alone."""
-    detector: DetectorConfig = field(default_factory=_plain_detector)
+    detector: RegionConfig = field(default_factory=_plain_detector)
     """The settings that pre-training shares with the detectors: sizes of scenes, proposals, regions, pooling, embedding, and
     the weights among the losses of detection. Its number of identities, its queue, and what it says of test time play no part.
     By default the papers' values, but that the stem is learned too."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from pretrainps.detectors import DetectorConfig
+from pretrainps.detectors.region import RegionConfig
 from pretrainps.detectors.transform import SceneTransform
 from pretrainps.errors import ArgumentError, UnsupportedModelError
 from pretrainps.losses.identity import IdentitySettings
@@ -76,7 +76,7 @@ def test_detection_losses_are_those_of_the_oim_detector() -> None:
 
 def _fine(model: HybridModel) -> dict[str, Any]:
     """The hybrid's settings as an OIM detector's."""
-    return {key: value for key, value in model.settings.detector.changes().items() if key != "num_identities"} | {
+    return {key: value for key, value in model.settings.detector.non_defaults().items() if key != "num_identities"} | {
         "region_negative_iou": 0.1
     }
 
@@ -90,7 +90,7 @@ def test_coverage_is_the_share_of_the_box() -> None:
 
 def test_regions_to_ignore_are_never_background() -> None:
     """Neither anchors nor proposals inside them; and with none of them, everything is as it was."""
-    config = DetectorConfig(**TINY)
+    config = RegionConfig(**TINY)
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(400, 2, generator=generator) * 80
     boxes = torch.cat([corners, corners + 4 + torch.rand(400, 2, generator=generator) * 40], dim=1)
