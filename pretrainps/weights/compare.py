@@ -18,7 +18,7 @@ def compare(
     *,
     name: str,
     ignored: Iterable[str] = (),
-    stray: Iterable[str] = (),
+    unprefixed: Iterable[str] = (),
     side_data: Iterable[SideData] = (),
     expected_missing: Iterable[str] = (),
     new: Iterable[str] = (),
@@ -30,7 +30,7 @@ def compare(
         found: The file's tensors, in the model's key layout.
         name: The model's name, for the report.
         ignored: Keys that were declared unwanted and left out of `found`; reported as such.
-        stray: Keys of the file that were left out undeclared; reported as unexpected.
+        unprefixed: Keys of the file that were left out undeclared; reported as unexpected.
         side_data: What lies in the file among the tensors and is none.
         expected_missing: Shell patterns of model keys that the file may lack.
         new: Shell patterns of model keys that the file may lack because they start anew.
@@ -52,7 +52,7 @@ def compare(
         side_data=tuple(entry.key for entry in side_data if entry.native not in no_tensor),
         no_tensor=tuple((key, what) for key, what in no_tensor.items() if key is not None),
         missing=tuple(key for key in absent if key not in excused and key not in fresh),
-        unexpected=(*(key for key in found if key not in wanted), *stray),
+        unexpected=(*(key for key in found if key not in wanted), *unprefixed),
         wrong_shape=tuple(
             (key, tuple(found[key].shape), tuple(value.shape))
             for key, value in wanted.items()
