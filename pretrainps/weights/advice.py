@@ -6,7 +6,6 @@ import glob
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 
-from pretrainps.errors import StateDictMismatchError
 from pretrainps.weights.prefixes import shared_prefixes
 from pretrainps.weights.report import LoadReport, Shape, some
 from pretrainps.weights.trunk import in_trunk, likely_architecture
@@ -73,21 +72,3 @@ def patterns_of(keys: Sequence[str], kept: Collection[str]) -> list[str]:
         whole = next((module for module in modules if not any(other.startswith(module) for other in kept)), None)
         patterns[glob.escape(key) if whole is None else f"{glob.escape(whole)}*"] = None
     return list(patterns)
-
-
-def require_complete(report: LoadReport, origin: str, advice: str = "") -> None:
-    """Raise unless everything undeclared matched.
-
-    Args:
-        report: The outcome of `compare`.
-        origin: Where the tensors came from, for the message.
-        advice: What is known about the cause; by default a guess from the report.
-
-    Raises:
-        StateDictMismatchError: with the report, and a guess at the cause.
-    """
-    if report.ok:
-        return
-    raise StateDictMismatchError(
-        f"{origin} does not fit the model, and nothing was loaded.\n{report}\n{advice or advise(report, {})}", report
-    )
