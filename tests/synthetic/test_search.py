@@ -52,7 +52,7 @@ def test_plans(count: int, appearances: int, seed: int, cameras: int, split: str
     times = Counter(number for scene in plan.scenes for number in scene.people)
     assert times == dict.fromkeys(plan.people, appearances)
     for scene in plan.scenes:
-        assert scene.people and len(set(scene.people)) == len(scene.people), "nobody twice"
+        assert scene.people and len(set(scene.people)) == len(scene.people), "no person twice in a scene"
     for number in plan.people:
         seen_by = {scene.camera for scene in plan.scenes if number in scene.people}
         assert 2 <= len(seen_by) <= 4 and seen_by <= set(range(cameras))
@@ -67,8 +67,8 @@ def test_training_and_test_share_nobody_and_no_name() -> None:
         assert not {train.name_of(s) for s in train.scenes} & {test.name_of(s) for s in test.scenes}
 
 
-def digest(*told: object) -> str:
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+def digest(*values: object) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
 
 
 def planned(plan: SearchPlan) -> list[object]:
@@ -150,7 +150,7 @@ def test_disjoint_people_share_cameras_and_nothing_that_is_before_them(
 
 
 def test_queries_of_disjoint_people_are_chosen_apart() -> None:
-    """By scenes without pictures, in which everybody stands alike: only what is drawn for queries can tell them apart."""
+    """Scenes without images, with all people in the same place: only the random numbers of the queries can differ."""
     plans = [plan_search("search_station", range(first, first + 30), split="test") for first in (0, 30)]
     template = search_test("search_station", range(1), appearances=2).gallery.samples[0]
     chosen = []

@@ -1,4 +1,4 @@
-"""The synthetic world: the same every time, boxes that are where people are, people who can be told apart."""
+"""The synthetic world is reproducible, its boxes fit its people, and its people can be distinguished."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_boxes_are_whole_pixels_inside_the_picture(name: str, seed: int, index: 
 @settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 5))
 def test_boxes_are_where_the_picture_changes(seed: int, count: int) -> None:
-    """Take each person out of the picture: what changes is what was seen of him."""
+    """Remove each person from the image: the pixels that change are the visible part of that person."""
     camera = replace(find_camera(DOMAINS["reid_city"], 0, seed % 3), shadow=0.0)  # shadows are no part of people
     if seed % 2:
         camera = replace(camera, objects=())
@@ -97,7 +97,7 @@ def test_boxes_are_where_the_picture_changes(seed: int, count: int) -> None:
     for seen in appearances:
         others = [actor for index, actor in enumerate(actors) if index != seen.actor]
         changed = change(image, compose(camera, others)[0])
-        # pixels that are mostly somebody else's may change by more than half of what there is to see, but not by more
+        # pixels that are mostly another person's may change by up to half of the visible part, but not by more
         assert inside(box_around(changed > 150), seen.visible)
         assert inside(seen.visible, box_around(changed > 0)) and inside(box_around(changed > 0), seen.full)
         if not camera.objects:
