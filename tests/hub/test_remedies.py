@@ -90,7 +90,7 @@ def test_another_librarys_model_and_one_without_weights(hub: FakeHub) -> None:
     assert "another library's" in message and name == "hf:a/theirs/pytorch_model.bin"
     load(name)
     hub.add("a/none", {"README.md": b"x"})
-    assert "None of these is called as weights are" in refusal("hf:a/none")
+    assert "None of these has the name of a weight file" in refusal("hf:a/none")
     hub.add("a/empty", {})
     assert "It is empty" in refusal("hf:a/empty")
 

@@ -267,7 +267,7 @@ def test_what_cannot_be_searched_is_refused(campus: SearchSet) -> None:
         search_train("search_campus", range(3), appearances=1)
     with pytest.raises(ArgumentError, match="has 1 camera"):
         search_train(replace(DOMAINS["search_campus"], cameras=1), range(3))
-    with pytest.raises(ArgumentError, match="numbered below 1000000"):
+    with pytest.raises(ArgumentError, match="must be below 1000000"):
         search_test("search_campus", [FIRST_TEST_PERSON])
     plan = plan_search("search_campus", range(10), split="test", appearances=4, seed=1)
     for size in (1, 500):
