@@ -124,8 +124,8 @@ def test_images_that_cannot_be(arch: str) -> None:
         (torch.rand(3, 64, 64), r"expected images \(N, 3, height, width\), not \(3, 64, 64\)"),
         (torch.rand(2, 4, 64, 64), r"not \(2, 4, 64, 64\)"),
         (torch.rand(2, 64, 64, 3), r"permute\(0, 3, 1, 2\)"),
-        (torch.zeros(2, 3, 64, 64, dtype=torch.uint8), "not torch.uint8: preprocess pictures first"),
-        (torch.zeros(2, 3, 64, 64, dtype=torch.int64), "not torch.int64: preprocess pictures first"),
+        (torch.zeros(2, 3, 64, 64, dtype=torch.uint8), "not torch.uint8: preprocess images first"),
+        (torch.zeros(2, 3, 64, 64, dtype=torch.int64), "not torch.int64: preprocess images first"),
     ):
         with pytest.raises(ArgumentError, match=message):
             backbone(images)

@@ -107,7 +107,7 @@ def test_what_is_broken_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[
     prw.replica(root)
     status, out, _ = run(capsys, "data", "check", root, "--quiet")
     assert status == 1 and "lies outside" in out and "11816" not in out and "5704 were published" in out.replace(",", "")
-    assert "images with somebody twice" in out
+    assert "images with one person twice" in out
     (root / "frames" / "c1s1_000151.jpg").write_bytes(b"GIF89a")
     status, out, _ = run(capsys, "data", "check", root, "--quiet", "--split", "train")
     assert status == 1 and "c1s1_000151.jpg cannot be read" in out
