@@ -1,4 +1,4 @@
-"""Read checkpoints safely, map key layouts, report coverage, write reproducible safetensors."""
+"""Weight files: read checkpoints safely, map key layouts, compare with a model, write reproducible safetensors."""
 
 from pretrainps.weights.convert import Adapted as Adapted
 from pretrainps.weights.convert import Adapter as Adapter

@@ -13,7 +13,7 @@ from pretrainps.weights.key_layout import KeyLayout, Tensors, rename
 
 
 def _stage(prefix: str, shift: int) -> Callable[[re.Match[str]], str]:
-    """Return a substitution that renumbers the stage that a pattern's first group caught."""
+    """Return a substitution that renumbers the stage in a pattern's first group."""
     return lambda match: f"{prefix}{int(match[1]) + shift}"
 
 
@@ -49,12 +49,12 @@ def _from_detectron2(tensors: Tensors) -> Tensors:
 
 
 def _from_c4(tensors: Tensors) -> Tensors:
-    """NAE and SeqNet: conv1 to layer3 under `backbone`, layer4 in the RoI head."""
+    """Convert names of NAE and SeqNet: conv1 to layer3 under `backbone`, layer4 in the RoI head."""
     return rename(tensors, ((r"^backbone\.(?!layer4)", ""), (r"^roi_heads\.box_head\.(?=layer4)", "")))
 
 
 def _to_c4(tensors: Tensors, *, heads: tuple[str, ...]) -> Tensors:
-    """The reverse, with one copy of layer4 in each of the RoI heads."""
+    """Convert to names of NAE and SeqNet, with one copy of layer4 in each of the RoI heads."""
     result: Tensors = {}
     for key, value in tensors.items():
         if key.startswith("layer4."):
@@ -65,7 +65,7 @@ def _to_c4(tensors: Tensors, *, heads: tuple[str, ...]) -> Tensors:
 
 
 def _from_copied_c4(tensors: Tensors) -> Tensors:
-    """Read a backbone that has two copies of layer4; two that differ are a trained SeqNet's, of which this is a part."""
+    """Convert a backbone with two copies of layer4. If the two differ, it is a part of a trained SeqNet."""
     heads = ("roi_heads.box_head.", "roi_heads.reid_head.")
     first, second = ({key.removeprefix(head): tensors[key] for key in tensors if key.startswith(head)} for head in heads)
     if not (first and second):
@@ -139,12 +139,12 @@ def _from_solider(tensors: Tensors) -> Tensors:
         tensors,
         (
             *((re.escape(theirs), ours) for theirs, ours in _SWIN_NAMES),
-            # they count a patch merging to the stage before it, timm to the stage after it
+            # the original has a patch merging in the stage before it, timm in the stage after it
             (r"^stages\.(\d)(?=\.downsample)", _stage("layers.", +1)),
             (r"^stages\.", "layers."),
         ),
     )
-    # decided by the name in the file: under our own names the same tensors lie in timm's order already
+    # the file's name decides: under native names the same tensors are in timm's order already
     theirs = {new for old, new in zip(tensors, renamed, strict=True) if old.startswith("stages.") and ".downsample." in old}
     return {key: _unfold_to_timm(value) if key in theirs else value for key, value in renamed.items()}
 
@@ -163,7 +163,7 @@ def _to_solider(tensors: Tensors) -> Tensors:
 
 
 def _unfold_to_timm(value: Tensor) -> Tensor:
-    """Reorder the last axis of 4C merged channels: nn.Unfold's (C, row, column) to timm's (column, row, C)."""
+    """Reorder the last axis of 4C merged channels from nn.Unfold's (C, row, column) to timm's (column, row, C)."""
     lead = value.shape[:-1]
     return torch.movedim(value.reshape(*lead, -1, 2, 2), (-3, -2, -1), (-1, -2, -3)).reshape(value.shape).contiguous()
 
@@ -193,4 +193,4 @@ BACKBONE_LAYOUTS: Mapping[str, tuple[KeyLayout, ...]] = {
     "solider_swin": _SOLIDER_SWIN,
     "timm": _TIMM,
 }
-"""The layouts that each family of backbones knows besides its own names."""
+"""The layouts of each family of backbones besides the native names."""

@@ -1,7 +1,7 @@
-"""Key layouts of whole detectors: what NAE4PS and SeqNet call them.
+"""Key layouts of whole detectors: the names of NAE4PS and SeqNet.
 
-Both wrote their files with torchvision 0.4, where the RPN's convolution was `rpn.head.conv`; later versions read that name
-and write `rpn.head.conv.0.0`. Files are read under either name and written under the first, which both read.
+Both wrote their files with torchvision 0.4, which names the RPN's convolution `rpn.head.conv`. Later versions read that name
+and write `rpn.head.conv.0.0`. Files are read with either name, and written with the first, which all versions read.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _NAMES = (
     ("roi_heads.reid_loss.cq", "oim_loss.queue"),
 )
 _CURSOR = "oim_loss.cursor"
-"""The originals keep it outside the state dict, so it starts at 0 again with each of their files."""
+"""The cursor of the queue. The originals keep it outside the state dict, so with their files it starts at 0."""
 _UNUSED = "roi_heads.box_predictor.cls_score"
-"""NAE's files have this classifier, which nothing computes with."""
+"""A classifier in NAE's files that is not used."""
 
 
 def _to_native(tensors: Tensors) -> Tensors:
@@ -73,4 +73,4 @@ DETECTOR_LAYOUTS: Mapping[str, tuple[KeyLayout, ...]] = {
     "nae+-resnet": (_NAE,),
     "seqnet-resnet": (_SEQNET,),
 }
-"""The layouts that each detector knows besides its own names, by detector and family of backbone."""
+"""The layouts of each detector besides the native names, by detector and family of backbone."""

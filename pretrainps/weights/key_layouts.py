@@ -28,8 +28,8 @@ _PRETRAINING = KeyLayout(
     to_native=_from_pretraining,
     heads=("detection.*", "identity.*", "alignment.*", "weights.*"),
 )
-"""Of the checkpoints of a pre-training: the two halves of a backbone, and the heads of both sub-tasks. It is declared only,
-never guessed, for a detector's own keys look much like it."""
+"""Layout of pre-training checkpoints: the two parts of a backbone, and the heads of both sub-tasks. It is only declared,
+never guessed, because a detector's native keys are similar."""
 
 
 def _out_of_detector(tensors: Tensors) -> Tensors:
@@ -46,20 +46,20 @@ IN_DETECTOR = KeyLayout(
     from_native=_not_written,
     heads=("rpn.*", "proposal_head.*", "box_head.*", "embedding_head.*", "reid_stage.*", "oim_loss.*"),
 )
-"""A backbone inside one of our own detectors; only read."""
+"""A backbone inside a detector of this package; only for reading."""
 
 FAMILIES: Mapping[str, Mapping[str, KeyLayout]] = {
     family: {layout.name: layout for layout in (_NATIVE, *layouts)}
     for family, layouts in {**BACKBONE_LAYOUTS, **DETECTOR_LAYOUTS}.items()
 }
-"""The layouts of each family that has others than its own names."""
+"""The layouts of each family that has more than the native names."""
 
 
 def layout_of(family: str, name: str) -> KeyLayout:
     """Return a family's layout by name.
 
     Raises:
-        LayoutError: the family has no such layout; lists those it has.
+        LayoutError: the family has no such layout; the message lists its layouts.
     """
     if name == PRETRAINING:
         return _PRETRAINING

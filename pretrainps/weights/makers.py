@@ -1,4 +1,4 @@
-"""What a pickle's names may make: tensors, NumPy's numbers and arrays, and plain containers, each proven possible first."""
+"""The objects that a pickle may create: tensors, NumPy numbers and arrays, and plain containers, each checked first."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _MOST_DIMENSIONS = 64
 _ITEM = 100
-"""Bytes that an item of a container takes, about."""
+"""Approximate number of bytes of an item in a container."""
 DTYPES = {f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 STORAGES = {
     f"{kind}Storage": dtype
@@ -36,7 +36,7 @@ STORAGES = {
 
 
 def _view(self: Unpickler, storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype | None = None) -> Any:
-    """Return a view of a storage, after proving that it lies inside."""
+    """Return a view of a storage, after a check that it is inside the storage."""
     if not isinstance(storage, Storage):
         raise pickle.UnpicklingError("a tensor without a storage")
     numbers = [offset, *size, *stride]
@@ -63,7 +63,7 @@ def _view(self: Unpickler, storage: Any, offset: Any, size: Any, stride: Any, dt
 
 def _rebuild_tensor(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
     storage, offset, size, stride, *more = arguments
-    if len(more) > 2 and more[2]:  # conjugated or negated without its numbers being so
+    if len(more) > 2 and more[2]:  # marked as conjugated or negated, but its numbers are not
         return None
     return _view(self, storage, offset, size, stride)
 
@@ -80,7 +80,7 @@ def _first_tensor(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
 
 
 def _with_attributes(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
-    """Make a tensor that has attributes of its own; one of a class of its own means something that is not known here."""
+    """Make a tensor with additional attributes; a tensor of another class has a meaning that is not known here."""
     function, kind, inner, _ = arguments
     name = getattr(kind, "name", "")
     if name in ("torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"):
@@ -99,7 +99,7 @@ def _bytes(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
 
 
 def _copied(kind: Callable[..., Any], *accepted: type) -> Callable[[Unpickler, tuple[Any, ...]], Any]:
-    """Make a container of what one plain container holds."""
+    """Return a function that makes a container from the items of one plain container."""
 
     def make(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
         if not arguments:
@@ -113,7 +113,7 @@ def _copied(kind: Callable[..., Any], *accepted: type) -> Callable[[Unpickler, t
 
 
 def _ordered(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
-    """Make an ordered dictionary: empty, or of the pairs that Python 2 writes."""
+    """Make an ordered dictionary: empty, or from pairs as Python 2 writes them."""
     pairs = arguments[0] if arguments else []
     if (
         len(arguments) > 1
@@ -140,7 +140,7 @@ def _complex(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
 
 
 def _attribute(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
-    """Name what lies in a class: old pickles reach a class in a class so, and attacks whatever they need."""
+    """Return the name of an attribute of a class. Old pickles use it for nested classes, and attacks for anything."""
     match arguments:
         case (Stranger() as owner, str() as attribute) if attribute.isidentifier() and not attribute.startswith("_"):
             return self.name(owner.name, attribute)
@@ -161,7 +161,7 @@ def _array(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
 
 
 def filled_array(self: Unpickler, state: Any) -> Any:
-    """Return the NumPy array of a state: version, shape, dtype, order and numbers."""
+    """Return the NumPy array from a state: version, shape, dtype, order and numbers."""
     match state:
         case (_, tuple() as shape, DType() as dtype, bool() | int() as fortran, data):
             return _array_of(self, data, dtype, shape, "F" if fortran else "C")
@@ -183,7 +183,7 @@ def _array_of(self: Unpickler, data: Any, dtype: DType, shape: tuple[Any, ...], 
         raise pickle.UnpicklingError("an array of another size than its numbers")
     self.spend(len(raw))
     native = dtype.dtype.newbyteorder("=")
-    # copied, for torch takes no numbers that cannot be written to, and none of the other order
+    # copied, because torch accepts neither read-only numbers nor the other byte order
     return np.array(np.frombuffer(raw, dtype.dtype).reshape(shape, order="F" if order == "F" else "C"), dtype=native)
 
 

@@ -1,7 +1,7 @@
-"""Recognize a whole detector, under our own names or the originals', from keys and shapes alone.
+"""Recognize a whole detector, with native names or those of the originals, from keys and shapes alone.
 
-A file that holds more of a detector than of any backbone is that detector's, complete or not: a part is never taken for the
-whole. What is missing from it and what is left over, loading names.
+A file that holds more of a detector than of any backbone is a file of that detector, complete or not: a part is never taken for
+the whole. Loading reports missing and additional keys.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from pretrainps.weights.recognize import (
 from pretrainps.weights.trunk import likely_architecture
 
 _PIECES = ("rpn.", "oim_loss.", "roi_heads.", "box_stage.", "reid_stage.", "proposal_head.", "embedding_head.", "box_head.")
-"""What some key of every detector's file has in its name; saves comparing others with detectors."""
+"""Part of a key in every detector's file; files without it need no comparison with detectors."""
 _TABLE, _QUEUE, _CURSOR = "oim_loss.lookup_table", "oim_loss.queue", "oim_loss.cursor"
 _COUNTED_APART = ("backbone.*", "box_stage.*", "reid_stage.*", "box_head.*", "embedding_head.*")
-"""A backbone may be older than batch counters, or frozen without them, when the heads have them."""
+"""Groups with batch counters: a backbone may be older than batch counters, or frozen without them, while heads have them."""
 _DIM = 256
 _EMBEDDED = "embedding_head.projectors.{}.0.weight"
 
@@ -43,12 +43,12 @@ _EMBEDDED = "embedding_head.projectors.{}.0.weight"
 def identify(
     shapes: Mapping[str, Shape], wrapper: tuple[str, ...] = (), *, arch: str | None = None, prefix: str | None = None
 ) -> Recognition | None:
-    """Return what a file is of: a detector, or a backbone, perhaps with a head for crops; `None` if of nothing known.
+    """Return the model of a file: a detector, or a backbone, perhaps with a head for crops; `None` if it is not known.
 
     Args:
-        shapes: The file's keys and shapes, without those that are to be ignored.
+        shapes: The file's keys and shapes, without ignored ones.
         wrapper: Where in the file they were found.
-        arch: The backbone's architecture; of a detector, the backbone alone is then wanted.
+        arch: The backbone's architecture; for a detector this means its backbone alone.
         prefix: What stands before every key; by default it is searched for.
     """
     backbone = recognize(shapes, wrapper, arch=arch, prefix=prefix)
@@ -62,10 +62,10 @@ def identify(
 def recognize_detector(
     shapes: Mapping[str, Shape], wrapper: tuple[str, ...] = (), *, prefix: str | None = None
 ) -> Recognition | None:
-    """Return the detector that a file comes closest to; `None` if it comes close to none.
+    """Return the detector that fits a file best; `None` if none is close.
 
-    The sizes of the lookup table, the queue and the embedding are read off the file. Of settings that leave no trace in it
-    (thresholds, image size) the defaults are taken. Tables that were stripped start anew.
+    The sizes of the lookup table, the queue and the embedding come from the file. Settings without a trace in it (thresholds,
+    image size) have their defaults. Tables that were removed start anew.
 
     Args:
         shapes: The file's keys and shapes.
@@ -86,7 +86,7 @@ def recognize_detector(
 
 
 def detector_named(shapes: Mapping[str, Shape]) -> str | None:
-    """Return the detector that at least half of whose heads a file holds, on whatever backbone; `None` if there is none."""
+    """Return the detector with at least half of its heads in a file, on any backbone; `None` if there is none."""
     if not any(piece in key for key in shapes for piece in _PIECES):
         return None
     shares: dict[str, float] = {}
@@ -102,11 +102,11 @@ def detector_named(shapes: Mapping[str, Shape]) -> str | None:
 
 
 def unrecognized(shapes: Mapping[str, Shape]) -> str:
-    """Say in words what is known of a file that `identify` does not know, and what to do."""
+    """Return a description of a file that `identify` does not recognize, and what to do."""
     kind, relative = detector_named(shapes), likely_architecture(shapes)
     if kind is not None:
         return (
-            f"its keys are those of the detector {kind!r}, on a backbone that they do not tell. Build it with "
+            f"its keys are those of the detector {kind!r}, on a backbone that is not recognized. Build it with "
             f"pretrainps.build_detector({kind!r}, backbone=...) and its load_state_dict, or save it with "
             "pretrainps.save_pretrained. arch='timm:NAME' (--arch timm:NAME) gives its backbone alone."
         )
@@ -160,7 +160,7 @@ def _compared(
         expected = _template(kind, fuse_c4, arch, layout, sizes.embedding_dim)
     tables = {_TABLE: (sizes.num_identities, sizes.embedding_dim), _QUEUE: (sizes.queue_size, sizes.embedding_dim)}
     expected = replace(expected, shapes={**expected.shapes, **tables})
-    original = layout != "native"  # they keep the queue's cursor outside their files
+    original = layout != "native"  # the originals keep the queue's cursor outside their files
     new = [name for name in tables if name not in found]
     if _QUEUE in new and _CURSOR not in found and not original:
         new.append(_CURSOR)
@@ -183,13 +183,13 @@ def _compared(
 
 
 def _config(kind: str, fuse_c4: bool, found: Mapping[str, Shape]) -> dict[str, Any]:
-    """Read the sizes off a file: what is not there, or of a shape that cannot be, gets a value that can."""
+    """Return the config with the sizes from a file; missing tensors and impossible shapes give valid default sizes."""
     table, queue = (shape if len(shape := found.get(name, ())) == 2 else () for name in (_TABLE, _QUEUE))
     parts = [found.get(_EMBEDDED.format(part), ()) for part in (("c4", "c5") if fuse_c4 else ("c5",))]
     dims = [sum(shape[0] for shape in parts)] if all(parts) else []
     dims = [dim for dim in (*dims, *table[1:], *queue[1:]) if 2 <= dim <= LARGEST_HEAD] or [_DIM]
     config: dict[str, Any] = {
-        # a table that was stripped says nothing of how many it was of
+        # the size of a removed table is not known
         "num_identities": table[0] if table and 1 <= table[0] <= LARGEST_HEAD else 1,
         "embedding_dim": max(dims, key=dims.count),
     }
@@ -200,7 +200,7 @@ def _config(kind: str, fuse_c4: bool, found: Mapping[str, Shape]) -> dict[str, A
 
 @lru_cache(maxsize=256)
 def _template(kind: str, fuse_c4: bool, arch: str, layout: str, embedding_dim: int = _DIM) -> Expected:
-    """Return what a file of a detector has, with tables of some size."""
+    """Return the expected keys of a detector's file, with tables of any size."""
     config = {"num_identities": 1, "embedding_dim": embedding_dim, **({} if fuse_c4 else {"fuse_c4": False})}
     with torch.device("meta"):
         model = assemble(kind, build_backbone(arch, empty=True), config, ASSUMED_INPUT)
