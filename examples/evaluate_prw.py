@@ -1,11 +1,11 @@
-"""Measure a detector on PRW by the protocol that its papers use.
+"""Evaluate a detector on PRW by the protocol of the papers.
 
     python examples/evaluate_prw.py ROOT [--model seqnet-resnet50-prw]
 
-ROOT is the unpacked data set, which its authors give away for research (docs/data.md), or a drawn one in its layout:
-`pretrainps data synthesize --layout prw --out ROOT`. Prints mAP and top-1 with and without context matching, and how well
-everyone is detected. The same by command, with features kept for the next time: `pretrainps evaluate MODEL --data ROOT`. Needs
-scipy, for .mat files and for matching: `pip install 'pretrainps[train]'`.
+ROOT is the unpacked data set, which its authors provide for research (docs/data.md), or a drawn one in its layout:
+`pretrainps data synthesize --layout prw --out ROOT`. Prints mAP and top-1 with and without context matching, and the detection
+AP. The same by command, with cached features: `pretrainps evaluate MODEL --data ROOT`. Needs scipy, for .mat files and for
+matching: `pip install 'pretrainps[train]'`.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pretrainps.inference.extraction import Extractor
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
-    parser.add_argument("--model", default="seqnet-resnet50-prw", help="a detector's name as pretrainps.load takes it")
+    parser.add_argument("--model", default="seqnet-resnet50-prw", help="a detector's name for pretrainps.load")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
 
