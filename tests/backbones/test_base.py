@@ -1,4 +1,4 @@
-"""What every backbone promises: the split, freezing, checkpointing, building without memory."""
+"""The contract of every backbone: the split, freezing, checkpointing, and building on the meta device."""
 
 from __future__ import annotations
 

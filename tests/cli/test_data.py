@@ -1,4 +1,4 @@
-"""`data synthesize`, `data check` and `evaluate`, one after the other, as somebody would who has no data set yet."""
+"""`data synthesize`, `data check` and `evaluate` in a row, as for a user without a data set."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random, but it finds somebody."""
+    """A random detector that finds some people."""
     model = pretrainps.build_detector("nae", backbone=build_backbone("shufflenetv1"), config=SMALL)
     model.load_state_dict(lively_detector("nae", "shufflenetv1").state_dict())
     return pretrainps.save_pretrained(model, tmp_path_factory.mktemp("model"))
@@ -201,7 +201,7 @@ def test_layouts_by_name_and_their_leaks() -> None:
 @pytest.mark.xdist_group("data end to end")
 @pytest.mark.parametrize("name", ["prw", "cuhk_sysu", "coco_search", "coco_persons", "market1501"])
 def test_fresh_people_before_known_cameras(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Training stays what it is, the same numbers give the same, and what others give shares nothing but the cameras."""
+    """The training set stays the same, equal numbers give equal tests, and other numbers share only the cameras."""
     roots = {}
     for label, first in (("test", 0), ("validation", 4), ("again", 4)):
         roots[label] = tmp_path / label

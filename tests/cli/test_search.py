@@ -1,4 +1,4 @@
-"""`pretrainps search`: whom it finds, whom it asks about, what it writes."""
+"""`pretrainps search`: its answers, its questions about the query, and its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The transform against torchvision's, and its words against its numbers."""
+"""Preprocessing compared with torchvision's, and its description compared with its numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The identity loss: the original's numbers, its tables entered one by one, and people who must not break it."""
+"""OIM: the original's numbers, updates of the tables one by one, and difficult batches."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_loss_is_a_softmax_over_both_tables() -> None:
 
 
 def test_gradient_does_not_see_the_update() -> None:
-    """The same loss, backward before and after the tables moved."""
+    """The same loss, with the backward pass before and after the update of the tables."""
     vectors, ids = unit_rows(4, seed=3), torch.tensor([2, -1, 0, 2])
     loss, still = filled(), filled().eval()
     gradients = []

@@ -1,4 +1,4 @@
-"""The registry's own files, linted; names, suggestions, plug-ins."""
+"""The registry: checks of its own files, names, suggestions and plug-ins."""
 
 from __future__ import annotations
 

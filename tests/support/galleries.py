@@ -51,7 +51,7 @@ def indexed(folder: Path, store: Path, **options: Any) -> IndexReport:
 
 
 def everyone(gallery: Gallery) -> dict[str, list[tuple[tuple[float, ...], float]]]:
-    """Return whom a gallery has, image by image, in whatever order it holds them."""
+    """Return the detections of a gallery, image by image, independent of their order."""
     return {name: [(person.box, person.score) for person in gallery.people_of(name)] for name in gallery.image_names}
 
 

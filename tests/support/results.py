@@ -1,4 +1,4 @@
-"""A folder of small drawn scenes, and a search whose answers are known: what pictures and reports are made of."""
+"""A folder of small drawn scenes, and a search with known answers, for tests of sheets and reports."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Folder:
 
 
 def scene(colour: tuple[int, int, int], size: tuple[int, int] = (160, 120)) -> Image.Image:
-    """Return a grey scene with somebody of a colour in it."""
+    """Return a grey scene with a person of a given colour."""
     image = Image.new("RGB", size, (128, 128, 128))
     ImageDraw.Draw(image).rectangle(BOX, fill=colour)
     return image
 
 
 def answered(names: list[str], *, query: str = "") -> tuple[Folder, SearchResult]:
-    """Return scenes of these names, and a search for the first one's person that finds him first."""
+    """Return scenes of these names, and a search for the first scene's person with that person as the first answer."""
     folder = Folder({name: scene((40 * place % 256, 200, 60)) for place, name in enumerate(names)})
     hits = tuple(Hit(Person(name, BOX, 0.9), 1 - 0.1 * place, place + 1) for place, name in enumerate(names))
     asked = Person(query or names[0], (20.0, 30.0, 52.0, 112.0), 1.0)

@@ -1,4 +1,4 @@
-"""Synthetic person search: who is planned is there, once a scene, and is found again by another camera."""
+"""Synthetic person search: each planned person is in the scene once, and is found again in another camera."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def planned(plan: SearchPlan) -> list[object]:
 def test_sets_from_person_0_on_are_those_of_earlier_versions(
     domain: str, people: int, split: Literal["train", "test"], expected: str
 ) -> None:
-    """What was measured stays what it was measured on. The digests are of version 749f621."""
+    """Published measurements keep their data sets. The digests are of version 749f621."""
     plan = plan_search(domain, range(people), split=split)
     assert hashlib.sha256(repr(planned(plan)).encode()).hexdigest()[:16] == expected
 
@@ -137,7 +137,7 @@ def test_disjoint_people_are_planned_apart_and_the_same_people_alike(
 def test_disjoint_people_share_cameras_and_nothing_that_is_before_them(
     domain: str, split: Literal["train", "test"], one: range, other: range
 ) -> None:
-    """Scene by scene, for the random numbers of a scene were once those of its place in the list alone."""
+    """Scene by scene, because a scene's random numbers once depended only on its position in the list."""
     plans = [plan_search(domain, people, split=split, appearances=2) for people in (one, other)]
     pairs = list(zip(*(search_scenes(plan) for plan in plans), strict=False))
     assert len(pairs) >= 4
@@ -208,7 +208,7 @@ def test_queries_have_a_match_in_another_camera(which: str, request: pytest.Fixt
     cameras, people = (6, 10) if which == "campus" else (6, 8)
     plan = plan_search(replace(DOMAINS[domain], cameras=cameras), range(people), split="test", appearances=4, seed=1)
     assert [query.id for query in search.queries] == list(range(people)) and search.gallery.notes == ()
-    camera_of = {plan.name_of(scene): scene.camera for scene in plan.scenes}  # the album's samples do not tell
+    camera_of = {plan.name_of(scene): scene.camera for scene in plan.scenes}  # the album's samples do not say it
     for query in search.queries:
         assert any(query.sample is sample for sample in search.gallery.samples)
         (row,) = np.flatnonzero(query.sample.ids == query.id)
@@ -237,14 +237,14 @@ def test_lists_hold_matches_first(album: SearchSet) -> None:
 
 def test_scenes_one_by_one_make_the_same_set(campus: SearchSet) -> None:
     plan = plan_search("search_campus", range(10), split="test", appearances=4, seed=1)
-    samples = [replace(sample, image=np.zeros((1, 1, 3), np.uint8)) for sample in search_scenes(plan)]  # as if written away
+    samples = [replace(sample, image=np.zeros((1, 1, 3), np.uint8)) for sample in search_scenes(plan)]  # as if written to files
     again = search_set(plan, samples)
     assert [(q.id, q.sample.name) for q in again.queries] == [(q.id, q.sample.name) for q in campus.queries]
     assert all(np.array_equal(a.box, b.box) for a, b in zip(again.queries, campus.queries, strict=True))
 
 
 def test_who_is_seen_by_one_camera_has_no_query(campus: SearchSet) -> None:
-    """Blot a person out of all scenes but one camera's."""
+    """Paint over a person in all scenes except those of one camera."""
     plan = plan_search("search_campus", range(10), split="test", appearances=4, seed=1)
     first = min(scene.camera for scene in plan.scenes if plan.people[0] in scene.people)
     samples = []

@@ -47,7 +47,7 @@ def crowd(camera: Camera, seed: int, count: int) -> list[Actor]:
 
 
 def test_random_numbers_never_change() -> None:
-    """Weights were trained on this world: who is who in it must stay."""
+    """Weights were trained on this world, so its people must not change."""
     stream = Stream("person", 0, "reid_market", 7)
     assert [stream.below(1000) for _ in range(5)] == [363, 25, 422, 684, 796]
     assert stream.shuffled(range(6)) == [0, 1, 2, 4, 5, 3]
@@ -139,7 +139,7 @@ def test_perspective() -> None:
 
 
 def test_a_scene_depends_on_itself_alone() -> None:
-    """Not on what was drawn before it, nor on how many there are."""
+    """It depends neither on earlier draws nor on the number of draws."""
     forwards = list(scenes("search_campus", 4, seed=1))
     backwards = [draw_scene(DOMAINS["search_campus"], seed=1, split="train", index=index) for index in (3, 1, 0, 2)]
     for scene, index in zip(backwards, (3, 1, 0, 2), strict=True):
@@ -166,7 +166,7 @@ def test_people_are_fixed_by_seed_domain_and_number() -> None:
     people = [find_person(domain, seed, number) for domain in (market, city) for seed in (0, 1) for number in range(20)]
     assert len(set(people)) == len(people)
     assert find_person(market, 0, 5) == people[5]
-    # market and album dress alike, and are other people all the same
+    # market and album have the same style, but other people
     assert find_person(DOMAINS["search_album"], 0, 5) != people[5]
 
 
