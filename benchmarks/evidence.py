@@ -1,8 +1,8 @@
 """Compare hybrid pre-training with other initializations: detectors fine-tuned on the synthetic world with equal budgets.
 
-        python benchmarks/evidence.py run --seeds 0 1 2        # resumes where it was stopped; hours on two cores
+    python benchmarks/evidence.py run --seeds 0 1 2        # resumes where it was stopped; hours on two cores
     python benchmarks/evidence.py run --scale gpu --jobs 18      # a larger size, on one GPU
-        python benchmarks/evidence.py summary --picture results/evidence-cpu.png     # summarizes results/evidence-cpu.csv
+    python benchmarks/evidence.py summary --picture results/evidence-cpu.png     # summarizes results/evidence-cpu.csv
 
 Each seed is another world: other scenes and people, other random weights, another order. Within a seed, every start has the
 same network and the same fine-tuning, on the same 10, 30 or 100 % of the target's training scenes. The target, search_campus,
@@ -11,9 +11,9 @@ shares no camera and no person with the data sets of pre-training; people of its
     random           no pre-training
     detection        boxes only: the three detection sets, no alignment
     reid             identities only: the three re-ID sets, no alignment
-        plain            both in every step, separate crops, no alignment
-        pasted           both in every step, crops pasted into scenes after some steps; no alignment
-        joint            both as in this package: first identities alone, then crops pasted into scenes; no alignment
+    plain            both in every step, separate crops, no alignment
+    pasted           both in every step, crops pasted into scenes after some steps; no alignment
+    joint            both as in this package: first identities alone, then crops pasted into scenes; no alignment
     joint+adversarial, joint+mmd, joint+domain_norm      the same, with each kind of intra-task alignment
 
 All pre-trainings cost about the same: a step on one sub-task costs less than half of a joint step, so there are more steps
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder for worlds and backbones (default: runs/evidence-SCALE)")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--jobs", type=int, default=1, help="number of processes, each for one seed and start")
-    parser.add_argument("--picture", type=Path, metavar="OUT.png", help="draw what there is")
+    parser.add_argument("--picture", type=Path, metavar="OUT.png", help="draw the current table")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     out, work = args.out or Path(f"results/evidence-{args.scale}.csv"), args.work or Path(f"runs/evidence-{args.scale}")

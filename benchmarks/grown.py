@@ -7,7 +7,7 @@ convolution between ReLUs. A value that may be negative is stored as two channel
 
     first    h = relu(conv1(x));  s+, s- = the shortcut's parts
     second   y+, y- = the parts of conv2(h)
-        third    relu(s+ - s- + y+ - y-), the block's output
+    third    relu(s+ - s- + y+ - y-), the block's output
 
 Each has its own channels. Unused channels and bottlenecks hold zeros.
 """

@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 drawn = DrawnTest(domain=domain, first=first, people=args.test_people, seed=args.seed)
                 world = drawn.draw(Path(scratch) / f"{domain}-{first}")
                 specs = [measured(spec, args.weights, drawn, world) if spec.detector else spec for spec in specs]
-    sys.stdout.write("# Trained by this package on its own synthetic world; the files lie in pretrainps/weights.\n")
+    sys.stdout.write("# Trained by this package on its synthetic world; the files are in pretrainps/registry/bundled.\n")
     sys.stdout.write("# Written by scripts/ship_weights.py.\n")
     for spec in specs:
         sys.stdout.write("\n" + toml(spec))

@@ -15,11 +15,11 @@ from pretrainps.errors import PretrainPSError
 EPILOG = """\
 first steps:
   pretrainps demo                                  search for people in a drawn city, offline, in a minute
-   pretrainps index photos/ --model MODEL -o gallery   detect and embed everyone in your photos, once
-    pretrainps search gallery/ --query photo.jpg     find the person of a photo in them
-    pretrainps list "*-hybrid"                       list the available weights
-    pretrainps info resnet50-hybrid                  their origin and terms of use
-    pretrainps embed photos/ --model resnet50-hybrid vectors of person crops, and their similarities
+  pretrainps index photos/ --model MODEL -o gallery   detect and embed everyone in your photos, once
+  pretrainps search gallery/ --query photo.jpg     find the person of a photo in them
+  pretrainps list "*-hybrid"                       list the available weights
+  pretrainps info resnet50-hybrid                  their origin and terms of use
+  pretrainps embed photos/ --model resnet50-hybrid vectors of person crops, and their similarities
   pretrainps inspect some.pth                      what a weight file is, without running it
 
 environment:

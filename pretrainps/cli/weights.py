@@ -30,7 +30,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Write a model so that another code base loads it with no key missing or left over: a backbone, or "
         "a whole detector in the layout of its own code base (nae, seqnet).",
         epilog="layouts: torchvision, timm, mmdet, detectron2 (.pkl), nae, seqnet for ResNets; mmdet for ShuffleNetV1; solider "
-        "for SOLIDER's Swins; timm for timm models; native for our own names.  example: pretrainps export-weights "
+        "for SOLIDER's Swins; timm for timm models; native for this package's names.  example: pretrainps export-weights "
         "resnet50-hybrid --layout detectron2 -o R50-hybrid.pkl",
     )
     parser.add_argument("name", help="a registered name, timm:NAME, file:PATH or hf:owner/repo[@REVISION]")

@@ -161,7 +161,7 @@ def _is_hub(host: str) -> bool:
 def _checked(parts: list[str], revision: str, name: str) -> HubName:
     if parts and parts[0] in _OTHER_KINDS:
         raise UnknownModelError(
-            f"{name!r} names one of the Hub's {parts[0]}, and models lie in model repositories only. Download the file and "
+            f"{name!r} names one of the Hub's {parts[0]}, and models are in model repositories only. Download the file and "
             "give its path: file:PATH."
         )
     plain = "".join((*parts, revision)).isprintable()  # no line breaks, no parts of characters

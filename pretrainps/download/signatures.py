@@ -61,12 +61,12 @@ CHECKPOINTS = frozenset({FileKind.SAFETENSORS, FileKind.TORCH_ZIP, FileKind.TORC
 _NOT_TORCH = (
     "load it with the software that wrote it, and save its arrays with torch.save or safetensors under the names of a model."
 )
-_UNPACK = "neither safetensors nor a torch checkpoint as it lies. Unpack it{how} and give the checkpoint inside."
+_UNPACK = "neither safetensors nor a torch checkpoint yet. Unpack it{how} and give the checkpoint inside."
 _NO_WEIGHTS = "not a weight file. Check the path or the address that it came from."
 
 ADVICE: dict[FileKind, str] = {
     FileKind.UNPACKED: (
-        "it is the data.pkl of an unpacked torch file: the tensors lie in the files next to it. Pack the whole folder again "
+        "it is the data.pkl of an unpacked torch file: the tensors are in the files next to it. Pack the whole folder again "
         "without compression (zip -0 -r weights.pth FOLDER, from the folder's parent), or take the original."
     ),
     FileKind.TORCHSCRIPT: (
@@ -83,7 +83,7 @@ ADVICE: dict[FileKind, str] = {
         "(onnxruntime.InferenceSession(FILE)), or load the model that it was exported from."
     ),
     FileKind.LFS_POINTER: (
-        "it is a Git LFS pointer: a few lines of text that stand for the file, left by a git clone without LFS. Run "
+        "it is a Git LFS pointer: a few lines of text in place of the file, from a git clone without LFS. Run "
         "`git lfs pull` in that clone, or download the file itself."
     ),
     FileKind.NPZ: f"it is a NumPy .npz archive (JAX and Flax write such files), not a torch checkpoint: {_NOT_TORCH}",

@@ -154,8 +154,8 @@ def _instead(wanted: FetchTarget, tried: list[tuple[Source, SourceError]], *, pi
         return ""
     if pinned:
         return (
-            f"{name} stands for what it was at first download, and that is gone. `{removal(wanted, forget_pin=True)}` makes it "
-            "stand for what is there now."
+            f"{name} is pinned to its first download, which no longer exists. `{removal(wanted, forget_pin=True)}` makes it "
+            "mean the current one."
         )
     if error.absent == "revision":
         return revisions_instead(source, name)

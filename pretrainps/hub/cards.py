@@ -125,7 +125,7 @@ def _what_goes_in(spec: ModelSpec) -> str:
     network = f"{convention.colour.upper()} in 0..{convention.scale:g}, minus {_row(convention.mean)}, divided by "
     network += _row(convention.std)
     if spec.detector:
-        own = "Whole scenes, RGB in 0..1, each of its own size; they are resized and normalized inside the model. "
+        own = "Whole scenes of any size, RGB in 0..1; they are resized and normalized inside the model. "
         return f"{own}Its network sees {network}."
     height, width = convention.size
     return f"{network}; person crops at {height}x{width} (height x width, {convention.interpolation})."

@@ -123,11 +123,11 @@ def push_to_hub(
 
 
 def saved_config(model: Model, spec: ModelSpec | None = None) -> dict[str, Any]:
-    """Return what `save_pretrained` writes into a file of the model's weights, so that it loads by itself.
+    """Return the configuration that `save_pretrained` writes into a weight file, so that the file loads alone.
 
     Args:
         model: A model of this package.
-        spec: What it is; by default what it was loaded as.
+        spec: The spec of the model; by default that of its loading.
 
     Raises:
         ArgumentError: see `save_pretrained`.
@@ -142,7 +142,7 @@ def _description(model: Model, spec: ModelSpec | None, state: Mapping[str, Tenso
         raise ArgumentError("this model was not loaded by pretrainps, so nothing is known of it: give spec=.")
     detector = model.detector_spec() if isinstance(model, PersonSearchDetector) else None
     backbone = unwrap(model.backbone) if isinstance(model, CropModel | PersonSearchDetector) else model
-    # where a file lay on this machine is nobody else's business
+    # the path of a file on this machine is private
     origin = spec.title if spec.name.startswith("file:") else spec.name
     precisions = {str(value.dtype).removeprefix("torch.") for value in state.values() if value.is_floating_point()}
     stored = "" if precisions == {"float32"} else f", in {' and '.join(sorted(precisions))}"

@@ -176,8 +176,8 @@ def _nothing(run: Path) -> RunWeights:
         f"its checkpoints are damaged ({damaged[-1].name}: {damage_of(damaged[-1])})" if damaged else "it has no checkpoint yet"
     )
     raise WeightsUnavailableError(
-        f"{run} is the folder of a training without weights: {why}. Its model will lie in {run / RESULTS[0]} or "
-        f"{run / RESULTS[1]} when the training has ended; go on with it (--resume)."
+        f"{run} is the folder of a training without weights: {why}. Its model will be in {run / RESULTS[0]} or "
+        f"{run / RESULTS[1]} when the training has ended; continue it (--resume)."
     )
 
 

@@ -131,7 +131,7 @@ def _refusal(report: LoadReport) -> str:
     remedies = [remedy for pieces, remedy in _REMEDIES if any(piece in key for piece in pieces for key in odd)]
     remedy = remedies[0] if remedies else "Save a model that was not changed in its parts."
     return (
-        f"{report.name} cannot be saved, for it would not load back: {'; '.join(part for part in parts if part)}. "
+        f"{report.name} cannot be saved, because it would not load again: {'; '.join(part for part in parts if part)}. "
         f"{remedy} Nothing was written."
     )
 

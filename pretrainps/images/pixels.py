@@ -135,7 +135,7 @@ def require_fractions(pictures: Sequence[Tensor], name: str) -> None:
 
     Args:
         pictures: Float tensors, on one device.
-        name: Name of the argument for the message; "{}" in it stands for the position of an image.
+        name: Name of the argument for the message; "{}" in it is replaced by the position of an image.
 
     Raises:
         ArgumentError: the pixels are in 0..255, normalized, or not finite.

@@ -231,7 +231,7 @@ class HeadSpec:
             raise RegistryError("an embedding head has no num_classes.")
         for width in (self.embedding_dim, self.num_classes):
             if width is not None and not 1 <= width <= LARGEST_HEAD:
-                raise RegistryError(f"a head's width must lie in 1..{LARGEST_HEAD:,}, not {width:,}.")
+                raise RegistryError(f"a head's width must be in 1..{LARGEST_HEAD:,}, not {width:,}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

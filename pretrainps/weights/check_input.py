@@ -101,13 +101,13 @@ class InputCheck:
             f"scaling {'clear' if self.scaling_settled else 'undecided'}",
         ]
         lines.append(f"{self.best} fits best ({', '.join(clear)}).")
-        verdict = {True: "this agrees", False: "this DISAGREES", None: "these pictures do not decide it"}[self.agrees]
+        verdict = {True: "this agrees", False: "this DISAGREES", None: "these images do not decide it"}[self.agrees]
         stated = f"The spec states {self.stated.colour.upper()} with mean {self.stated.mean} ({self.stated.status})"
         lines.append(f"{stated}: {verdict}.")
         if not (self.colour_settled and self.scaling_settled):
             lines.append("Give more images, in colour and like the training data (street scenes, people), to decide it.")
         elif self.images < FEW:
-            lines.append(f"With fewer than {FEW} images, one odd picture may have decided it: give more to be sure.")
+            lines.append(f"With fewer than {FEW} images, one unusual image may have decided it: give more to be sure.")
         return "\n".join(lines)
 
 
@@ -126,7 +126,7 @@ def check_input(model: Model, images: Sequence[Path | Tensor], *, size: tuple[in
         ImageError: none of the images can be read.
     """
     if not images:
-        raise ArgumentError("no images to check with. Give a folder with some ordinary colour pictures.")
+        raise ArgumentError("no images to check with. Give a folder with some ordinary colour images.")
     model = unwrap(model)
     name, convolution, norm = _first_layers(model)
     pixels, failures = [], []

@@ -82,6 +82,6 @@ def rename(tensors: Tensors, rules: Rules) -> Tensors:
         for pattern, target in rules:
             renamed = re.sub(pattern, target, renamed)
         if renamed in result:
-            raise LayoutError(f"the file has {key!r} and another key that both stand for {renamed!r} in this key layout.")
+            raise LayoutError(f"the file has {key!r} and another key that both mean {renamed!r} in this key layout.")
         result[renamed] = value
     return result

@@ -37,7 +37,7 @@ def _out_of_detector(tensors: Tensors) -> Tensors:
 
 
 def _not_written(tensors: Tensors) -> Tensors:
-    raise LayoutError("'detector' names a backbone inside one of our own detectors; write 'native' instead.")
+    raise LayoutError("'detector' names a backbone inside a detector of this package; write 'native' instead.")
 
 
 IN_DETECTOR = KeyLayout(

@@ -49,7 +49,7 @@ def identify(
         shapes: The file's keys and shapes, without ignored ones.
         wrapper: Where in the file they were found.
         arch: The backbone's architecture; for a detector this means its backbone alone.
-        prefix: What stands before every key; by default it is searched for.
+        prefix: The prefix of every key; by default it is searched for.
     """
     backbone = recognize(shapes, wrapper, arch=arch, prefix=prefix)
     detector = recognize_detector(shapes, wrapper, prefix=prefix) if arch is None else None
@@ -70,7 +70,7 @@ def recognize_detector(
     Args:
         shapes: The file's keys and shapes.
         wrapper: Where in the file they were found.
-        prefix: What stands before every key; by default it is searched for.
+        prefix: The prefix of every key; by default it is searched for.
     """
     if not any(piece in key for key in shapes for piece in _PIECES):
         return None

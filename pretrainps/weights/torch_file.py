@@ -59,7 +59,7 @@ class _Bytes:
 
     def read(self, start: int, length: int) -> bytearray:
         if not 0 <= start <= start + length <= self.size:
-            raise pickle.UnpicklingError("what should be there lies behind the file's end")
+            raise pickle.UnpicklingError("content is beyond the end of the file")
         self._left -= length
         if self._left < 0:
             raise pickle.UnpicklingError("many times as much content as the file has")
