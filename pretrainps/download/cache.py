@@ -1,10 +1,10 @@
 """The cache: verified files, their pinned hashes, and the locks between processes.
 
-    ROOT/models/KEY/original/FILE   the file exactly as its source gave it
-    ROOT/models/KEY/record.json     its sha256, with the size and time that make rehashing unnecessary
-    ROOT/models/KEY/native.*        the same tensors in the package's own layout (written by `pretrainps.weights`)
-    ROOT/models/KEY/incoming/       downloads under way; safe to delete at any time
-    ROOT/pins/KEY.json              sha256 of the first file that was understood; outlives it and is compared for ever after
+    ROOT/models/KEY/original/FILE   the unchanged file from its source
+    ROOT/models/KEY/record.json     its sha256, with size and time, so that it need not be hashed again
+    ROOT/models/KEY/native.*        the same tensors in the native layout (written by `pretrainps.weights`)
+    ROOT/models/KEY/incoming/       unfinished downloads; safe to delete at any time
+    ROOT/pins/KEY.json              sha256 of the first readable file; it is kept, and every later file must match it
     ROOT/locks/KEY.lock             held while a model is fetched or converted
 
 ROOT is `PRETRAINPS_HOME`, else `$XDG_CACHE_HOME/pretrainps`, else `~/.cache/pretrainps`.

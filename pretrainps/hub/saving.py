@@ -1,7 +1,7 @@
 """The tensors of a model to save, with a check in advance that the file will load again.
 
-This package can read every file that it writes: before anything is written, the model is built again from its spec, on the meta
-device, and compared tensor by tensor with the tensors to save.
+This package can read every file that it writes. Before anything is written, the model is built again from its spec, on the meta
+device, and its tensors are compared with the tensors to save.
 """
 
 from __future__ import annotations

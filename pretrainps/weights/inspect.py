@@ -55,7 +55,7 @@ class Inspection:
     """Other entries of the tensors' dictionary: key -> description of the value."""
     shapes: Mapping[str, Shape]
     dtypes: Mapping[str, int]
-    """dtype -> number of tensors."""
+    """Number of tensors of each dtype."""
     recognition: Recognition | None = None
     detector: str | None = None
     """A description of the detector, if the keys are of a known one."""

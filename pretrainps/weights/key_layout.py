@@ -55,7 +55,7 @@ class KeyLayout:
         if self.reorders and (strange := tensors.keys() - self.from_native(native).keys()):
             raise LayoutError(
                 f"{len(strange)} keys are not the names of the key layout {self.name!r} ({', '.join(sorted(strange)[:3])}), "
-                "so the order of the values cannot be known. Ask for a file whose names are all of one code base."
+                "so the order of the values cannot be known. Ask for a file with the names of one code base only."
             )
         return native
 

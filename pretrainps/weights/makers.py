@@ -53,7 +53,7 @@ def _view(self: Unpickler, storage: Any, offset: Any, size: Any, stride: Any, dt
     if (count and last >= length) or math.prod(many for many in size if many) >= 1 << 59:
         raise pickle.UnpicklingError("a tensor larger than its storage")
     if storage.values is None:
-        return Stranger("a tensor whose numbers come later")
+        return Stranger("a tensor with numbers that come later")
     if dtype in _QUANTISED:
         return Stranger("torch._utils._rebuild_qtensor")
     found = torch.empty(0, dtype=dtype)

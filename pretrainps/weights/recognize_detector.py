@@ -132,7 +132,7 @@ def _only(expected: Expected, keys: list[str]) -> Expected:
 
 
 _KINDS = [(kind, fuse_c4) for kind in DETECTORS for fuse_c4 in ((True, False) if kind == "nae+" else (True,))]
-"""Detectors whose keys differ: NAE+ has two forms."""
+"""Detectors with different keys: NAE+ has two forms."""
 
 
 def _rank(found: Recognition) -> tuple[bool, int, int]:
