@@ -146,7 +146,7 @@ def test_disjoint_people_share_cameras_and_nothing_that_is_before_them(
         assert not boxes & others, "passers-by and people with a name stand elsewhere"
         assert isinstance(mine.image, np.ndarray) and isinstance(yours.image, np.ndarray)
         assert (mine.image == yours.image).all(axis=2).mean() < 0.2, "and the light is another"
-    assert {mine.camera for mine, _ in pairs} & {yours.camera for _, yours in pairs}, "before the same cameras"
+    assert {mine.camera for mine, _ in pairs} & {yours.camera for _, yours in pairs}, "in front of the same cameras"
 
 
 def test_queries_of_disjoint_people_are_chosen_apart() -> None:
@@ -271,5 +271,5 @@ def test_what_cannot_be_searched_is_refused(campus: SearchSet) -> None:
         search_test("search_campus", [FIRST_TEST_PERSON])
     plan = plan_search("search_campus", range(10), split="test", appearances=4, seed=1)
     for size in (1, 500):
-        with pytest.raises(ArgumentError, match=f"a list of {size} scenes cannot be made"):
+        with pytest.raises(ArgumentError, match=f"a list of {size} scenes is not possible"):
             search_set(plan, campus.gallery.samples, list_sizes=[size])
