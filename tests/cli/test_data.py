@@ -245,7 +245,7 @@ def test_nothing_is_overwritten_and_nothing_half_made_stays(
         (("--layout", "prw", "--people", "0"), "people=0"),
         (("--layout", "prw", "--first-test-person", "-1"), "first_test_person=-1"),
         (("--layout", "market1501", "--first-test-person", "-80"), "first_test_person=-80"),
-        (("--layout", "cuhk_sysu", "--first-test-person", "999990"), "numbered below 1000000"),
+        (("--layout", "cuhk_sysu", "--first-test-person", "999990"), "must be below 1000000"),
     ):
         status, _, err = run(capsys, "data", "synthesize", "--out", tmp_path / "new", "--quiet", *options)
         assert status == 1 and message in err, err

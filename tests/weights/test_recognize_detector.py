@@ -161,7 +161,7 @@ def test_the_backbone_alone_when_it_is_asked_for(tmp_path: Path) -> None:
 def test_a_detector_on_a_backbone_that_no_key_tells(tmp_path: Path) -> None:
     model = pretrainps.build_detector("nae", backbone=build_backbone("timm:regnety_002"), num_identities=3)
     path = write(tmp_path / "w.pth", model.state_dict())
-    with pytest.raises(CheckpointFormatError, match=r"detector 'nae', on a backbone that they do not tell.*build_detector"):
+    with pytest.raises(CheckpointFormatError, match=r"detector 'nae', on a backbone that is not recognized.*build_detector"):
         pretrainps.load(f"file:{path}")
     assert "NAE" in str(inspect(path))
     backbone = pretrainps.load(f"file:{path}", arch="timm:regnety_002")
