@@ -1,4 +1,4 @@
-"""Non-maximum suppression, in a form that `torch.export` can follow too."""
+"""Non-maximum suppression that also works with `torch.export`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from torchvision import ops
 
 _APART = ((-2.0, -2.0, -1.0, -1.0), (-4.0, -4.0, -3.0, -3.0))
-"""Two boxes that overlap neither each other nor anything in an image."""
+"""Two boxes that overlap neither each other nor any box in an image."""
 
 
 def nms(boxes: Tensor, scores: Tensor, iou: float, most: int) -> Tensor:
@@ -16,8 +16,8 @@ def nms(boxes: Tensor, scores: Tensor, iou: float, most: int) -> Tensor:
     Args:
         boxes: (N, 4), inside an image.
         scores: (N,)
-        iou: Overlap above which the weaker of two goes.
-        most: How many may stay.
+        iou: Overlap (IoU) above which the box with the lower score is removed.
+        most: Largest number of boxes to keep.
     """
     if not torch.compiler.is_exporting():
         return ops.nms(boxes, scores.to(boxes.dtype), iou)[:most]

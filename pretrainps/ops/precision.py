@@ -1,4 +1,4 @@
-"""Where numbers must not be rounded to half precision."""
+"""Conversion from half precision, for computations that need float32."""
 
 from __future__ import annotations
 

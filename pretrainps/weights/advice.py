@@ -1,4 +1,4 @@
-"""What to do about a file that does not fit: the likely cause, and a call that works."""
+"""Advice for a file that does not fit its model: the likely cause, and a call that works."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ _INSPECT = " `pretrainps inspect FILE` says what a file is."
 
 
 def patterns_of(keys: Sequence[str], kept: Collection[str]) -> list[str]:
-    """Return shell patterns that match some keys of a file and none of the others, as few as whole modules allow.
+    """Return shell patterns that match some keys of a file and none of the others, if possible one for each whole module.
 
     Args:
-        keys: What is to be matched.
+        keys: The keys to match.
         kept: The file's other keys.
     """
     patterns: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""What a pickle's names may make: tensors, NumPy's numbers and arrays, and plain containers, each proven possible first."""
+"""The objects that a pickle may create: tensors, NumPy numbers and arrays, and plain containers, each checked first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pretrainps.weights.placeholders import Array, DType, OldText, RefusedNameEr
 
 _MOST_DIMENSIONS = 64
 _ITEM = 100
-"""Bytes that an item of a container takes, about."""
+"""Approximate number of bytes of an item in a container."""
 DTYPES = {f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 STORAGES = {
     f"{kind}Storage": dtype
@@ -67,7 +67,7 @@ def _view(self: Unpickling, storage: Any, offset: Any, size: Any, stride: Any, d
     if (count and last >= length) or math.prod(many for many in size if many) >= 1 << 59:
         raise pickle.UnpicklingError("a tensor larger than its storage")
     if storage.values is None:
-        return Stranger("a tensor whose numbers come later")
+        return Stranger("a tensor with numbers that come later")
     if dtype in _QUANTISED:
         return Stranger("torch._utils._rebuild_qtensor")
     found = torch.empty(0, dtype=dtype)
@@ -77,7 +77,7 @@ def _view(self: Unpickling, storage: Any, offset: Any, size: Any, stride: Any, d
 
 def _rebuild_tensor(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
     storage, offset, size, stride, *more = arguments
-    if len(more) > 2 and more[2]:  # conjugated or negated without its numbers being so
+    if len(more) > 2 and more[2]:  # marked as conjugated or negated, but its numbers are not
         return None
     return _view(self, storage, offset, size, stride)
 
@@ -197,7 +197,7 @@ def _array_of(self: Unpickling, data: Any, dtype: DType, shape: tuple[Any, ...],
         raise pickle.UnpicklingError("an array of another size than its numbers")
     self.spend(len(raw))
     native = dtype.dtype.newbyteorder("=")
-    # copied, for torch takes no numbers that cannot be written to, and none of the other order
+    # copied, because torch accepts neither read-only numbers nor the other byte order
     return np.array(np.frombuffer(raw, dtype.dtype).reshape(shape, order="F" if order == "F" else "C"), dtype=native)
 
 

@@ -1,7 +1,7 @@
-"""Recognize a whole detector, under our own names or the originals', from keys and shapes alone.
+"""Recognize a whole detector, with native names or those of the originals, from keys and shapes alone.
 
-A file that holds more of a detector than of any backbone is that detector's, complete or not: a part is never taken for the
-whole. What is missing from it and what is left over, loading names.
+A file that holds more of a detector than of any backbone is a file of that detector, complete or not: a part is never taken for
+the whole. Loading reports missing and additional keys.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _EXAMPLE = "resnet_tiny"
 def identify(
     shapes: Mapping[str, Shape], wrapper: tuple[str, ...] = (), *, arch: str | None = None, prefix: str | None = None
 ) -> Recognition | None:
-    """Return what a file is of: a detector, or a backbone, perhaps with a head for crops; `None` if of nothing known.
+    """Return the model of a file: a detector, or a backbone, perhaps with a head for crops; `None` if it is not known.
 
     Args:
-        shapes: The file's keys and shapes, without those that are to be ignored.
+        shapes: The file's keys and shapes, without ignored ones.
         wrapper: Where in the file they were found.
-        arch: The backbone's architecture; of a detector, the backbone alone is then wanted.
-        prefix: What stands before every key; by default it is searched for.
+        arch: The backbone's architecture; for a detector this means its backbone alone.
+        prefix: The prefix of every key; by default it is searched for.
     """
     backbone = recognize(shapes, wrapper, arch=arch, prefix=prefix)
     detector = recognize_detector(shapes, wrapper, prefix=prefix) if arch is None else None
@@ -59,15 +59,15 @@ def identify(
 def recognize_detector(
     shapes: Mapping[str, Shape], wrapper: tuple[str, ...] = (), *, prefix: str | None = None
 ) -> Recognition | None:
-    """Return the detector that a file comes closest to; `None` if it comes close to none.
+    """Return the detector that fits a file best; `None` if none is close.
 
-    The sizes of the lookup table, the queue and the embedding are read off the file. Of settings that leave no trace in it
-    (thresholds, image size) the defaults are taken. Tables that were stripped start anew.
+    The sizes of the lookup table, the queue and the embedding come from the file. Settings without a trace in it (thresholds,
+    image size) have their defaults. Tables that were removed start anew.
 
     Args:
         shapes: The file's keys and shapes.
         wrapper: Where in the file they were found.
-        prefix: What stands before every key; by default it is searched for.
+        prefix: The prefix of every key; by default it is searched for.
     """
     candidates = [
         _compared(form, arch, layout, shapes, before, wrapper)
@@ -98,11 +98,11 @@ def detector_named(shapes: Mapping[str, Shape]) -> str | None:
 
 
 def unrecognized(shapes: Mapping[str, Shape]) -> str:
-    """Say in words what is known of a file that `identify` does not know, and what to do."""
+    """Return a description of a file that `identify` does not recognize, and what to do."""
     kind, relative = detector_named(shapes), likely_architecture(shapes)
     if kind is not None:
         return (
-            f"its keys are those of the detector {kind!r}, on a backbone that they do not tell. Build it with "
+            f"its keys are those of the detector {kind!r}, on a backbone that is not recognized. Build it with "
             f"pretrainps.build_detector({kind!r}, backbone=...) and its load_state_dict, or save it with "
             "pretrainps.save_pretrained. arch='timm:NAME' (--arch timm:NAME) gives its backbone alone."
         )

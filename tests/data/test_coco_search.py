@@ -162,7 +162,7 @@ def scenes(draw: st.DrawFn, people: int, *, visible: bool) -> tuple[Sample, ...]
 
 @st.composite
 def searches(draw: st.DrawFn) -> tuple[Split, SearchSet]:
-    """Training and test images are called alike; queries come in any order; some stand in an image of their own."""
+    """Training and test images have the same names; queries come in any order; some are in a separate image."""
     visible = draw(st.booleans())
     train_people, test_people = ("2", "10", "x"), ("7", "anna", "bob")
     train = Split(

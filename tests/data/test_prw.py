@@ -1,4 +1,4 @@
-"""PRW: a miniature with every trap, the original's order of operations, random records there and back, and broken sets."""
+"""PRW: a miniature with every difficulty, the original's order of operations, random records, and broken sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that come with a package: in half precision, where they lie, and never from anywhere else."""
+"""Weights that come with a package: in half precision, read in place, and from no other source."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def script() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def trained() -> PersonSearchDetector[object]:
-    """A detector that never learned anything, its tables filled as if it had."""
+    """An untrained detector with filled tables."""
     torch.manual_seed(0)
     model = pretrainps.build_detector("seqnet", backbone=build_backbone("resnet_tiny"), config=SMALL).eval()
     model.oim_loss.lookup_table.normal_()
@@ -59,11 +59,11 @@ def trained() -> PersonSearchDetector[object]:
 def shipped(
     trained: PersonSearchDetector[object], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Path, ModelSpec]]:
-    """The shipped file in a package of its own, and the entry that was printed for it."""
+    """The shipped file in a separate package, and the printed entry for it."""
     folder = tmp_path_factory.mktemp("shipped")
     pretrainps.save_pretrained(trained, folder / "run" / "model")
-    told = {"task": {"data": {"train": {"images": 38, "identities": 12}}}}
-    (folder / "run" / "config.json").write_text(json.dumps(told))
+    config = {"task": {"data": {"train": {"images": 38, "identities": 12}}}}
+    (folder / "run" / "config.json").write_text(json.dumps(config))
     package = folder / "my_weights"
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('data only')")
@@ -81,7 +81,7 @@ def shipped(
 
 @pytest.fixture
 def damaged(shipped: tuple[Path, ModelSpec]) -> Iterator[Path]:
-    """The file, to be spoiled; it is whole again afterwards."""
+    """The file, for damage by a test; it is restored afterwards."""
     path, _ = shipped
     body = path.read_bytes()
     yield path

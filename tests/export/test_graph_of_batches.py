@@ -290,7 +290,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert extra["precision"] == b"float16"
 
     assert main(asked) == 1
-    assert "is already here. Say where to write with -o FILE.pt" in capsys.readouterr().err
+    assert "exists already. Name another file with -o FILE.pt" in capsys.readouterr().err
     for size in ("0x4", "256", "scenes", "12x"):
         assert main([*asked, "--size", size]) == 1
         assert "--size must be crop, scene or HEIGHTxWIDTH" in capsys.readouterr().err

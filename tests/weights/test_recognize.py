@@ -1,4 +1,4 @@
-"""A file becomes the model that it holds, bit for bit, under every name it may have; or it is refused in words."""
+"""A file gives exactly the model in it, with any names of its keys, or an error with a reason."""
 
 from __future__ import annotations
 
@@ -102,11 +102,11 @@ def test_what_is_written_answers_the_same(tmp_path: Path, arch: str) -> None:
 MUTATIONS = ("removed", "added", "renamed", "reshaped")
 
 
-def mutated(tensors: Mapping[str, Tensor], mutation: str, place: int, beside: bool) -> dict[str, Tensor]:
+def mutated(tensors: Mapping[str, Tensor], mutation: str, place: int, same_module: bool) -> dict[str, Tensor]:
     changed = dict(tensors)
     key = sorted(changed)[place % len(changed)]
     module, _, name = key.rpartition(".")
-    other = f"{module}.other_{name}" if beside else f"elsewhere.{name}"
+    other = f"{module}.other_{name}" if same_module else f"elsewhere.{name}"
     if mutation == "removed":
         del changed[key]
     elif mutation == "added":
@@ -123,13 +123,13 @@ def mutated(tensors: Mapping[str, Tensor], mutation: str, place: int, beside: bo
     pair=st.sampled_from([pair for pair in EVERY if pair[0] in ("resnet_tiny", "shufflenetv1")]),
     mutation=st.sampled_from(MUTATIONS),
     place=st.integers(0, 999),
-    beside=st.booleans(),
+    same_module=st.booleans(),
     prefix=st.sampled_from(["", "module.", "a.b.c."]),
 )
 def test_one_changed_tensor_never_loads(
-    tmp_path: Path, pair: tuple[str, str], mutation: str, place: int, beside: bool, prefix: str
+    tmp_path: Path, pair: tuple[str, str], mutation: str, place: int, same_module: bool, prefix: str
 ) -> None:
-    changed = mutated(in_layout(*pair), mutation, place, beside)
+    changed = mutated(in_layout(*pair), mutation, place, same_module)
     path = write(tmp_path / "w.pth", {prefix + key: value for key, value in changed.items()})
     with pytest.raises(PretrainPSError):
         pretrainps.load(f"file:{path}")
@@ -139,7 +139,7 @@ def test_one_changed_tensor_never_loads(
 def test_one_changed_tensor_of_a_swin_never_loads(tmp_path: Path, layout: str, mutation: str) -> None:
     tensors = in_layout("solider_swin_tiny", layout)
     place = next(place for place, key in enumerate(sorted(tensors)) if "downsample.norm" in key)
-    path = write(tmp_path / "w.pth", mutated(tensors, mutation, place, beside=True))
+    path = write(tmp_path / "w.pth", mutated(tensors, mutation, place, same_module=True))
     with pytest.raises(PretrainPSError):
         pretrainps.load(f"file:{path}")
 
@@ -241,7 +241,7 @@ def test_prefixes_of_timm_models(tmp_path: Path, prefix: str) -> None:
 
 
 def remedy(error: Exception) -> dict[str, Any]:
-    """Return the arguments that an error tells to load with."""
+    """Return the arguments of `load` in an error's advice."""
     found: dict[str, Any] = {}
     if given := re.search(r"prefix='([^']+)' \(--prefix", str(error)):
         found["prefix"] = given[1]
@@ -254,7 +254,7 @@ def remedy(error: Exception) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "beside",
+    "additional",
     [
         {"fc.weight": (9, 128), "fc.bias": (9,)},
         {"bottleneck.weight": (128,), "bottleneck.running_mean": (128,), "classifier.weight": (751, 128)},
@@ -263,17 +263,17 @@ def remedy(error: Exception) -> dict[str, Any]:
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_what_is_beside_the_trunk_may_be_ignored(tmp_path: Path, beside: dict[str, tuple[int, ...]], prefix: str) -> None:
-    tensors = {**native("resnet_tiny"), **{key: torch.ones(shape) for key, shape in beside.items()}}
+def test_what_is_beside_the_trunk_may_be_ignored(tmp_path: Path, additional: dict[str, tuple[int, ...]], prefix: str) -> None:
+    tensors = {**native("resnet_tiny"), **{key: torch.ones(shape) for key, shape in additional.items()}}
     path = write(tmp_path / "w.pth", {prefix + key: value for key, value in tensors.items()})
     with pytest.raises(StateDictMismatchError) as caught:
         pretrainps.load(f"file:{path}")
     seen = inspect(path)
-    assert seen.recognition is not None and seen.recognition.extra == tuple(prefix + key for key in beside)
+    assert seen.recognition is not None and seen.recognition.extra == tuple(prefix + key for key in additional)
     model = pretrainps.load(f"file:{path}", ignore=seen.to_ignore)
-    assert set(model.load_report.ignored) == {prefix + key for key in beside}
+    assert set(model.load_report.ignored) == {prefix + key for key in additional}
     require_equal(model.state_dict(), native("resnet_tiny"))
-    if "head[0].weight" not in beside:  # whose pattern has brackets of its own
+    if "head[0].weight" not in additional:  # its pattern has brackets
         require_equal(pretrainps.load(f"file:{path}", **remedy(caught.value)).state_dict(), native("resnet_tiny"))
 
 
@@ -374,7 +374,7 @@ def test_models_for_crops(tmp_path: Path, head: HeadSpec, options: dict[str, Any
 def test_a_head_that_is_not_whole(tmp_path: Path, mutation: str) -> None:
     state = CropModel(build_backbone("resnet_tiny"), HeadSpec(kind="classifier", num_classes=5)).state_dict()
     for place in (sorted(state).index("head.fc.bias"), sorted(state).index("head.fc.weight")):
-        path = write(tmp_path / "w.pth", mutated(state, mutation, place, beside=True))
+        path = write(tmp_path / "w.pth", mutated(state, mutation, place, same_module=True))
         with pytest.raises(StateDictMismatchError, match=r"head\."):
             pretrainps.load(f"file:{path}")
 

@@ -1,4 +1,4 @@
-"""A file that holds a detector becomes that detector, or an error; never a part of it."""
+"""A file of a detector gives that detector or an error, never a part of it."""
 
 from __future__ import annotations
 
@@ -146,13 +146,13 @@ def test_one_tensor_less_is_named(tmp_path: Path, layout: str, lost: str) -> Non
 
 @pytest.mark.parametrize(("kind", "form", "layout"), LAYOUTS[::2])
 def test_what_is_beside_a_detector_can_be_ignored(tmp_path: Path, kind: str, form: dict[str, Any], layout: str) -> None:
-    beside = {"n_averaged": torch.tensor(3), "backbone.fc.weight": torch.ones(3, 2), "ema.decay": torch.ones(1)}
-    path = write(tmp_path / "w.pth", {**in_layout(kind, form, layout), **beside})
+    others = {"n_averaged": torch.tensor(3), "backbone.fc.weight": torch.ones(3, 2), "ema.decay": torch.ones(1)}
+    path = write(tmp_path / "w.pth", {**in_layout(kind, form, layout), **others})
     with pytest.raises(StateDictMismatchError, match="n_averaged"):
         pretrainps.load(f"file:{path}")
     for ignore in (["n_averaged", "*.fc.*", "ema.*"], inspect(path).to_ignore):
         model = pretrainps.load(f"file:{path}", ignore=ignore)
-        assert isinstance(model, PersonSearchDetector) and set(model.load_report.ignored) >= set(beside)
+        assert isinstance(model, PersonSearchDetector) and set(model.load_report.ignored) >= set(others)
     inside = {f"{key.rpartition('.')[0]}.more": value for key, value in list(in_layout(kind, form, layout).items())[:1]}
     path = write(tmp_path / "w.pth", {**in_layout(kind, form, layout), **inside})
     with pytest.raises(StateDictMismatchError, match="another architecture"):
@@ -172,7 +172,7 @@ def test_the_backbone_alone_when_it_is_asked_for(tmp_path: Path) -> None:
 def test_a_detector_on_a_backbone_that_no_key_tells(tmp_path: Path) -> None:
     model = pretrainps.build_detector("nae", backbone=build_backbone("timm:regnety_002"), num_identities=3)
     path = write(tmp_path / "w.pth", model.state_dict())
-    with pytest.raises(CheckpointFormatError, match=r"detector 'nae', on a backbone that they do not tell.*build_detector"):
+    with pytest.raises(CheckpointFormatError, match=r"detector 'nae', on a backbone that is not recognized.*build_detector"):
         pretrainps.load(f"file:{path}")
     assert "NAE" in str(inspect(path))
     backbone = pretrainps.load(f"file:{path}", arch="timm:regnety_002")
