@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save_file
 
 import pretrainps
 from pretrainps.backbones import build_backbone
-from pretrainps.download import Cache
-from pretrainps.download.cache import Record
+from pretrainps.downloads import Cache
+from pretrainps.downloads.cache import Record
 from pretrainps.files import sha256_of
 from pretrainps.registry import find_spec
 

@@ -51,8 +51,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used (PEP 562)."""
     if name in _HOME:
         value = getattr(import_module(_HOME[name]), name)
-        # the room of downloads has the name of a public function and can be called as one: bound by Python, it stays
-        return globals().setdefault(name, value)
+        globals()[name] = value
+        return value
     raise AttributeError(f"module 'pretrainps' has no attribute {name!r}")
 
 

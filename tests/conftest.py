@@ -76,7 +76,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     import huggingface_hub.file_download as hub_download
     import huggingface_hub.utils._http as hub_http
 
-    from pretrainps.download import source
+    from pretrainps.downloads import source
 
     recorded: list[float] = []
     monkeypatch.setattr(source, "sleep", recorded.append)
@@ -105,7 +105,7 @@ def files() -> Iterator[FileServer]:
 @pytest.fixture
 def drive(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDrive]:
     """A fake Google Drive."""
-    from pretrainps.download import drive as drive_module
+    from pretrainps.downloads import drive as drive_module
 
     server = FakeDrive()
     monkeypatch.setattr(drive_module, "ENDPOINT", server.url)

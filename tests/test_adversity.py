@@ -16,7 +16,7 @@ import torch
 import pretrainps
 from pretrainps import errors
 from pretrainps.backbones import build_backbone
-from pretrainps.download import Cache, fetch
+from pretrainps.downloads import Cache, fetch
 from pretrainps.registry import ModelSpec, find_spec
 from pretrainps.registry.specs import BundledSource, FileFormat, HttpSource, HubSource, LocalSource
 from tests.support.fakehub import FakeHub

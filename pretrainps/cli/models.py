@@ -15,8 +15,8 @@ from pretrainps.registry.packages import package_file
 from pretrainps.registry.specs import BundledSource
 
 if TYPE_CHECKING:
-    from pretrainps.download import Cache
-    from pretrainps.download.cache import Record
+    from pretrainps.downloads import Cache
+    from pretrainps.downloads.cache import Record
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -86,7 +86,7 @@ def _info(args: argparse.Namespace) -> int:
     if args.json:
         say_json({"name": spec.name, **spec_to_mapping(spec)})
         return 0
-    from pretrainps.download import Cache
+    from pretrainps.downloads import Cache
 
     cache = Cache()
     c = spec.input
@@ -154,7 +154,7 @@ def _hash_line(spec: ModelSpec, pin: Record | None) -> str:
 
 
 def _download(args: argparse.Namespace) -> int:
-    from pretrainps.download import Cache
+    from pretrainps.downloads import Cache
 
     cache = Cache()
     failed = 0
@@ -171,7 +171,7 @@ def _download(args: argparse.Namespace) -> int:
 
 
 def _fetched(name: str, cache: Cache, args: argparse.Namespace) -> tuple[str, str]:
-    from pretrainps.download import fetch
+    from pretrainps.downloads import fetch
     from pretrainps.hub.resolve import resolve
 
     quiet = args.quiet
@@ -181,7 +181,7 @@ def _fetched(name: str, cache: Cache, args: argparse.Namespace) -> tuple[str, st
 
 
 def _cache(args: argparse.Namespace) -> int:
-    from pretrainps.download import Cache
+    from pretrainps.downloads import Cache
 
     cache = Cache()
     if args.action == "path":
@@ -212,7 +212,7 @@ def _state(record: Record | None, size: int) -> str:
 
 
 def _remove(cache: Cache, args: argparse.Namespace) -> int:
-    from pretrainps.download.addresses import canonical
+    from pretrainps.downloads.addresses import canonical
 
     if not args.name:
         raise ArgumentError("which model? `pretrainps cache` shows those in the cache.")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pretrainps.cli.loading import add_file_options
 from pretrainps.cli.output import note, say, say_json
-from pretrainps.download.addresses import local_path
+from pretrainps.downloads.addresses import local_path
 from pretrainps.errors import ArgumentError
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from pretrainps.data.batching import identities_of
 from pretrainps.data.records import SearchSet, Split
 from pretrainps.detectors import PersonSearchDetector
-from pretrainps.download.cache import default_root
+from pretrainps.downloads.cache import default_root
 from pretrainps.errors import ArgumentError
 from pretrainps.evaluation.coco import CocoResult, evaluate_coco
 from pretrainps.evaluation.detection import DetectionResult, evaluate_detection

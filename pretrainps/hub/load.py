@@ -15,8 +15,8 @@ from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.detectors import PersonSearchDetector, assemble
 from pretrainps.detectors.key_layouts import layout_of
 from pretrainps.detectors.registry import detector_entry
-from pretrainps.download import Cache, Fetched, fetch
-from pretrainps.download.fetch import confirm, remedied
+from pretrainps.downloads import Cache, Fetched, fetch
+from pretrainps.downloads.fetch import confirm, remedied
 from pretrainps.errors import ArgumentError, CacheError
 from pretrainps.heads import CropModel
 from pretrainps.hub.resolve import resolve

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from pretrainps._version import __version__
 from pretrainps.detectors import PersonSearchDetector
-from pretrainps.download.connection import explain
-from pretrainps.download.source import is_offline
+from pretrainps.downloads.connection import explain
+from pretrainps.downloads.source import is_offline
 from pretrainps.errors import ArgumentError, GatedWeightsError, OfflineError, WeightsUnavailableError
 from pretrainps.files import WEIGHTS, sha256_of, write_text
 from pretrainps.heads import CropModel

@@ -1,6 +1,6 @@
 """Resolve names of models to specs: `NAME[@REVISION]`, `timm:NAME`, `file:PATH`, `hf:OWNER/REPO[/FILE][@REVISION]`.
 
-Pasted addresses of the Hub, and paths, work too (`pretrainps.download.addresses`).
+Pasted addresses of the Hub, and paths, work too (`pretrainps.downloads.addresses`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pretrainps.download import Cache, fetch
-from pretrainps.download.addresses import HubName, canonical, hub_name
-from pretrainps.download.cache import companion
-from pretrainps.download.contents import files_instead
-from pretrainps.download.fetch import remedied
-from pretrainps.download.kinds import folder_advice
-from pretrainps.download.shards import INDEXES, index_in
-from pretrainps.download.source import is_offline
+from pretrainps.downloads import Cache, fetch
+from pretrainps.downloads.addresses import HubName, canonical, hub_name
+from pretrainps.downloads.cache import companion
+from pretrainps.downloads.contents import files_instead
+from pretrainps.downloads.fetch import remedied
+from pretrainps.downloads.kinds import folder_advice
+from pretrainps.downloads.shards import INDEXES, index_in
+from pretrainps.downloads.source import is_offline
 from pretrainps.errors import (
     ArgumentError,
     CheckpointFormatError,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pretrainps.download.kinds import safetensors_header
+from pretrainps.downloads.kinds import safetensors_header
 from pretrainps.errors import CheckpointFormatError, IntegrityError, WeightsUnavailableError
 from pretrainps.files import CONFIG, WEIGHTS, sha256_of
 from pretrainps.hub.run_settings import config_of_run

@@ -19,8 +19,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from pretrainps.download import Cache, Fetched
-from pretrainps.download.cache import Record
+from pretrainps.downloads import Cache, Fetched
+from pretrainps.downloads.cache import Record
 from pretrainps.errors import CacheError, CheckpointFormatError, LayoutError
 from pretrainps.files import sha256_of
 from pretrainps.registry.specs import FileFormat, ModelSpec

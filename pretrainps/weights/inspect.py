@@ -14,8 +14,8 @@ import torch
 
 from pretrainps.detectors import DETECTORS
 from pretrainps.detectors.key_layouts import layout_of
-from pretrainps.download.kinds import FileKind, folder_advice, kind_of, pickled_globals, safetensors_header
-from pretrainps.download.shards import index_in
+from pretrainps.downloads.kinds import FileKind, folder_advice, kind_of, pickled_globals, safetensors_header
+from pretrainps.downloads.shards import index_in
 from pretrainps.errors import CheckpointFormatError, LayoutError, PretrainPSError
 from pretrainps.files import CONFIG, WEIGHTS, sha256_of
 from pretrainps.heads import CropModel

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pretrainps.download.pickled import decoded
+from pretrainps.downloads.pickled import decoded
 
 _LONGEST_KEY = 64
 """Most items of a tuple, or 64-bit words of a number, for a key: hashes of longer ones are slow at each use."""

@@ -22,10 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pretrainps.download.kinds import FileKind, kind_of, pickled_globals, safetensors_header
-from pretrainps.download.pickled import is_refused, normal_name
-from pretrainps.download.shards import read_index
-from pretrainps.download.signatures import ADVICE
+from pretrainps.downloads.kinds import FileKind, kind_of, pickled_globals, safetensors_header
+from pretrainps.downloads.pickled import is_refused, normal_name
+from pretrainps.downloads.shards import read_index
+from pretrainps.downloads.signatures import ADVICE
 from pretrainps.errors import CheckpointFormatError
 from pretrainps.weights.placeholders import EndlessNameError, RefusedNameError, Stranger, UnpackedError
 from pretrainps.weights.torch_file import CompressedMemberError, read_legacy, read_plain, read_zip

@@ -22,7 +22,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from pretrainps.download.pickled import NO_END, UNREADABLE, is_refused, normal_name
+from pretrainps.downloads.pickled import NO_END, UNREADABLE, is_refused, normal_name
 from pretrainps.weights.makers import DTYPES, MAKERS, filled_array
 from pretrainps.weights.placeholders import (
     Array,

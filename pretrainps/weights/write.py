@@ -14,7 +14,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pretrainps.download.kinds import safetensors_header
+from pretrainps.downloads.kinds import safetensors_header
 from pretrainps.files import new_file
 
 METADATA_KEY = "pretrainps"

@@ -12,7 +12,7 @@ import pytest
 
 from pretrainps.cli import main
 from pretrainps.cli.output import note
-from pretrainps.download.cache import Cache, Record
+from pretrainps.downloads.cache import Cache, Record
 
 NAME = "hf:o/r/gewichte-für-Zürich-重み.pth"
 

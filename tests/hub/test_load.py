@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 import pretrainps
 from pretrainps import errors
 from pretrainps.backbones import Backbone
-from pretrainps.download import Cache
+from pretrainps.downloads import Cache
 from pretrainps.heads import CropModel
 from pretrainps.registry import ModelSpec, find_spec
 from pretrainps.registry.specs import BundledSource, FileFormat, LocalSource

@@ -16,7 +16,7 @@ import torch
 import pretrainps
 from pretrainps import errors
 from pretrainps.cli import main
-from pretrainps.download import Cache, fetch
+from pretrainps.downloads import Cache, fetch
 from pretrainps.registry import find_spec
 from pretrainps.registry.specs import HttpSource
 from tests.support.fakedrive import FakeDrive

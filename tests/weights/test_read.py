@@ -19,7 +19,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pretrainps.download.kinds import FileKind, kind_of, pickled_globals, safetensors_header
+from pretrainps.downloads.kinds import FileKind, kind_of, pickled_globals, safetensors_header
 from pretrainps.errors import CheckpointFormatError, PretrainPSError
 from pretrainps.weights import read_object, read_tensors, write_safetensors
 from pretrainps.weights.inspect import inspect

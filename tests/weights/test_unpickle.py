@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 
-from pretrainps.download.pickled import is_refused, normal_name
+from pretrainps.downloads.pickled import is_refused, normal_name
 from pretrainps.errors import CheckpointFormatError
 from pretrainps.weights import read_object, read_tensors
 from pretrainps.weights.inspect import inspect

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from pretrainps.download.locks import LockedError, hold
+from pretrainps.downloads.locks import LockedError, hold
 from pretrainps.errors import CheckpointFormatError, GalleryError, IntegrityError
 from pretrainps.files import disk_errors, new_file, sha256_of
 from pretrainps.gallery.search.protocol import VectorIndexType

@@ -16,8 +16,8 @@ import pytest
 
 import pretrainps
 from pretrainps import errors
-from pretrainps.download import Cache, locks
-from pretrainps.download.cache import Record
+from pretrainps.downloads import Cache, locks
+from pretrainps.downloads.cache import Record
 from pretrainps.files import disk_errors, flush_names, flush_to_disk, write_text
 from tests.support.fakehub import FakeHub
 from tests.support.weights import FILES, REPO, authors_file
@@ -184,7 +184,7 @@ def test_without_flock_in_another_process() -> None:
     program = (
         "import errno, fcntl, os, sys\nfrom pathlib import Path\n"
         "def refuse(*a): raise OSError(errno.ENOLCK, 'no locks')\nfcntl.flock = refuse\n"
-        "from pretrainps.download.locks import hold\n"
+        "from pretrainps.downloads.locks import hold\n"
         "with hold(Path(sys.argv[1])):\n    os._exit(0) if sys.argv[2] == 'die' else print('held')\n"
     )
     lock = str(Cache().root.parent / "x.lock")

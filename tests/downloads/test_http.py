@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pretrainps.download import http
-from pretrainps.download.source import SourceError
+from pretrainps.downloads import http
+from pretrainps.downloads.source import SourceError
 from tests.support.server import FileServer
 
 BODY = bytes(range(256)) * 4000  # a megabyte, several blocks

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pretrainps.download import drive as drive_module
-from pretrainps.download.source import SourceError
+from pretrainps.downloads import drive as drive_module
+from pretrainps.downloads.source import SourceError
 from tests.support import fakedrive
 from tests.support.fakedrive import FakeDrive
 

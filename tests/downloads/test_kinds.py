@@ -21,8 +21,8 @@ from torch import nn
 
 import pretrainps
 from pretrainps.backbones import build_backbone
-from pretrainps.download.kinds import FileKind, kind_of
-from pretrainps.download.signatures import ADVICE
+from pretrainps.downloads.kinds import FileKind, kind_of
+from pretrainps.downloads.signatures import ADVICE
 from pretrainps.errors import IntegrityError, PretrainPSError, WeightsUnavailableError
 from pretrainps.weights import read_object, read_tensors
 from pretrainps.weights.inspect import inspect

@@ -24,8 +24,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 from dataclasses import replace
 from pretrainps.registry import find_spec
 from pretrainps.registry.specs import HttpSource, HubSource
-from pretrainps.download import Cache
-from pretrainps.download import fetch
+from pretrainps.downloads import Cache
+from pretrainps.downloads import fetch
 source = HttpSource(url=sys.argv[1]) if "://" in sys.argv[1] else HubSource(repo=sys.argv[1], file="model.pth")
 spec = replace(find_spec("resnet50-hybrid"), name="model", sources=(source,), published_size=None)
 print("started", flush=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pretrainps import errors
-from pretrainps.download import Cache, fetch
+from pretrainps.downloads import Cache, fetch
 from pretrainps.registry import ModelSpec, find_spec
 from pretrainps.registry.specs import HttpSource, HubSource, RemoteFile
 from tests.support.fakehub import FakeHub

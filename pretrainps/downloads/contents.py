@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from pretrainps.download.addresses import WEIGHT_ENDINGS, HubName
+from pretrainps.downloads.addresses import WEIGHT_ENDINGS, HubName
 from pretrainps.registry.specs import HubSource
 
 _SHOWN = 8
@@ -20,7 +20,7 @@ def files_instead(source: HubSource) -> str:
     Args:
         source: The requested file; the nearest names come first.
     """
-    from pretrainps.download import hub
+    from pretrainps.downloads import hub
 
     files = hub.files_of(source)
     if not files:
@@ -44,7 +44,7 @@ def revisions_instead(source: HubSource, name: str) -> str:
         source: The requested file and revision.
         name: The model's name, with the revision that does not exist.
     """
-    from pretrainps.download import hub
+    from pretrainps.downloads import hub
 
     base = name.partition("@")[0]
     main = replace(source, revision="main")

@@ -6,7 +6,7 @@ import enum
 import json
 import re
 
-from pretrainps.download.source import looks_like_html
+from pretrainps.downloads.source import looks_like_html
 
 
 class FileKind(enum.Enum):

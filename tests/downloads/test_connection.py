@@ -14,8 +14,8 @@ import requests
 
 import pretrainps
 from pretrainps import errors
-from pretrainps.download import Cache, fetch
-from pretrainps.download.connection import explain, proxy_of
+from pretrainps.downloads import Cache, fetch
+from pretrainps.downloads.connection import explain, proxy_of
 from pretrainps.registry import ModelSpec, find_spec
 from pretrainps.registry.specs import DriveSource, HttpSource, HubSource
 from tests.support.fakehub import FakeHub
@@ -112,7 +112,7 @@ def test_drive_behind_a_certificate_of_ones_own(
     drive: object, certificate: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]
 ) -> None:
     drive.files["1"] = BODY  # type: ignore[attr-defined]
-    monkeypatch.setattr("pretrainps.download.drive.ENDPOINT", secure(drive, certificate))  # type: ignore[arg-type]
+    monkeypatch.setattr("pretrainps.downloads.drive.ENDPOINT", secure(drive, certificate))  # type: ignore[arg-type]
     wanted = spec(DriveSource(id="1", file="w.safetensors"))
     assert "certificate verify failed: self-signed" in failed(wanted) and waits == []
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))

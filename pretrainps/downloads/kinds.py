@@ -19,11 +19,11 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from pretrainps.download.pickled import ENDLESS_NAME as ENDLESS_NAME
-from pretrainps.download.pickled import UNREADABLE, globals_of_stream
-from pretrainps.download.signatures import CHECKPOINTS as CHECKPOINTS
-from pretrainps.download.signatures import FileKind as FileKind
-from pretrainps.download.signatures import is_shard_index, signature_of, text_kind
+from pretrainps.downloads.pickled import ENDLESS_NAME as ENDLESS_NAME
+from pretrainps.downloads.pickled import UNREADABLE, globals_of_stream
+from pretrainps.downloads.signatures import CHECKPOINTS as CHECKPOINTS
+from pretrainps.downloads.signatures import FileKind as FileKind
+from pretrainps.downloads.signatures import is_shard_index, signature_of, text_kind
 from pretrainps.errors import CheckpointFormatError
 
 _DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, EOFError, ValueError, OSError)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pretrainps.download.kinds import FileKind, kind_of, safetensors_header
-from pretrainps.download.source import SourceError
+from pretrainps.downloads.kinds import FileKind, kind_of, safetensors_header
+from pretrainps.downloads.source import SourceError
 from pretrainps.errors import CheckpointFormatError
 from pretrainps.registry.specs import HubSource
 

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pretrainps.download.archive import extract_member
-from pretrainps.download.cache import HINT, Cache, Record, companion
-from pretrainps.download.shards import INDEX_SUFFIX, give_merged
-from pretrainps.download.source import SourceError, is_offline
-from pretrainps.download.verify import (
+from pretrainps.downloads.archive import extract_member
+from pretrainps.downloads.cache import HINT, Cache, Record, companion
+from pretrainps.downloads.shards import INDEX_SUFFIX, give_merged
+from pretrainps.downloads.source import SourceError, is_offline
+from pretrainps.downloads.verify import (
     OFFLINE,
     FetchTarget,
     check_body,
@@ -213,7 +213,7 @@ def _outdated(wanted: FetchTarget, record: Record, path: Path) -> bool:
     source = next((source for source in wanted.sources if str(source) == record.source), None)
     if not isinstance(source, HubSource):
         return False
-    from pretrainps.download import hub
+    from pretrainps.downloads import hub
 
     try:
         # the weights come from the configuration's commit, and may be uploaded later while it is a draft
@@ -256,7 +256,7 @@ def _body(
 ) -> Iterator[tuple[Path, str | None]]:
     """Yield the downloaded body and its Hub commit. A partial https body is kept for the next try; a wrong one is deleted."""
     # imported here, because a cached model needs none of the network libraries behind them
-    from pretrainps.download import drive, http, hub
+    from pretrainps.downloads import drive, http, hub
 
     # an archive has its own name, so that a source with the same file name does not resume it
     archived = isinstance(source, HttpSource) and source.member is not None

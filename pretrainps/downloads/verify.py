@@ -8,12 +8,12 @@ import shlex
 import zipfile
 from pathlib import Path
 
-from pretrainps.download.cache import Cache, companion
-from pretrainps.download.contents import files_instead, revisions_instead
-from pretrainps.download.kinds import CHECKPOINTS, FileKind, kind_of, safetensors_header
-from pretrainps.download.shards import INDEX_SUFFIX
-from pretrainps.download.signatures import ADVICE
-from pretrainps.download.source import SourceError
+from pretrainps.downloads.cache import Cache, companion
+from pretrainps.downloads.contents import files_instead, revisions_instead
+from pretrainps.downloads.kinds import CHECKPOINTS, FileKind, kind_of, safetensors_header
+from pretrainps.downloads.shards import INDEX_SUFFIX
+from pretrainps.downloads.signatures import ADVICE
+from pretrainps.downloads.source import SourceError
 from pretrainps.errors import (
     CheckpointFormatError,
     GatedWeightsError,

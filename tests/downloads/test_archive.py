@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pretrainps import errors
-from pretrainps.download import Cache, archive, fetch
-from pretrainps.download.archive import extract_member
-from pretrainps.download.source import SourceError
+from pretrainps.downloads import Cache, archive, fetch
+from pretrainps.downloads.archive import extract_member
+from pretrainps.downloads.source import SourceError
 from pretrainps.registry import ModelSpec, find_spec
 from pretrainps.registry.specs import HttpSource
 from tests.support.server import FileServer

@@ -12,7 +12,7 @@ from safetensors.torch import save, save_file
 
 import pretrainps
 from pretrainps.backbones import build_backbone
-from pretrainps.download import Cache
+from pretrainps.downloads import Cache
 from pretrainps.errors import CheckpointFormatError, PretrainPSError, WeightsUnavailableError
 from pretrainps.weights.inspect import inspect
 from tests.support.fakehub import FakeHub

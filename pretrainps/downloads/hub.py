@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from pretrainps._version import __version__
-from pretrainps.download import http
-from pretrainps.download.connection import explain, login_wanted, untrusted, without_login
-from pretrainps.download.locks import lacks_locks
-from pretrainps.download.source import RETRY_STATUS, TRIES, Backoff, SourceError, is_silent
+from pretrainps.downloads import http
+from pretrainps.downloads.connection import explain, login_wanted, untrusted, without_login
+from pretrainps.downloads.locks import lacks_locks
+from pretrainps.downloads.source import RETRY_STATUS, TRIES, Backoff, SourceError, is_silent
 from pretrainps.files import git_blob_sha1_of, sha256_of
 from pretrainps.registry.specs import HubSource
 

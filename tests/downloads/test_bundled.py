@@ -24,7 +24,7 @@ from pretrainps.backbones import build_backbone
 from pretrainps.cli import main
 from pretrainps.data.layouts import layout_named
 from pretrainps.detectors import PersonSearchDetector
-from pretrainps.download import Cache
+from pretrainps.downloads import Cache
 from pretrainps.files import sha256_of
 from pretrainps.hub.cards import render_card
 from pretrainps.registry import ModelSpec, parse_spec, registry

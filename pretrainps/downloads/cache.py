@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, unquote
 
-from pretrainps.download.locks import hold
+from pretrainps.downloads.locks import hold
 from pretrainps.errors import CacheError
 from pretrainps.files import disk_errors, write_text
 

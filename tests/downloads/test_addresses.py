@@ -10,7 +10,7 @@ import pytest
 import pretrainps
 from pretrainps import errors
 from pretrainps.cli import main
-from pretrainps.download.addresses import canonical, local_path
+from pretrainps.downloads.addresses import canonical, local_path
 from tests.support.fakehub import FakeHub
 from tests.support.weights import FILES, authors_file
 

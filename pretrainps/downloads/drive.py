@@ -11,9 +11,9 @@ from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
 import requests
 
-from pretrainps.download import http
-from pretrainps.download.connection import explain, login_wanted
-from pretrainps.download.source import RETRY_STATUS, Backoff, SourceError
+from pretrainps.downloads import http
+from pretrainps.downloads.connection import explain, login_wanted
+from pretrainps.downloads.source import RETRY_STATUS, Backoff, SourceError
 
 ENDPOINT = "https://drive.usercontent.google.com"
 

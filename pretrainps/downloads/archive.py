@@ -12,8 +12,8 @@ import zlib
 from pathlib import Path
 from typing import IO, Self, cast
 
-from pretrainps.download.kinds import FileKind, kind_of
-from pretrainps.download.source import SourceError
+from pretrainps.downloads.kinds import FileKind, kind_of
+from pretrainps.downloads.source import SourceError
 
 LARGEST_MEMBER = 4 << 30
 """Largest size of a member: more bytes than any detector's checkpoint with its optimizer."""

@@ -15,8 +15,8 @@ import requests
 from urllib3.exceptions import LocationValueError
 
 from pretrainps._version import __version__
-from pretrainps.download.connection import explain, login_wanted, without_login
-from pretrainps.download.source import RETRY_STATUS, Backoff, SourceError, looks_like_html, progress_bar
+from pretrainps.downloads.connection import explain, login_wanted, without_login
+from pretrainps.downloads.source import RETRY_STATUS, Backoff, SourceError, looks_like_html, progress_bar
 
 TIMEOUT = (10.0, 60.0)
 """Seconds to connect, and between two packets."""
