@@ -41,5 +41,5 @@ def test_a_former_name_is_read_where_the_present_one_is(name: str) -> None:
         lambda: kind.from_mapping({**OLD, "score_weighting": True}),
         lambda: kind.from_mapping({**OLD, "weigh": True}),
     ):
-        with pytest.raises(ArgumentError, match="score_weighting|no field 'weigh'"):
+        with pytest.raises(ArgumentError, match=r"score_weighting|no field 'weigh'"):
             read()
