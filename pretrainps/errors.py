@@ -6,10 +6,7 @@ All derive from `PretrainPSError`; most derive from a built-in as well, so that 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pretrainps.weights.report import LoadReport
+from typing import Any
 
 
 class PretrainPSError(Exception):
@@ -57,9 +54,13 @@ class CheckpointFormatError(PretrainPSError, ValueError):
 
 
 class StateDictMismatchError(PretrainPSError, ValueError):
-    """The file and the model differ in a way the spec does not declare; carries the `LoadReport` in `report`."""
+    """The file and the model differ in a way the spec does not declare; carries the report.
 
-    def __init__(self, message: str, report: LoadReport) -> None:
+    Attributes:
+        report: A `pretrainps.weights.LoadReport`. Errors stand below all other modules, so it is not named as a type here.
+    """
+
+    def __init__(self, message: str, report: Any) -> None:
         super().__init__(message)
         self.report = report
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-
-from pretrainps.errors import StateDictMismatchError
-from pretrainps.weights.advice import advise, some
 
 Shape = tuple[int, ...]
 
@@ -106,7 +103,7 @@ def compare(
     *,
     name: str,
     ignored: Iterable[str] = (),
-    stray: Iterable[str] = (),
+    unprefixed: Iterable[str] = (),
     side_data: Iterable[SideData] = (),
     expected_missing: Iterable[str] = (),
     new: Iterable[str] = (),
@@ -118,7 +115,7 @@ def compare(
         found: The file's tensors, in the model's key layout.
         name: The model's name, for the report.
         ignored: Keys that were declared unwanted and left out of `found`; reported as such.
-        stray: Keys of the file that were left out undeclared; reported as unexpected.
+        unprefixed: Keys of the file that were left out undeclared; reported as unexpected.
         side_data: What lies in the file among the tensors and is none.
         expected_missing: Shell patterns of model keys that the file may lack.
         new: Shell patterns of model keys that the file may lack because they start anew.
@@ -140,7 +137,7 @@ def compare(
         side_data=tuple(entry.key for entry in side_data if entry.native not in no_tensor),
         no_tensor=tuple((key, what) for key, what in no_tensor.items() if key is not None),
         missing=tuple(key for key in absent if key not in excused and key not in fresh),
-        unexpected=(*(key for key in found if key not in wanted), *stray),
+        unexpected=(*(key for key in found if key not in wanted), *unprefixed),
         wrong_shape=tuple(
             (key, tuple(found[key].shape), tuple(value.shape))
             for key, value in wanted.items()
@@ -163,19 +160,6 @@ def _matching(keys: Iterable[str], patterns: Iterable[str]) -> set[str]:
     return {key for key in keys if any(fnmatch.fnmatchcase(key, pattern) for pattern in known)}
 
 
-def require_complete(report: LoadReport, origin: str, advice: str = "") -> None:
-    """Raise unless everything undeclared matched.
-
-    Args:
-        report: The outcome of `compare`.
-        origin: Where the tensors came from, for the message.
-        advice: What is known about the cause; by default a guess from the report.
-
-    Raises:
-        StateDictMismatchError: with the report, and a guess at the cause.
-    """
-    if report.ok:
-        return
-    raise StateDictMismatchError(
-        f"{origin} does not fit the model, and nothing was loaded.\n{report}\n{advice or advise(report, {})}", report
-    )
+def some(keys: Sequence[str]) -> str:
+    """Return the first few of some keys in words."""
+    return ", ".join(keys[:4]) + (", ..." if len(keys) > 4 else "")

@@ -85,7 +85,10 @@ def test_context_and_cameras(detector: Path, tmp_path: Path, capsys: pytest.Capt
     assert status == 0 and "cross-camera only" in out
     status, out, err = run(capsys, *base, "--protocol", "prw-alignps", "--set", "score_threshold=0.5")
     assert status == 0 and "score above 0.5, for the detector kept no others (not the protocol's 0.15 and above)" in out
-    assert "keeps only those above 0.5. To have all: config={'score_threshold': 0.15}, on the command line --set score_threshold=0.15\n" in err
+    assert (
+        "keeps only those above 0.5. To have all: config={'score_threshold': 0.15}, on the command line --set score_threshold=0.15\n"
+        in err
+    )
     status, out, err = run(capsys, *base, "--protocol", "prw-alignps", "--set", "score_threshold=0.15", "--set", "min_size=80")
     assert status == 0 and "detections of score 0.15 and above" in out and "keeps only" not in err
     for options, message in (
