@@ -44,7 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Make:
     def make(kind: str, format: str, what: str) -> Written:
         if (kind, format, what) not in known:
             # 0.5 is what every real detector has, and a number that a graph also holds for other ends
-            model, target, runs = lively_detector(kind, score_threshold=0.5), FORMATS[format], []
+            model, target, runs = lively_detector(kind, "resnet_tiny", score_threshold=0.5), FORMATS[format], []
             path = tmp_path_factory.mktemp("graphs") / f"{what}{target.suffix}"
             with pytest.MonkeyPatch.context() as patch:  # a file that was loaded to be checked need not be loaded again
                 patch.setitem(FORMATS, format, replace(target, open=lambda file: runs.append(target.open(file)) or runs[0]))
@@ -119,7 +119,7 @@ def test_an_onnx_file_says_what_it_is(made: Make) -> None:
     onnx.checker.check_model(document)
     metadata = {each.key: each.value for each in document.metadata_props}
     config = json.loads(metadata["config"])
-    assert config["detector"]["kind"] == "seqnet" and config["arch"] == "resnet18" and metadata["what"] == "detect"
+    assert config["detector"]["kind"] == "seqnet" and config["arch"] == "resnet_tiny" and metadata["what"] == "detect"
     assert config["detector"]["config"]["min_size"] == model.config.min_size
     (image,) = document.graph.input
     assert [each.dim_param or each.dim_value for each in image.type.tensor_type.shape.dim] == [3, "height", "width"]

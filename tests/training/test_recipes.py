@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pretrainps.detectors import registry
+from pretrainps.detectors.region import RegionConfig
 from pretrainps.detectors.registry import DETECTORS, DetectorEntry, FinetuneDefaults, register_detector
 from pretrainps.errors import ArgumentError
 from pretrainps.evaluation import PROTOCOLS
@@ -102,6 +103,7 @@ def test_the_papers_numbers() -> None:
     ):
         recipe = recipe_named(name, FinetuneRecipe)
         optim = recipe.optim
+        assert isinstance(recipe.detector, RegionConfig)
         assert (recipe.loop.epochs, recipe.detector.queue_size, optim.decay) == (epochs, queue, decay)
         assert (optim.lr, optim.momentum, optim.weight_decay, optim.milestones, optim.gamma) == (0.003, 0.9, 5e-4, (16,), 0.1)
         assert (optim.clip_norm, optim.warmup_epochs, optim.warmup_factor, optim.reference_batch) == (10, 1, 1e-3, 5)

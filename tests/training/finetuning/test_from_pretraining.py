@@ -119,6 +119,7 @@ def test_naeplus_pools_as_it_likes() -> None:
     """Its pooling is for its own box head: the embedding of a pre-training reads cells, not what is pooled."""
     model = trained(detector={"pooling": "max"})
     wanted = DETECTORS["nae+"].config(**{**TINY, "num_identities": 3, "pooling": "average"})
+    config: Any
     for config in (wanted, {}):
         detector = start_detector("nae+", model, num_identities=3, with_heads=True, config=config)
         assert detector.config.pooling == "average"
