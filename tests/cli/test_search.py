@@ -181,3 +181,24 @@ def test_a_gallery_of_other_settings_is_searched_with_them(
     plain = [each for each in command if "=" not in each and each != "--set"]
     assert main([*plain, "--box", "10,10,40,80", "--quiet"]) == 1
     assert "other weights or settings" in (said := capsys.readouterr().err) and "with the same settings" in said
+
+
+def test_a_person_of_the_gallery_is_named_by_their_id(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No model is loaded, and the id that an answer shows is taken by the next search."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pretrainps.hub.load.load", lambda name, **options: pytest.fail("the model is loaded"))
+    search = ["search", str(place / "gallery"), "--top", "3", "--quiet"]
+    assert main([*search, "--person", "photo 1.png#1", "--leave-own-image-out", "--json", "--report", "r.html"]) == 0
+    result = answers(capsys)
+    assert result["query"]["id"] == "photo 1.png#1" and "photo 1.png#1" in Path("r.html").read_text("utf-8")
+    assert main([*search, "--person", result["hits"][0]["id"], "--json"]) == 0
+    assert answers(capsys)["query"]["box"] == result["hits"][0]["box"]
+    for wrong, reason in (
+        (["--person", "photo 1.png#1", "--query", "x.png"], "leave out --query"),
+        (["--person", "1"], "say who is searched for"),
+        ([], "say who is searched for"),
+        (["--person", "photo 1.png#99"], "no detection 99"),
+    ):
+        assert main([*search, *wrong]) == 1 and reason in capsys.readouterr().err
