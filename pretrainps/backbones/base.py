@@ -43,8 +43,8 @@ class Backbone(nn.Module):
         feature_maps: The maps that `forward` returns, in order.
         segments: From each segment's name to its modules' names, in order of computation. A segment named like a map
             ends in that map; "stem" ends in none.
-        tail: Shell patterns of the keys of what the original model runs after the last stage (norm, classifier). A file may
-            hold them; the backbone does not.
+        dropped_keys: Shell patterns of the keys of what the original model runs after the last stage (norm, classifier). A
+            file may hold them; the backbone does not.
         adapter: Brings files of this very architecture under its names, where no key layout can.
         spec: What was loaded; set by `pretrainps.load`.
         load_report: How it fitted; set by `pretrainps.load`.
@@ -54,7 +54,7 @@ class Backbone(nn.Module):
     family: str
     feature_maps: tuple[FeatureInfo, ...]
     segments: Mapping[str, tuple[str, ...]]
-    tail: tuple[str, ...] = ()
+    dropped_keys: tuple[str, ...] = ()
     adapter: Adapter | None = None
     spec: ModelSpec
     load_report: LoadReport
@@ -125,7 +125,7 @@ class Backbone(nn.Module):
         """
         return self._run("c5", c4)
 
-    def halves(self) -> tuple[Self, Self]:
+    def split(self) -> tuple[Self, Self]:
         """Return the trunk and the last stage as two backbones with weights of their own.
 
         The first can `trunk`, the second `last_stage`; each keeps its keys and lacks the other's. A C4 detector runs the first

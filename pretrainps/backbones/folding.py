@@ -27,7 +27,7 @@ def fold_batch_norms(half: B, probe: Tensor, *, trunk: bool) -> B:
     if the copy's answer to the probe differs, or if it has no batch norm at all, it is returned unfolded.
 
     Args:
-        half: One of `Backbone.halves()`.
+        half: One of `Backbone.split()`.
         probe: Something of the right shape to run it on.
         trunk: Whether it is the trunk, or the last stage.
     """

@@ -63,7 +63,7 @@ class TimmBackbone(Backbone):
                 raise UnsupportedModelError(f"timm's {name} has a module {child!r}, a name this class uses itself.")
             else:
                 self.add_module(child, module)
-        self.tail = tuple(tail)
+        self.dropped_keys = tuple(tail)
         self.adapter = TimmFiles(name, {key: tuple(value.shape) for key, value in self.state_dict().items()})
 
     def _compute(self, name: str, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Data sets: one record type, readers of the real layouts, and a synthetic world that can be written in any of them."""
+"""Data sets: one record type, readers and writers of the published layouts, batch samplers, transforms and loaders."""
 
 from pretrainps.data.layout import Layout as Layout
 from pretrainps.data.records import UNLABELLED as UNLABELLED

@@ -1,4 +1,4 @@
-"""Make the record of an image out of its annotated boxes: people, regions to ignore, and boxes that are none."""
+"""Make an image's record from its annotated boxes: people, regions to ignore, and degenerate boxes that are left out."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def annotated(
     camera: int | None = None,
     size: tuple[int, int] | None = None,
 ) -> tuple[Sample, int]:
-    """Return a record, and how many boxes it leaves out because they have no width or no height.
+    """Return a record and the number of boxes that were left out because they have no width or no height.
 
     Args:
         name: What the data set calls the image.
         image: Its file.
         boxes: (A, 4) x1, y1, x2, y2 of everything annotated.
         is_person: For each box, whether it is a person; all others are regions to ignore.
-        visible: (A, 4) what is not hidden of each. Of somebody wholly hidden it has no area, and is kept so.
-        ids: (A,) identities; without, nobody has one.
+        visible: (A, 4) the visible part of each. It has no area if a person is wholly hidden, and stays so.
+        ids: (A,) identities; by default, all people are unlabelled.
         camera: Which camera took the image.
         size: Its height and width.
     """
@@ -52,5 +52,5 @@ def annotated(
 
 
 def note_left_out(boxes: int) -> tuple[str, ...]:
-    """Return the note on boxes that were left out; none if there were none."""
+    """Return the note on boxes that were left out; an empty tuple if none were."""
     return (f"{boxes} boxes without width or height left out",) if boxes else ()

@@ -1,7 +1,7 @@
-"""Which images form which batch: seeded, the same whatever the number of workers, and able to go on where a run stopped.
+"""Batch samplers: seeded, independent of the number of worker processes, and able to resume where a run stopped.
 
-Each class is a batch sampler for `torch.utils.data.DataLoader`. What it yields are `Draw`s, an index and a seed for what is
-random about that image this time: so an image is augmented alike whichever worker process reads it.
+Each class is a batch sampler for `torch.utils.data.DataLoader`. It yields `Draw`s: the index of an image and a seed for its
+random augmentation. So an image is augmented in the same way, whichever worker process reads it.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class Draw(NamedTuple):
     item: int
     """Its index."""
     seed: int
-    """Of everything random about it."""
+    """The seed of everything that is random about it."""
 
 
 class BatchSampler(ABC):
     """A seeded order of batches, epoch after epoch.
 
     Args:
-        seed: Of the order. The same seed and epoch give the same batches.
-        rank: This process, among
-        world_size: that many, each of which gets every `world_size`-th batch; left-over batches are dropped.
+        seed: Seed of the order. The same seed and epoch give the same batches.
+        rank: Number of this process, from 0.
+        world_size: Number of processes. Each gets every `world_size`-th batch; left-over batches are dropped.
     """
 
     def __init__(self, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
@@ -48,14 +48,13 @@ class BatchSampler(ABC):
         self.done = 0
 
     def start_at(self, epoch: int, done: int = 0) -> Self:
-        """Go to an epoch, and skip the batches of it that were used already, as when a stopped run goes on.
+        """Go to an epoch and skip those of its batches that were used already, for example when a stopped run is resumed.
 
-        It holds until it is called again: call it before each pass.
+        The setting stays until the next call, so call it before each pass.
 
         Args:
-            epoch: From 0.
-            done: Batches of this process that were used. Count those that were trained on: a `DataLoader` asks for more
-                ahead.
+            epoch: Number of the epoch, from 0.
+            done: Batches of this process that were used. Count those that were trained on: a `DataLoader` reads further ahead.
         """
         self.epoch, self.done = epoch, done
         return self
@@ -68,7 +67,7 @@ class BatchSampler(ABC):
             yield [Draw(int(index), int(seeds[number]) + place) for place, index in enumerate(batches[number])]
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch for this process, those already done among them."""
+        """Return the number of batches of an epoch for this process, including those already done."""
         return self._count() // self.world_size
 
     @abstractmethod
@@ -81,10 +80,10 @@ class BatchSampler(ABC):
 
 
 class ShuffledBatches(BatchSampler):
-    """Every image once an epoch, in random order; what does not fill a batch is left out this time.
+    """Every image once an epoch, in random order; images that do not fill a last batch are left out of that epoch.
 
     Args:
-        images: How many there are.
+        images: Number of images.
         batch_size: Images in a batch.
         seed, rank, world_size: See `BatchSampler`.
     """
@@ -102,14 +101,14 @@ class ShuffledBatches(BatchSampler):
 
 
 class AspectBatches(BatchSampler):
-    """Upright images with upright ones, wide ones with wide ones, each once an epoch.
+    """Batches of images with similar aspect ratios (upright or wide); each image once an epoch.
 
-    A batch of scenes is padded to its largest, so mixed batches waste memory and time.
+    A batch of scenes is padded to its largest image, so mixed batches waste memory and time.
 
     Args:
-        aspects: Width / height of each image (`Split` knows sizes, or the files' headers do).
+        aspects: Width / height of each image (from the sizes in a `Split`, or from the files' headers).
         batch_size: Images in a batch.
-        borders: Aspects that part the groups.
+        borders: Aspects that separate the groups.
         seed, rank, world_size: See `BatchSampler`.
     """
 
@@ -136,7 +135,7 @@ class AspectBatches(BatchSampler):
             full = len(order) // self.batch_size * self.batch_size
             batches += _full(order[:full], self.batch_size)
             left.append(order[full:])
-        batches += _full(np.concatenate(left), self.batch_size)  # the odd ones share batches: every image has its turn
+        batches += _full(np.concatenate(left), self.batch_size)  # left-overs of all groups share batches, to use them
         return [batches[place] for place in rng.permutation(len(batches))]
 
     def _count(self) -> int:
@@ -144,9 +143,9 @@ class AspectBatches(BatchSampler):
 
 
 class PKBatchSampler(BatchSampler):
-    """P identities and K images of each: what losses need that compare images within a batch (batch-hard triplet).
+    """P people with K images each, as losses need that compare images within a batch (batch-hard triplet).
 
-    An epoch shows every identity once. Of an identity with fewer than K images, some are shown twice.
+    Each person comes once an epoch. Of a person with fewer than K images, some images come more than once.
 
     Args:
         ids: (N,) identity of each image; unlabelled images take no part.
@@ -185,16 +184,16 @@ class PKBatchSampler(BatchSampler):
 
 
 class BalancedBatches(BatchSampler):
-    """Several data sets, one after the other in one index, each with its share of every batch however large it is.
+    """Several data sets, one after the other in one index. Each has a fixed share of every batch, whatever its own size.
 
-    Shares that do not come out even are rounded now up, now down: they hold over an epoch. Each data set is gone through in
-    random order, again and again.
+    A share that is no whole number of images is rounded up in some batches and down in others, so that it holds over an
+    epoch. Each data set is passed through in random order, as often as needed.
 
     Args:
         sizes: Images of each data set.
         batch_size: Images in a batch.
-        length: Batches of an epoch for each process; by default, as many as show as many images as there are.
-        weights: Share of each data set, of any sum; equal by default.
+        length: Batches of an epoch for each process; by default, enough for as many images as all data sets have.
+        weights: Share of each data set, with any sum; equal by default.
         seed, rank, world_size: See `BatchSampler`.
     """
 
@@ -217,7 +216,7 @@ class BalancedBatches(BatchSampler):
         if min(self.sizes, default=0) < 1:
             raise ArgumentError(f"data sets of {self.sizes} images: each must have at least one.")
         if shares.shape != (len(self.sizes),) or not (np.isfinite(shares) & (shares > 0)).all():
-            raise ArgumentError(f"weights {weights} for {len(self.sizes)} data sets: each needs one above 0.")
+            raise ArgumentError(f"weights {weights} for {len(self.sizes)} data sets: each data set needs a weight above 0.")
         self.shares = shares / shares.sum()
         self.length = max(1, sum(self.sizes) // (batch_size * world_size)) if length is None else length
 
@@ -237,14 +236,14 @@ class BalancedBatches(BatchSampler):
 
 
 class JoinedBatches(BatchSampler):
-    """Several data sets, one after the other in one index, each with batches of its own in every batch.
+    """Several data sets, one after the other in one index. Every batch joins one batch of each.
 
-    Each part goes through its epochs, again and again. So a part may be `PKBatchSampler`, whose batches must stay together.
+    Each part repeats its own epochs. A part's batches stay together, so it may be a `PKBatchSampler`.
 
     Args:
-        parts: Batches of each data set, each with an index of its own; their seed, rank and epoch play no part.
+        parts: Batch sampler of each data set, each with an index of its own; their seed, rank and epoch are not used.
         sizes: Images of each data set.
-        length: Batches of an epoch for each process; by default, as many as the longest part has for all.
+        length: Batches of an epoch for each process; by default, those of the longest part over all processes.
         seed, rank, world_size: See `BatchSampler`.
     """
 
@@ -261,7 +260,7 @@ class JoinedBatches(BatchSampler):
         super().__init__(seed=seed, rank=rank, world_size=world_size)
         if not parts or len(parts) != len(sizes) or (length is not None and length < 1):
             raise ArgumentError(
-                f"{len(parts)} parts, {len(sizes)} sizes, length={length}: one size a part, and a length above 0."
+                f"{len(parts)} parts, {len(sizes)} sizes, length={length}: give one size for each part, and a length above 0."
             )
         self.parts, self.sizes = tuple(parts), tuple(sizes)
         self.length = max(1, max(part._count() for part in parts) // world_size) if length is None else length
@@ -286,9 +285,10 @@ def _again_and_again(part: BatchSampler, rng: np.random.Generator, number: int) 
 
 
 def _turns(shares: NDArray[np.float64]) -> Iterator[int]:
-    """Yield whose turn it is, so that after any number of turns each has had its share of them to less than one.
+    """Yield the index of the next turn. After any number of turns, each index is less than one turn away from its share.
 
-    A turn goes to whoever is behind and would be a whole turn behind first (earliest deadline first, which is known to manage).
+    A turn goes to an index that is behind its share and would be the first to be a whole turn behind. This is "earliest
+    deadline first" scheduling, which is known to keep such bounds.
     """
     had = [0] * len(shares)
     for turn in count(1):

@@ -1,9 +1,12 @@
-"""Read annotations in COCO's JSON, and what people add to it: identities, cameras, visible boxes.
+"""Read annotations in COCO's JSON with common additions: identities, cameras and visible boxes.
 
-Besides COCO's own fields (`id`, `file_name`, `height`, `width`; `id`, `image_id`, `bbox`, `category_id`, `iscrowd`) these are
-known, all of them optional: of an image `name` (what records call it; else its `file_name`) and `camera` (a whole number); of
-an annotation `ignore` (1 means the same as `iscrowd`) and `vis_bbox` (what of the person is not hidden; if one person of a file
-has it, all need it).
+COCO's own fields are `id`, `file_name`, `height` and `width` of an image, and `id`, `image_id`, `bbox`, `category_id` and
+`iscrowd` of an annotation. These further fields are known, all of them optional:
+
+- `name` of an image: its name in records; by default its `file_name`.
+- `camera` of an image: a whole number.
+- `ignore` of an annotation: 1 means the same as `iscrowd`.
+- `vis_bbox` of an annotation: the visible part of the person. If one person of a file has it, all need it.
 """
 
 from __future__ import annotations
@@ -26,13 +29,13 @@ class CocoBox:
     where: str
     """The file and the annotation's id, for messages."""
     position: int
-    """Among the file's annotations, from 0."""
+    """Its position among the file's annotations, from 0."""
     record: Record
     xywh: Sequence[float]
     visible: Sequence[float]
-    """What of it is not hidden, as far as the file knows."""
+    """The visible part of it, if the file says so."""
     is_person: bool
-    """Otherwise it is a region to ignore."""
+    """Whether it is a person; otherwise it is a region to ignore."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,15 +48,15 @@ class CocoImage:
     size: tuple[int, int] | None
     camera: int | None
     with_visible: bool
-    """Whether the file says what of people is not hidden."""
+    """Whether the file has visible boxes."""
     boxes: list[CocoBox] = field(default_factory=list)
 
     def sample(self, path: Path, *, ids: Ids | None = None) -> tuple[Sample, int]:
-        """Return the record, and how many boxes without width or height it leaves out.
+        """Return the record and the number of boxes without width or height that were left out.
 
         Args:
             path: The image's file.
-            ids: (A,) the identity of each annotation; without, nobody has one.
+            ids: (A,) the identity of each annotation; by default, all people are unlabelled.
         """
         return annotated(
             name=self.name,
@@ -72,11 +75,11 @@ def read_coco(path: Path, *, category: int | None = None) -> list[CocoImage]:
 
     Args:
         path: The file.
-        category: Keep annotations of this category, and those that say none.
+        category: Keep annotations of this category, and those without a category.
 
     Raises:
-        DatasetError: the file is missing or no JSON; an image or annotation lacks a field, or it cannot be right (the message
-            names the annotation's id and the field); an id or a name comes twice; or an annotation is of no image.
+        DatasetError: the file is missing or no JSON; a field of an image or annotation is missing or impossible (the message
+        names the annotation's id and the field); an id or a name comes twice; or an annotation has no image.
     """
     content = read_json(path)
     annotations = get_list(content, "annotations", where=str(path))
@@ -89,7 +92,7 @@ def read_coco(path: Path, *, category: int | None = None) -> list[CocoImage]:
             continue
         image = images.get(_key(record, "image_id", where))
         if image is None:
-            raise DatasetError(f"{where}: 'image_id' is {record['image_id']!r}, which none of the file's images has.")
+            raise DatasetError(f"{where}: 'image_id' is {record['image_id']!r}, but no image of the file has that id.")
         image.boxes.append(_box(record, position, where, with_visible))
     return list(images.values())
 

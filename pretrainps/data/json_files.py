@@ -1,4 +1,4 @@
-"""Read annotations in JSON and JSON lines; what is wrong with them is told with file, line and field."""
+"""Read annotations in JSON and JSON lines; errors name the file, the line and the field."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def read_json(path: Path) -> Record:
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, Record]]:
-    """Yield the object in each line that is not blank, each with where it stands: "path, line 7".
+    """Yield the object in each line that is not blank, after its location: "path, line 7".
 
     Raises:
-        DatasetError: the file is missing, no UTF-8, or a line is no JSON or no object.
+        DatasetError: the file is missing or no UTF-8; or a line is no JSON or no object.
     """
     for where, line in read_lines(path):
         yield where, as_object(_parse(line, where), where=where)
 
 
 def as_object(value: object, *, where: str) -> Record:
-    """Return a value that is an object.
+    """Return a value after a check that it is an object.
 
     Raises:
         DatasetError: it is something else.
@@ -46,7 +46,7 @@ def as_object(value: object, *, where: str) -> Record:
 
 
 def get_text(record: Record, field: str, *, where: str) -> str:
-    """Return a field that is a text with something in it.
+    """Return a field that is a text of at least one character.
 
     Raises:
         DatasetError: it is missing or something else.
@@ -58,13 +58,13 @@ def get_text(record: Record, field: str, *, where: str) -> str:
 
 
 def get_whole(record: Record, field: str, *, where: str, default: int | None = None) -> int:
-    """Return a field that is a whole number (JSON's true and false are none) such as 64 bits hold.
+    """Return a field that is a whole number of at most 64 bits; JSON's true and false are no numbers.
 
     Args:
         record: The object.
         field: The name of the field.
-        where: Where the object stands, for the message.
-        default: What a missing field means, if it may be missing.
+        where: Location of the object, for the message.
+        default: Value of a missing field, if it may be missing.
 
     Raises:
         DatasetError: it is missing or something else.
@@ -76,7 +76,7 @@ def get_whole(record: Record, field: str, *, where: str, default: int | None = N
 
 
 def get_length(record: Record, field: str, *, where: str) -> int:
-    """Return a field that is the length of a picture's side, in whole pixels.
+    """Return a field that is an image's height or width, in whole pixels.
 
     Raises:
         DatasetError: it is missing or something else.
@@ -136,8 +136,8 @@ def get_xywh(record: Record, field: str, *, where: str) -> list[float]:
 
 
 def is_coordinate(value: Any) -> bool:
-    """Whether something read from JSON is a finite number that a picture could have."""
-    return type(value) in (int, float) and -FAR < value < FAR  # false for NaN too, which JSON does not know but json reads
+    """Whether a value from JSON is a finite number that can be a coordinate in an image."""
+    return type(value) in (int, float) and -FAR < value < FAR  # also false for NaN, which is not JSON but Python reads it
 
 
 def _wrong(record: Record, field: str, wanted: str, where: str) -> DatasetError:

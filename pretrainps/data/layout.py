@@ -1,4 +1,4 @@
-"""What a layout is: how one data set lies on disk, as functions that recognize and read it."""
+"""The type of a layout: the files of one data set on disk, and the functions that recognize and read them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pretrainps.errors import ArgumentError, DatasetError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Counts:
-    """How many there are of what in a split; `None` where nobody has published it."""
+    """Numbers of images, people and boxes in a split; `None` for numbers that were not published."""
 
     images: int | None = None
     boxes: int | None = None
@@ -28,28 +28,28 @@ class Layout:
     """One data set's files on disk."""
 
     name: str
-    """What commands and recipes call it."""
+    """Its name in commands and recipes."""
     title: str
-    """What its authors call it."""
+    """Its authors' name for it."""
     task: Task
     splits: tuple[str, ...]
-    """Names that `read` takes, the training split first."""
+    """Names of the splits for `read`, the training split first."""
     main_splits: tuple[str, ...] = ()
-    """Those that together are the data set, if `splits` has parts and unions of them besides; by default, all of them."""
+    """Splits that together are the whole data set, if `splits` also has unions of parts; by default, all splits."""
     tree: str
-    """The folders and files that are expected, as errors show them."""
+    """The expected folders and files, as error messages show them."""
     recognize: Callable[[Path], bool]
-    """Whether a root looks like this layout, from the names of a few files and folders, opening as little as possible."""
+    """Whether a root looks like this layout. It looks at the names of a few files and folders, and opens few or none."""
     read_split: Callable[[Path, str], Split]
     read_search_set: Callable[[Path], SearchSet] | None = None
     counts: Mapping[str, Counts] = field(default_factory=dict)
     """Published counts of the splits."""
     terms: str = ""
-    """On what terms its owners give it away, in one line."""
+    """The owners' terms of use, in one line."""
     withdrawn: str | None = None
-    """Why its owners took it back, if they did."""
+    """Why its owners withdrew it, if they did."""
     shares_people_with: tuple[str, ...] = ()
-    """Layouts whose people or cameras are among this one's: training on one leaks into a test on the other."""
+    """Layouts that share people or cameras with this one: training on one leaks into a test on the other."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "main_splits", self.main_splits or self.splits)
@@ -95,7 +95,7 @@ class Layout:
         return found
 
     def folder(self, root: Path | str) -> Path:
-        """Return a root that is a folder.
+        """Return the root after a check that it is a folder.
 
         Raises:
             DatasetError: it is none.
@@ -106,7 +106,7 @@ class Layout:
         return path
 
     def wants(self, path: Path) -> Path:
-        """Return a file or folder that must exist.
+        """Return a path after a check that it exists.
 
         Raises:
             DatasetError: it does not; the message shows the whole layout.
@@ -124,7 +124,7 @@ class Layout:
 
 
 def _require_distinct(split: Split, root: Path | str) -> None:
-    """See that no image is there twice: a person would be found in the second copy of the picture he was taken from."""
+    """Check that no image comes twice: a query would find its person in the second copy of its own image."""
     names = Counter(sample.name for sample in split.samples)
     name, times = max(names.items(), key=lambda item: item[1], default=("", 0))
     if times > 1:

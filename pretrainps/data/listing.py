@@ -1,4 +1,7 @@
-"""Which files there are, from one listing a folder: to ask for each of a hundred thousand takes minutes on a network disk."""
+"""Check which files exist with one listing a folder.
+
+To check each of a hundred thousand files takes minutes on a network disk.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pretrainps.errors import DatasetError
 
 
 class Listing:
-    """Remembers what lies in the folders it was asked about.
+    """The files of folders, each folder listed once and remembered.
 
     Example:
         >>> from pretrainps.data.listing import Listing
@@ -35,14 +38,14 @@ class Listing:
         return path.name in self._folders[folder]
 
     def require(self, files: Sequence[Path], *, of: str) -> None:
-        """See that all files exist.
+        """Check that all files exist.
 
         Args:
             files: Their paths.
-            of: What names them, for the message: the path of an annotation file.
+            of: The path of the annotation file that names them, for the message.
 
         Raises:
-            DatasetError: some do not; names the first and their number.
+            DatasetError: some do not exist; the message names the first and their number.
         """
         missing = [path for path in files if path not in self]
         if missing:
@@ -53,5 +56,8 @@ class Listing:
 
 
 def unpacked(root: Path, *names: str) -> Path:
-    """Return the first folder of these names in a root, or the root: people give an archive's folder, or where it lies."""
+    """Return the first existing folder of these names in a root, else the root.
+
+    So a user may give either the folder of an archive, or the folder that it was unpacked into.
+    """
     return next((root / name for name in names if (root / name).is_dir()), root)

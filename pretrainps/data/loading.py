@@ -1,4 +1,4 @@
-"""Splits as `torch.utils.data` wants them: scenes with targets, crops with ids; and what happens to an image that is broken."""
+"""PyTorch data sets and loaders: scenes with targets, crops with ids, and a policy for images that cannot be read."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Scenes(Dataset[Any]):
     """A search or detection split: (3, H, W) bytes, and a target with boxes, labels, ids, ignore and the image's name.
 
     Args:
-        split: What was read.
-        transform: What happens to each.
+        split: The images and their annotation.
+        transform: Augmentation of each image and its target.
     """
 
     def __init__(self, split: Split, transform: SceneAugmentation) -> None:
@@ -61,9 +61,9 @@ class Crops(Dataset[Any]):
     """A re-ID split, or the people of a search split: (3, h, w) float, the id and the camera (-1: unknown).
 
     Args:
-        split: What was read.
-        transform: From `crop_transform`.
-        boxes: Which people: (P, 2) index of the sample and of the box in it; by default everybody.
+        split: The images and their annotation.
+        transform: Augmentation of each crop, from `crop_transform`.
+        boxes: (P, 2) the people to use: index of the sample and of the box in it; by default, everyone.
     """
 
     def __init__(self, split: Split, transform: CropTransform, boxes: np.ndarray[Any, Any] | None = None) -> None:
@@ -93,35 +93,35 @@ def _seeded(sample: Sample, seed: int, ready: Callable[[Image.Image], T]) -> T |
     except ImageError as error:
         return ReadFailure(sample.name, str(error))
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed writes down a stack for each absent GPU: half the time
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed also records a stack for each absent GPU: slow
         return ready(picture)
 
 
 def scenes_together(items: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
-    """Put scenes into a batch, each with its own size."""
+    """Collate scenes into a batch of lists, since each has its own size."""
     return [image for image, _ in items], [target for _, target in items]
 
 
 def fractions(pixels: Tensor) -> Tensor:
-    """Return bytes as float32 in 0..1, and anything else as it is."""
+    """Return bytes as float32 in 0..1, and other types unchanged."""
     return F.to_dtype(pixels, torch.float32, scale=True) if pixels.dtype == torch.uint8 else pixels
 
 
 def crops_together(items: list[tuple[Tensor, int, int]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Put crops into a batch: (N, 3, h, w), ids (N,), cameras (N,)."""
+    """Collate crops into a batch: (N, 3, h, w), ids (N,), cameras (N,)."""
     images, ids, cameras = zip(*items, strict=True)
     return torch.stack(images), torch.tensor(ids), torch.tensor(cameras)
 
 
 class Loader(Generic[B]):
-    """Batches read by worker processes; images that are broken are told of once, and left out or the end of it.
+    """Batches read by worker processes. A broken image is either left out, with one warning, or raises an error.
 
     Args:
         dataset: `Scenes`, `Crops`, or another that takes `Draw`s and returns `ReadFailure` for what it cannot read.
-        batches: Which images when.
-        together: `scenes_together` or `crops_together`.
-        workers: Processes that read; 0 reads in this one.
-        on_damage: "skip" goes on without a broken image, "stop" raises.
+        batches: The batch sampler.
+        together: How to collate a batch: `scenes_together` or `crops_together`.
+        workers: Number of worker processes; 0 reads in this process.
+        on_damage: "skip" leaves a broken image out, "stop" raises an error.
         pin_memory: See `torch.utils.data.DataLoader`.
     """
 
@@ -151,34 +151,34 @@ class Loader(Generic[B]):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[B | None]:
-        """Return batches; `None` for one of which no image could be read, so that the count of batches stays right.
+        """Return batches. A batch without any readable image is `None`, so that the count of batches stays right.
 
         Raises:
             DatasetError: a broken image, with `on_damage="stop"`.
         """
-        return self._told(iter(self._loader))  # the processes start now, not when somebody asks for a batch
+        return self._reported(iter(self._loader))  # the processes start now, not with the first batch
 
-    def _told(self, read: Iterator[tuple[B | None, list[ReadFailure]]]) -> Iterator[B | None]:
+    def _reported(self, read: Iterator[tuple[B | None, list[ReadFailure]]]) -> Iterator[B | None]:
         for batch, damaged in read:
             for each in damaged:
-                self._tell(each)
+                self._report(each)
             yield batch
 
-    def _tell(self, each: ReadFailure) -> None:
+    def _report(self, each: ReadFailure) -> None:
         if self.on_damage == "stop":
-            raise DatasetError(f"{each.name}: {each.reason} Mend or remove it, or go on without such images: on_damage='skip'.")
+            raise DatasetError(f"{each.name}: {each.reason} Repair or remove it, or leave such images out: on_damage='skip'.")
         if each.name not in self.damaged:
             self.damaged[each.name] = each.reason
             log.warning("left out %s: %s", each.name, each.reason)
 
 
 def _outlive_termination(worker: int) -> None:
-    """Go on reading when SIGTERM comes: schedulers send it to every process, and the one that trains has a step to finish."""
+    """Ignore SIGTERM: schedulers send it to every process, and the training process must still finish its step."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _Apart(Generic[B]):
-    """Puts broken images beside the batch; a class, for worker processes must be able to receive it."""
+    """Collates a batch apart from its broken images. It is a class because worker processes receive it by pickle."""
 
     def __init__(self, together: Callable[[list[Any]], B]) -> None:
         self.together = together

@@ -1,8 +1,8 @@
-"""MATLAB files: annotations read without their traps, and written as the data sets' authors wrote them.
+"""Read MATLAB annotation files safely, and write them as the data sets' authors did.
 
-`scipy.io.loadmat` gives arrays in arrays in arrays. Readers that squeeze them break when a list happens to hold one entry;
-readers that add what they find wrap around, for MATLAB stores small numbers as unsigned bytes. The functions here give lists,
-text and float64 instead. They do not know which file a value came from: `within` puts that before their complaints.
+`scipy.io.loadmat` gives arrays in arrays in arrays. Readers that squeeze them break when a list holds a single entry.
+Readers that add the numbers overflow, because MATLAB stores small numbers as unsigned bytes. The functions here return lists,
+text and float64 instead. They do not know the file that a value came from: `within` puts its name into their errors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pretrainps.errors import DatasetError, MissingPackageError
 
 
 def load_matlab(path: Path, *variables: str) -> NDArray[Any]:
-    """Return the first of some variables that a file holds.
+    """Return the first of the named variables that a file holds.
 
     Args:
         path: The .mat file, with its suffix (v4 to v7; not v7.3, which is HDF5).
@@ -38,12 +38,12 @@ def load_matlab(path: Path, *variables: str) -> NDArray[Any]:
     try:
         with warnings.catch_warnings():
             check_elements(path.read_bytes(), variables)
-            warnings.simplefilter("ignore")  # what cannot be read comes as text in place of an array, caught below
+            warnings.simplefilter("ignore")  # an unreadable variable comes as text in place of an array, checked below
             found = scipy_io.loadmat(path, variable_names=list(variables), appendmat=False)
             others = [] if found.keys() & set(variables) else [row[0] for row in scipy_io.whosmat(path, appendmat=False)]
     except NotImplementedError as error:
         raise DatasetError(f"{path} is a MATLAB file of version 7.3. Save it with -v7.") from error
-    except Exception as error:  # scipy ends in whatever its parsers and zlib meet first
+    except Exception as error:  # scipy raises many types of error, from its parsers and from zlib
         raise DatasetError(_damaged(path, error)) from error
     value = next((found[name] for name in variables if name in found), None)
     if value is None:
@@ -66,7 +66,7 @@ def _damaged(path: Path, why: object) -> str:
 
 @contextmanager
 def within(place: object) -> Iterator[None]:
-    """Put a place (a file, a row of it) before what went wrong there, unless it begins with that place."""
+    """Put a location (a file, a row of it) before the message of an error, unless it already begins with it."""
     try:
         yield
     except DatasetError as error:
@@ -76,18 +76,18 @@ def within(place: object) -> Iterator[None]:
 
 
 def cells(value: Any) -> list[Any]:
-    """Return the elements of an array of any shape: of a cell its contents, of a struct array tuples of its fields."""
+    """Return the elements of an array of any shape: a cell's contents, or tuples of a struct array's fields."""
     return _as_array(value).reshape(-1).tolist()  # of an array of arrays, a list of arrays
 
 
 def records(value: Any, fields: int) -> list[tuple[Any, ...]]:
-    """Return a struct array, or a cell with a column a field, as tuples; an empty array of any kind has none.
+    """Return a struct array, or a cell with one column a field, as tuples; an empty array of any type gives an empty list.
 
-    Fields go by their places, as in the data sets' public readers, which never name them.
+    Fields are identified by their positions, as in the data sets' public readers, which never use their names.
 
     Args:
-        value: What `load_matlab` gave, or a part of it.
-        fields: How many there are at least.
+        value: A result of `load_matlab`, or a part of it.
+        fields: The least number of fields.
 
     Raises:
         DatasetError: it is neither, or there are fewer fields.
@@ -115,7 +115,7 @@ def record(value: Any, fields: int) -> tuple[Any, ...]:
 
 
 def text(value: Any) -> str:
-    """Return a char array, or a cell that holds one, as text without the blanks around it; an empty one is "".
+    """Return a char array, or a cell that holds one, as text without surrounding blanks; an empty array gives "".
 
     Raises:
         DatasetError: it is no text.
@@ -130,13 +130,13 @@ def text(value: Any) -> str:
 
 
 def numbers(value: Any, columns: int | None = None) -> NDArray[np.float64]:
-    """Return numbers, or a cell that holds them, as float64: flat, or in rows of some columns.
+    """Return numbers, or a cell that holds them, as float64: flat, or in rows of a fixed length.
 
-    Unsigned bytes would wrap in the first sum, and a column of the file may be of another type than the next file's.
+    Unsigned bytes would overflow in the first sum, and the same column may have another type in the next file.
 
     Args:
-        value: What `load_matlab` gave, or a part of it.
-        columns: Length of a row; `None` to flatten. An empty array of any shape has no rows.
+        value: A result of `load_matlab`, or a part of it.
+        columns: Length of a row; `None` to flatten. An empty array of any shape gives no rows.
 
     Raises:
         DatasetError: it holds something else, or rows of another length.
@@ -150,7 +150,7 @@ def numbers(value: Any, columns: int | None = None) -> NDArray[np.float64]:
         raise DatasetError(f"numbers are wanted, not {_what(array)}.")
     if columns is None:
         return array.astype(np.float64).reshape(-1)
-    if array.size == columns:  # a single row may lie as a column
+    if array.size == columns:  # a single row may be stored as a column
         array = array.reshape(1, columns)
     if array.ndim != 2 or array.shape[1] != columns:
         raise DatasetError(f"rows of {columns} numbers are wanted, not {_what(array)}.")
@@ -158,7 +158,7 @@ def numbers(value: Any, columns: int | None = None) -> NDArray[np.float64]:
 
 
 def _as_array(value: Any) -> NDArray[Any]:
-    """Return a value as an array; a tuple, which `cells` and `records` make of a struct, as a cell of one row."""
+    """Return a value as an array. A tuple, which `cells` and `records` make from a struct, becomes a cell of one row."""
     return cell_array(value) if isinstance(value, tuple) else np.asarray(value)
 
 
@@ -168,15 +168,15 @@ def _what(array: NDArray[Any]) -> str:
 
 
 def cell_array(values: Sequence[Any], *, column: bool = False) -> NDArray[np.object_]:
-    """Return a cell to be saved: 1 x N, or N x 1."""
+    """Return a cell array for saving: 1 x N, or N x 1."""
     cell = np.empty(len(values), dtype=object)
-    for index, value in enumerate(values):  # a slice would spread arrays of equal shapes
+    for index, value in enumerate(values):  # an assignment to a slice would unpack arrays of equal shapes
         cell[index] = value
     return cell.reshape((-1, 1) if column else (1, -1))
 
 
 def struct_array(fields: Sequence[str], rows: Sequence[Sequence[Any]]) -> NDArray[np.void]:
-    """Return a 1 x N struct array to be saved; one row gives a single struct."""
+    """Return a 1 x N struct array for saving; one row gives a single struct."""
     array = np.empty(len(rows), dtype=[(name, object) for name in fields])
     for index, row in enumerate(rows):
         array[index] = tuple(row)

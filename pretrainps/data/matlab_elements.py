@@ -1,8 +1,8 @@
-"""See that a MATLAB file holds what scipy's reader takes for granted.
+"""Check that a MATLAB file meets the assumptions of scipy's reader.
 
-That reader looks the type of an element up in a table without asking whether it is in there, and follows cells in cells however
-deep they go: one damaged byte can end the process instead of raising an error. Here the elements of a variable are walked in
-the order in which that reader takes them, by the tags before them ("MAT-File Format", MathWorks); no value is looked at.
+That reader looks up the type of an element in a table without a check that the table has it, and follows nested cells to any
+depth. So one damaged byte can end the process instead of raising an error. Here the elements of a variable are visited in
+the same order, by the tags before them ("MAT-File Format", MathWorks). Values are not read.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from collections.abc import Container
 
 _MATRIX, _COMPRESSED = 14, 15
 _NUMBERS = frozenset({1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 18})
-"""Types of elements that hold numbers or letters."""
+"""Types of elements that hold numbers or characters."""
 _CELL, _STRUCT, _CHAR = 1, 2, 4
 _ARRAYS = frozenset(range(6, 16))
-"""Classes of arrays of numbers."""
+"""Classes of numeric arrays."""
 _COMPLEX = 1 << 11
 _HEADER = 128
 """Bytes before the first element."""
 _DIMENSIONS = 32
-"""Sides of an array that scipy has room for."""
+"""The largest number of dimensions that scipy allows."""
 _DEEPEST = 32
-"""Cells in cells; annotations have a handful."""
+"""The greatest depth of nested cells; annotations need few."""
 
 
 def check_elements(raw: bytes, variables: Container[str]) -> None:
-    """Walk the elements of some variables of a file of version 5 to 7; of any other file, do nothing.
+    """Check the elements of some variables of a file of version 5 to 7; do nothing for another version.
 
     Args:
         raw: The whole file.
-        variables: Names of those that will be read.
+        variables: Names of the variables that will be read.
 
     Raises:
-        ValueError: one holds an element of no known type, or of more than there is; or objects, functions or sparse arrays.
+        ValueError: an element has no known type, or is longer than its data; or it is an object, a function or a sparse array.
         struct.error: an element is cut off.
-        zlib.error: a compressed one is damaged.
+        zlib.error: a compressed element is damaged.
     """
     version = raw[125:126] if raw[126:127] == b"I" else raw[124:125]
-    if 0 in raw[:4] or version != b"\x01":  # as scipy tells versions 4 and 7.3
+    if 0 in raw[:4] or version != b"\x01":  # how scipy recognizes versions 4 and 7.3
         return
     order, place = "<" if raw[126:128] == b"IM" else ">", _HEADER
     while place + 8 <= len(raw):
@@ -48,7 +48,7 @@ def check_elements(raw: bytes, variables: Container[str]) -> None:
         body = raw[place + 8 : place + 8 + length]
         place += 8 + length
         if kind == _COMPRESSED:
-            body = zlib.decompressobj().decompress(body)[8:]  # within is one element, whose tag is not needed
+            body = zlib.decompressobj().decompress(body)[8:]  # it holds one element; its tag is not needed
         _Variable(body, order).check(variables)
 
 
@@ -67,15 +67,15 @@ class _Variable:
             self._content(kind, flags, sides, 0)
 
     def _head(self) -> tuple[int, int, int]:
-        """Return class, flags and number of entries of an array."""
+        """Return the class, the flags and the number of entries of an array."""
         flags = self._words.unpack_from(self.body, self.place)[2]
         self.place += 16
         if flags & 0xFF > 15:
-            return flags & 0xFF, flags, 0  # a function or an object, which has no sides
+            return flags & 0xFF, flags, 0  # a function or an object, which has no dimensions
         start, length = self._element()
         sides = struct.unpack_from(self._whole % (length // 4), self.body, start)
         if length % 4 or not 2 <= len(sides) <= _DIMENSIONS or min(sides) < 0:
-            raise ValueError(f"an array has the sides {sides}")
+            raise ValueError(f"an array has the dimensions {sides}")
         return flags & 0xFF, flags, math.prod(sides)
 
     def _content(self, kind: int, flags: int, entries: int, depth: int) -> None:
@@ -85,15 +85,15 @@ class _Variable:
             for _ in range(2 if flags & _COMPLEX and kind != _CHAR else 1):
                 self._element()
         else:
-            raise ValueError(f"it has an array of class {kind}, as no annotation has")
+            raise ValueError(f"it has an array of class {kind}, which annotations do not use")
 
     def _fields(self) -> int:
-        """Return how many fields a struct has."""
+        """Return the number of fields of a struct."""
         start, length = self._element()
         longest = struct.unpack_from(self._whole % 1, self.body, start)[0]
         _, names = self._element()
         if length != 4 or longest < 1:
-            raise ValueError(f"a struct has names of {longest} letters")
+            raise ValueError(f"a struct has field names of {longest} characters")
         return int(names // longest)
 
     def _arrays(self, count: int, depth: int) -> None:
@@ -110,10 +110,10 @@ class _Variable:
                 self._content(*head, depth)
 
     def _element(self) -> tuple[int, int]:
-        """Step over an element of numbers or letters, and return where it lies and how long it is."""
+        """Step over an element of numbers or characters, and return its start and its length."""
         kind, length = self._pair.unpack_from(self.body, self.place)
         start = self.place + 8
-        if kind >> 16:  # up to four bytes lie in the tag itself
+        if kind >> 16:  # up to four bytes are stored in the tag itself
             kind, length, start = kind & 0xFFFF, kind >> 16, start - 4
             self.place += 8
         else:

@@ -1,4 +1,4 @@
-"""What every reader returns: images with people, the sets they form, and what is searched for in them."""
+"""The record types that all readers return: samples, splits, queries, gallery lists and search sets."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pretrainps.errors import DatasetError, ImageError
 from pretrainps.images.read import image_size, read_image
 
 FAR = 1e9
-"""No coordinate of a picture is that far out: keeps out infinity as well as numbers that no float holds."""
+"""Coordinates must be smaller than this. It excludes infinity, and numbers that are too large for a float."""
 UNLABELLED = -1
-"""The id of a person whose identity nobody wrote down."""
+"""The id of a person without an identity."""
 
 Task = Literal["search", "detection", "reid"]
 Boxes = NDArray[np.float32]
@@ -25,28 +25,28 @@ Ids = NDArray[np.int64]
 
 
 def are_coordinates(values: NDArray[np.float64]) -> bool:
-    """Whether all of some numbers are finite, and such that a picture could have them."""
+    """Whether all numbers are finite and can be coordinates in an image."""
     return bool((np.abs(values) < FAR).all())  # false for NaN too
 
 
 def as_boxes(rows: ArrayLike) -> Boxes:
-    """Return rows x1, y1, x2, y2 as (N, 4) float32, also if there are none."""
+    """Return rows x1, y1, x2, y2 as (N, 4) float32; no rows give (0, 4)."""
     return np.asarray(rows, dtype=np.float32).reshape(-1, 4)
 
 
 def from_xywh(rows: ArrayLike) -> Boxes:
-    """Turn left, top, width, height into x1, y1, x2, y2: (N, 4) float32.
+    """Convert left, top, width, height to x1, y1, x2, y2: (N, 4) float32.
 
-    The sum is taken in float64: annotation files hold unsigned 8 and 16-bit numbers, whose sums would wrap.
+    The sum is taken in float64: annotation files hold unsigned 8-bit and 16-bit numbers, and their sums would overflow.
     """
     left_top, size = np.hsplit(np.asarray(rows, dtype=np.float64).reshape(-1, 4), 2)
     return np.hstack([left_top, left_top + size]).astype(np.float32)
 
 
 def pixels_of(box: Boxes, *, height: int, width: int) -> tuple[int, int, int, int]:
-    """Return the pixels that a box touches, as ends x1, y1, x2, y2 to cut them out by.
+    """Return the pixels that a box touches, as slice bounds x1, y1, x2, y2.
 
-    They are in the picture and at least one, whatever the box.
+    They lie within the image and are at least one pixel, for any box.
     """
     x1, y1, x2, y2 = np.clip(box, 0, [width, height, width, height])
     left, top = min(int(x1), width - 1), min(int(y1), height - 1)
@@ -57,23 +57,23 @@ def pixels_of(box: Boxes, *, height: int, width: int) -> tuple[int, int, int, in
 class Sample:
     """One image and the people in it.
 
-    A re-ID crop is a sample too, with one person whose box is the `whole` picture.
+    A re-ID crop is a sample too: its one person has the `whole` image as box.
     """
 
     name: str
-    """What the data set calls the image; unique in its split."""
+    """The data set's name for the image; unique in its split."""
     image: Path | NDArray[np.uint8]
     """The file, or the pixels: (H, W, 3) RGB."""
     boxes: Boxes
-    """(N, 4) x1, y1, x2, y2 in pixels of the whole persons, as annotated: they may leave the image."""
+    """(N, 4) x1, y1, x2, y2 in pixels around each whole person, as annotated: they may reach beyond the image."""
     ids: Ids
     """(N,) index into the split's `identities`, or `UNLABELLED`."""
     ignore: Boxes = field(default_factory=lambda: as_boxes(()))
     """(M, 4) regions that are neither people nor background: crowds, posters, people too small to be annotated."""
     visible: Boxes | None = None
-    """(N, 4) what of each person is not hidden, if the data set says so."""
+    """(N, 4) the visible part of each person, if the data set says so."""
     camera: int | None = None
-    """Which camera took it, if known. Frames of one video count as one camera's."""
+    """The camera that took it, if known. Frames of one video count as images of one camera."""
     size: tuple[int, int] | None = None
     """Height and width, if the annotation says so."""
 
@@ -89,7 +89,7 @@ class Sample:
             raise DatasetError(f"{self.name}: {len(self.boxes)} boxes but {len(self.visible)} visible ones.")
 
     def pixels(self) -> Image.Image:
-        """Return the picture as RGB.
+        """Return the image as RGB.
 
         Raises:
             ImageError: the file is missing or damaged.
@@ -97,7 +97,7 @@ class Sample:
         return read_image(self.image) if isinstance(self.image, Path) else Image.fromarray(self.image)
 
     def true_size(self) -> tuple[int, int]:
-        """Return height and width of the picture itself, whatever the annotation says.
+        """Return height and width of the image file itself, not of the annotation.
 
         Raises:
             ImageError: the file is missing, or is no image.
@@ -106,13 +106,13 @@ class Sample:
 
     @staticmethod
     def whole() -> Boxes:
-        """Return the box of a whole picture whose size is not known: clipped to the picture, it is the picture. (1, 4)."""
+        """Return a box for a whole image of unknown size: (1, 4), so large that clipping gives the image."""
         return as_boxes([[0, 0, np.inf, np.inf]])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Split:
-    """A part of a data set: train, test, ..."""
+    """A part of a data set, such as train or test."""
 
     dataset: str
     """Name of the layout it was read from."""
@@ -120,18 +120,18 @@ class Split:
     task: Task
     samples: Sequence[Sample]
     identities: tuple[str, ...] = ()
-    """What the data set calls the people 0, 1, 2, ... of `Sample.ids`."""
+    """The data set's names for the people 0, 1, 2, ... of `Sample.ids`."""
     notes: tuple[str, ...] = ()
-    """What the reader left out or mended, one line each, with counts."""
+    """What the reader left out or repaired, one line each, with counts."""
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def with_sizes(self, *, skip_unreadable: bool = False) -> Split:
-        """Return the split with the size of every image; what the annotation does not say is read from the files.
+        """Return the split with the size of every image; sizes that the annotation lacks are read from the files.
 
         Args:
-            skip_unreadable: Leave out images that are missing or none, with a note, instead of raising.
+            skip_unreadable: Leave out files that are missing or are no image, with a note, instead of raising an error.
 
         Raises:
             ImageError: a file is missing, or is no image.
@@ -158,33 +158,33 @@ class Query:
     """A person to search for: one box in one image."""
 
     sample: Sample
-    """The image with everyone annotated in it; its name may also be in the gallery."""
+    """The image with all its annotation; its name may also be in the gallery."""
     box: Boxes
-    """(4,) x1, y1, x2, y2."""
+    """(4,) x1, y1, x2, y2 of the person in the image."""
     id: int
     """Index into the gallery's `identities`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class GalleryList:
-    """The gallery of one query, where a protocol gives each query its own."""
+    """The gallery of one query, for protocols that give each query its own."""
 
     frames: Ids
-    """(G,) index into the gallery's samples, in the protocol's order. One image may be listed twice; published protocols do."""
+    """(G,) index into the gallery's samples, in the protocol's order. Some published protocols list one image twice."""
     boxes: Boxes
-    """(G, 4) where the person searched for stands, in whole pixels; NaN where he is not."""
+    """(G, 4) the box of the query's person in each image, in whole pixels; NaN where the person is absent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SearchSet:
-    """What a search is tested on: a gallery of whole scenes and the people to find in it."""
+    """A person-search test set: a gallery of whole scenes, and the queries."""
 
     gallery: Split
     queries: Sequence[Query]
     lists: Mapping[int, Sequence[GalleryList]] = field(default_factory=dict)
-    """Gallery size -> one list a query, for protocols that have them (CUHK-SYSU)."""
+    """Gallery size -> one gallery list for each query, for protocols that have them (CUHK-SYSU)."""
 
 
 def number(names: Iterable[str]) -> dict[str, int]:
-    """Number distinct names 0, 1, 2, ... in the order in which they first come."""
+    """Number distinct names 0, 1, 2, ... in the order of first occurrence."""
     return {name: index for index, name in enumerate(dict.fromkeys(names))}

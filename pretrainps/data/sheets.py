@@ -1,4 +1,4 @@
-"""Draw a contact sheet: what a reader made of a data set, for eyes."""
+"""Draw a contact sheet: the images of a data set with their annotation, to check them by eye."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _LINE = 14
 def contact_sheet(samples: Sequence[Sample], *, columns: int = 5, cell: tuple[int, int] = (240, 320)) -> Image.Image:
     """Draw images side by side with what is annotated in them.
 
-    Green: people with an identity, and its number; orange: people without; yellow: what is visible of them; red: to ignore.
+    Green: people with an identity, and its number; orange: people without; yellow: visible parts; red: regions to ignore.
 
     Args:
         samples: The images, in reading order.
         columns: Images in a row.
-        cell: Height and width that an image is fitted into.
+        cell: Height and width of the space for each image.
     """
     columns = max(1, min(columns, len(samples)))
     rows = -(-len(samples) // columns)
@@ -38,7 +38,7 @@ def contact_sheet(samples: Sequence[Sample], *, columns: int = 5, cell: tuple[in
 
 
 def spread_over(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """Choose samples at equal distances, the first and the last among them."""
+    """Choose samples at equal distances, including the first and the last."""
     places = np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int))
     return [samples[place] for place in places]
 

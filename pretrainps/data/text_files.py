@@ -1,4 +1,4 @@
-"""Read annotations in text files; errors tell file and line."""
+"""Read annotations in text files; errors name the file and the line."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pretrainps.errors import DatasetError
 
 
 def read_text(path: Path) -> str:
-    """Return what a file in UTF-8 says, with or without a byte order mark; every kind of line end becomes a newline.
+    """Return the text of a UTF-8 file, with or without a byte order mark; each kind of line end becomes a newline.
 
     Raises:
-        DatasetError: the file is missing, or holds something else.
+        DatasetError: the file is missing, or is no text in UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -27,7 +27,7 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the lines that are not blank, without the blanks around them, each after where it stands: "path, line 7".
+    """Yield the lines that are not blank, without surrounding blanks, each after its location: "path, line 7".
 
     Raises:
         DatasetError: the file is missing, or is no text.

@@ -1,7 +1,7 @@
-"""What is done to images before a network sees them: torchvision's v2 transforms, with boxes and ids kept in step.
+"""Augmentation of scenes and crops: torchvision's v2 transforms, with boxes and ids kept consistent.
 
-Resizing and normalizing scenes is the detector's own work. Here is what is random in training, and what turns crops into a
-batch.
+A detector resizes and normalizes scenes itself. This module has the random augmentation for training, and the transform
+that turns crops into a batch.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ CropTransform = Callable[[Any], Tensor]
 def scene_target(sample: Sample, height: int, width: int) -> Target:
     """Return a scene's annotation as tensors that torchvision's transforms move along with the pixels.
 
-    People and regions to ignore stand in one table, for some of those transforms know of one only.
+    People and regions to ignore are in one table, because some of those transforms accept only one.
 
     Args:
         sample: The record.
-        height: Of its picture.
-        width: Of its picture.
+        height: Height of its image in pixels.
+        width: Width of its image in pixels.
 
     Returns:
         `boxes` (N + M, 4) as `tv_tensors.BoundingBoxes`, `labels` (1 a person, 0 a region to ignore) and `ids` (N + M,).
@@ -44,18 +44,18 @@ def scene_target(sample: Sample, height: int, width: int) -> Target:
 
 
 class SceneAugmentation:
-    """From picture and `scene_target` to bytes (3, H, W) and a detector's target.
+    """Turns an image and its `scene_target` into bytes (3, H, W) and a detector's target.
 
-    Scenes are large, and processes that read hand them over in shared memory, so they stay bytes until they are on the device
-    that trains: `pretrainps.data.loading.fractions`.
+    Scenes are large and come from worker processes through shared memory. So they stay bytes until they are on the training
+    device, where `pretrainps.data.loading.fractions` makes floats of them.
 
-    Boxes are cut off at the border; people left with less than `smallest` pixels of width or height leave, with their ids.
+    Boxes are clipped to the image. People with less than `smallest` pixels of width or height are then removed, with their ids.
 
     Args:
-        flip: Probability of mirroring. The papers' recipes: 0.5, and nothing else.
-        colour: Strength of random brightness, contrast, saturation; 0.4 is usual.
-        crop: Probability of cutting a part out that still holds people (as SSD does).
-        smallest: Pixels.
+        flip: Probability of a horizontal flip. The papers' recipes use 0.5, and no other augmentation.
+        colour: Strength of random brightness, contrast and saturation; 0.4 is usual.
+        crop: Probability of a random crop that still holds people (as in SSD).
+        smallest: Least width and height of a person's clipped box, in pixels.
     """
 
     def __init__(self, *, flip: float = 0.0, colour: float = 0.0, crop: float = 0.0, smallest: float = 1.0) -> None:
@@ -85,7 +85,7 @@ class SceneAugmentation:
 
 
 class _Crop(v2.RandomIoUCrop):
-    """`RandomIoUCrop` that also works where nobody is."""
+    """`RandomIoUCrop` that also works on a scene without people."""
 
     def forward(self, *inputs: Any) -> Any:
         return super().forward(*inputs) if len(inputs[1]["boxes"]) else inputs
@@ -94,15 +94,15 @@ class _Crop(v2.RandomIoUCrop):
 def crop_transform(
     height: int, width: int, *, flip: float = 0.0, shift: int = 0, colour: float = 0.0, erase: float = 0.0
 ) -> CropTransform:
-    """Return a transform from a person's picture to (3, height, width), float in 0..1.
+    """Return a transform from an image of a person to (3, height, width), float in 0..1.
 
     Args:
-        height: Pixels; 256 is usual,
-        width: with 128.
-        flip: Probability of mirroring; 0.5 is usual in training.
-        shift: Pixels that the picture is moved by at most, in training (10 is usual); black comes in.
-        colour: Strength of random brightness, contrast, saturation.
-        erase: Probability of blanking a rectangle; 0.5 is usual in training.
+        height: Height of the result in pixels; 256 is usual.
+        width: Width of the result in pixels; 128 is usual.
+        flip: Probability of a horizontal flip; 0.5 is usual in training.
+        shift: Greatest random shift in pixels, filled with black; 10 is usual in training.
+        colour: Strength of random brightness, contrast and saturation.
+        erase: Probability that a rectangle is erased; 0.5 is usual in training.
     """
     steps: list[Any] = [v2.ToImage(), v2.Resize((height, width), antialias=True)]
     if shift:

@@ -1,4 +1,4 @@
-"""Count what a split holds, hold it against what was published, and find what is broken in it."""
+"""Count the contents of a split, compare the counts with the published ones, and find broken images and boxes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pretrainps.errors import DatasetError, ImageError
 from pretrainps.images.read import read_image
 
 _THREADS = 8
-"""That read files at once; reading waits for disks more than it computes."""
+"""Number of threads that read files; they wait for disks more than they compute."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitCheck:
-    """What a split holds."""
+    """Counts and faults of a split."""
 
     split: str
     found: Counts
@@ -30,16 +30,16 @@ class SplitCheck:
     ignored: int
     """Regions to ignore."""
     alone: int
-    """Identities with one box only: nothing to find again."""
+    """Identities with a single box, which no search can find again."""
     twice: int
-    """Images in which somebody is twice."""
+    """Images in which one person has two boxes."""
     notes: tuple[str, ...]
-    """What the reader left out or mended."""
+    """What the reader left out or repaired."""
     problems: tuple[str, ...]
-    """What is broken, a line each."""
+    """Broken images and boxes, one line each."""
 
     def differences(self) -> list[str]:
-        """Say where the counts are not the published ones."""
+        """Return one line for each count that differs from the published one."""
         return [
             f"{getattr(self.found, name)} {name}, but {published} were published"
             for name, published in asdict(self.published).items()
@@ -47,7 +47,7 @@ class SplitCheck:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON can hold it."""
+        """Return all values in a form that JSON can hold."""
         return {**asdict(self), "differences": self.differences()}
 
 
@@ -130,14 +130,14 @@ def check_dataset(
 
 
 def check_split(split: Split, published: Counts | None = None, *, decode: bool = False, progress: bool = False) -> SplitCheck:
-    """Look at every image of a split.
+    """Check every image of a split.
 
     Args:
-        split: As a reader returned it.
-        published: Counts that it should have.
-        decode: Read each image to its end, instead of its first bytes: finds truncated files, and takes a minute for ten
-            thousand photographs.
-        progress: Whether to show a bar.
+        split: The split, from a reader.
+        published: The published counts to compare with.
+        decode: Whether to decode each image wholly, not only its header. This finds truncated files, and takes a minute for
+        ten thousand photographs.
+        progress: Whether to show a progress bar.
     """
     problems: list[str] = []
     with ThreadPoolExecutor(_THREADS) as pool:

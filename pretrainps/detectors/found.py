@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import remove_small_boxes
 
-from pretrainps.ops.nms import suppress
+from pretrainps.ops.nms import nms
 
 _SMALLEST_DETECTION = 1e-2
 """In pixels of the resized image."""
@@ -36,14 +36,14 @@ def filter_detections(
         threshold: A score must be higher.
         nms_iou: Overlap above which the weaker of two goes.
         most: How many may stay.
-        first: People who are known to be there: they come first and suppress what overlaps them.
+        first: People who are known to be there: they come first, and what overlaps them is left out.
     """
     keep = torch.where(found.scores > threshold)[0]
     keep = keep[remove_small_boxes(found.boxes[keep], _SMALLEST_DETECTION)]
     kept = _taken(found, keep)
     if first is not None:
         kept = _joined(first, kept)
-    return _taken(kept, suppress(kept.boxes, kept.scores, nms_iou, most))
+    return _taken(kept, nms(kept.boxes, kept.scores, nms_iou, most))
 
 
 def _taken(found: Detections, index: Tensor) -> Detections:

@@ -109,7 +109,7 @@ def load(
     backbone = build_backbone(spec.arch, spec.arch_options, empty=empty)
     # under a head of ours, or in a detector, the backbone's own tail lies deeper
     before = spec.file.prefix + ("" if spec.head is None and spec.detector is None else "backbone.")
-    declared = (*spec.file.ignored, *(before + pattern for pattern in backbone.tail))
+    declared = (*spec.file.ignored, *(before + pattern for pattern in backbone.dropped_keys))
     spec = replace(spec, file=replace(spec.file, ignored=(*declared, *ignore)))
     model: Model = backbone
     if spec.detector is not None:
@@ -220,15 +220,15 @@ def _fill(
         checkpoint.tensors,
         name=spec.name,
         ignored=checkpoint.ignored,
-        stray=(*checkpoint.stray, *refused),
+        unprefixed=(*checkpoint.unprefixed, *refused),
         side_data=checkpoint.side_data,
         expected_missing=spec.file.expected_missing,
         new=spec.file.new,
     )
     if not report.ok:
         shapes = {key: tuple(value.shape) for key, value in checkpoint.tensors.items()} | dict(refused)
-        stray = set(checkpoint.stray)
-        require_complete(report, origin, advise(report, shapes, arch=spec.arch, prefix=spec.file.prefix, stray=stray))
+        unprefixed = set(checkpoint.unprefixed)
+        require_complete(report, origin, advise(report, shapes, arch=spec.arch, prefix=spec.file.prefix, unprefixed=unprefixed))
     state = model.state_dict()
     held = {key: checkpoint.tensors[key].to(state[key].dtype) for key in report.matched}
     for key in (*report.expected_missing, *report.new):

@@ -76,7 +76,7 @@ def state_to_save(model: Model) -> dict[str, Tensor]:
     if any(isinstance(value, Tensor) and value.is_meta for value in state.values()):
         raise ArgumentError(f"{name} is on the meta device: its weights have no values. Load it, and save it then.")
     plain = {key: value for key, value in state.items() if _is_stored(value)}
-    report = compare(built, plain, name=name, stray=[key for key in state if key not in plain])
+    report = compare(built, plain, name=name, unprefixed=[key for key in state if key not in plain])
     # of a model without parameters nothing is filled
     if report.missing or report.unexpected or report.wrong_shape or report.wrong_kind:
         raise StateDictMismatchError(_refusal(report), report)

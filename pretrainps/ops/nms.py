@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision import ops
 
 _APART = ((-2.0, -2.0, -1.0, -1.0), (-4.0, -4.0, -3.0, -3.0))
 """Two boxes that overlap neither each other nor anything in an image."""
 
 
-def suppress(boxes: Tensor, scores: Tensor, iou: float, most: int) -> Tensor:
+def nms(boxes: Tensor, scores: Tensor, iou: float, most: int) -> Tensor:
     """Return the indices of boxes that no better one covers, the best first.
 
     Args:
@@ -20,8 +20,8 @@ def suppress(boxes: Tensor, scores: Tensor, iou: float, most: int) -> Tensor:
         most: How many may stay.
     """
     if not torch.compiler.is_exporting():
-        return nms(boxes, scores.to(boxes.dtype), iou)[:most]
+        return ops.nms(boxes, scores.to(boxes.dtype), iou)[:most]
     # torchvision tells the exporter that two boxes or more are kept, so that a graph would refuse an image with one person:
     # two more that always are make it true, whatever a runtime thinks of their scores, and are taken out again
-    kept = nms(torch.cat([boxes, boxes.new_tensor(_APART)]), torch.cat([scores, scores.new_ones(len(_APART))]), iou)
+    kept = ops.nms(torch.cat([boxes, boxes.new_tensor(_APART)]), torch.cat([scores, scores.new_ones(len(_APART))]), iou)
     return kept[kept < boxes.shape[0]][:most]

@@ -57,7 +57,7 @@ class RegionGrid:
         """Return the grid of every second bin, as a convolution of stride 2 and width 1 reads it."""
         return replace(self, pixels=self.pixels[:, ::2, ::2], weights=self.weights[:, ::2, ::2])
 
-    def cut(self, rows: Tensor) -> Tensor:
+    def pool_regions(self, rows: Tensor) -> Tensor:
         """Sum up each bin. Map pixels as rows (N * H * W, C) -> (R, C, bins, bins), channels last."""
         regions, height, width, taps = self.pixels.shape
         wide = rows.to(self.weights.dtype)

@@ -41,7 +41,7 @@ class NativeCheckpoint:
     """The file's keys that were left out, as declared."""
     declared: tuple[str, ...] = ()
     """Of these, the tensors that a declared pattern names: an architecture's own filter may leave out more."""
-    stray: tuple[str, ...] = ()
+    unprefixed: tuple[str, ...] = ()
     """The file's keys without the declared prefix: nothing is declared of them, so they fit no model."""
     side_data: tuple[SideData, ...] = ()
     """What lies in the file among the tensors and is none."""
@@ -97,7 +97,7 @@ def convert(
         raise CheckpointFormatError(
             f"{path}: no tensor has the declared prefix {file.prefix!r}. `pretrainps inspect {path}` shows what the file is."
         )
-    stray = tuple(key for key in kept if not key.startswith(file.prefix))
+    unprefixed = tuple(key for key in kept if not key.startswith(file.prefix))
     bare = {key.removeprefix(file.prefix): value for key, value in kept.items() if key.startswith(file.prefix)}
     if adapter is not None and file.layout != "native":
         everything = {key.removeprefix(file.prefix): value for key, value in found.items() if key.startswith(file.prefix)}
@@ -125,7 +125,7 @@ def convert(
         tensors=native,
         ignored=tuple(ignored),
         declared=declared,
-        stray=stray,
+        unprefixed=unprefixed,
         side_data=tuple(
             SideData(key, layout.native_name(key.removeprefix(file.prefix)) if key.startswith(file.prefix) else None, what)
             for key, what in contents.side_data.items()
@@ -196,7 +196,7 @@ def _read_conversion(target: Path, fetched: Fetched, *, verify: bool) -> NativeC
         tensors=tensors,
         ignored=tuple(notes.get("ignored", ())),
         declared=tuple(notes.get("declared", ())),
-        stray=tuple(notes.get("stray", ())),
+        unprefixed=tuple(notes.get("stray", ())),
         side_data=tuple(SideData(*entry) for entry in notes.get("side_data", ())),
     )
 
@@ -211,7 +211,7 @@ def _write_conversion(target: Path, checkpoint: NativeCheckpoint, spec: ModelSpe
         "source_sha256": fetched.sha256,
         "ignored": list(checkpoint.ignored),
         "declared": list(checkpoint.declared),
-        "stray": list(checkpoint.stray),
+        "stray": list(checkpoint.unprefixed),
         "side_data": [list(astuple(entry)) for entry in checkpoint.side_data],
     }
     write_safetensors(checkpoint.tensors, target, notes)

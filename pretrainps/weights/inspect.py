@@ -21,11 +21,12 @@ from pretrainps.heads import CropModel
 from pretrainps.hub.runs import find_weights
 from pretrainps.registry.specs import PRETRAINING
 from pretrainps.weights import compare, convert
-from pretrainps.weights.advice import patterns_of, some
+from pretrainps.weights.advice import patterns_of
 from pretrainps.weights.key_layouts import OF_PRETRAINING
 from pretrainps.weights.read import Contents, contents_of, read_object
 from pretrainps.weights.recognize import Recognition, Shape
 from pretrainps.weights.recognize_detector import detector_named, identify, skeleton, unrecognized
+from pretrainps.weights.report import some
 from pretrainps.weights.trunk import likely_architecture
 from pretrainps.weights.write import read_metadata
 
@@ -103,7 +104,7 @@ class Inspection:
             "matched_tensors": found.matched if found else 0,
             "loads_as_detector": found.detector.kind if found and found.detector else None,
             "loads_with_head": found.head.kind if found and found.head else None,
-            "not_used": list(found.foreign + found.extra + found.trunk) if found else [],
+            "not_used": list(found.known_extra + found.extra + found.trunk) if found else [],
             "detector": self.detector,
             "run": self.run,
             "saved_by_pretrainps": dict(self.saved_by_us) if self.saved_by_us else None,
@@ -167,7 +168,10 @@ class Inspection:
         whole = f"{found.detector.kind} on {found.arch}" if found.detector else found.arch
         lines.append(f"  architecture  {whole}, all {found.matched} of its tensors")
         lines.append(f"  key layout    {found.file.layout}{prefix}")
-        for label, keys in (("not used" if found.detector else "other parts", found.foreign), ("unknown keys", found.extra)):
+        for label, keys in (
+            ("not used" if found.detector else "other parts", found.known_extra),
+            ("unknown keys", found.extra),
+        ):
             if keys:
                 shown = ", ".join(f"{key} {list(self.shapes[key])}" for key in keys[:3])
                 lines.append(f"  {label:13} {len(keys)}: {shown}{', ...' if len(keys) > 3 else ''}")
@@ -269,7 +273,7 @@ def _refusal(seen: Inspection, found: Recognition) -> str | None:
         checkpoint.tensors,
         name=seen.path.name,
         ignored=checkpoint.ignored,
-        stray=checkpoint.stray,
+        unprefixed=checkpoint.unprefixed,
         side_data=checkpoint.side_data,
         expected_missing=file.expected_missing,
         new=file.new,

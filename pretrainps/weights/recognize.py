@@ -41,7 +41,7 @@ class Recognition:
     """The head for crops, if the file holds one on top of the backbone."""
     missing: tuple[str, ...] = ()
     """The model's keys that are not, batch counters excepted if the file has none at all."""
-    foreign: tuple[str, ...] = ()
+    known_extra: tuple[str, ...] = ()
     """Keys of the file that the layout knows and nothing is taken from."""
     extra: tuple[str, ...] = ()
     """Keys of the file that belong to nothing known, and may be ignored."""
@@ -75,7 +75,7 @@ class Fit:
     """Of the model's keys."""
     used: int
     missing: tuple[str, ...]
-    foreign: tuple[str, ...]
+    known_extra: tuple[str, ...]
     extra: tuple[str, ...]
     trunk: tuple[str, ...]
     uncounted: tuple[str, ...]
@@ -105,7 +105,7 @@ def recognize(
 
 
 def _rank(found: Recognition) -> tuple[bool, int, int, int]:
-    size = -len(found.foreign) - len(found.file.prefix)
+    size = -len(found.known_extra) - len(found.file.prefix)
     return not found.missing, found.matched - len(found.missing), -len(found.extra) - len(found.trunk), size
 
 
@@ -118,14 +118,14 @@ def _candidates(
                 if arch is None and 2 * count < len(expected.native):
                     continue
                 known = expected.layout.heads if arch is not None else ()
-                fit = fitted(shapes, before, expected, known=(*known, *_network(name).tail))
+                fit = fitted(shapes, before, expected, known=(*known, *_network(name).dropped_keys))
                 yield Recognition(
                     arch=name,
                     file=file_format(fit, expected.layout, wrapper, before),
                     matched=len(fit.have),
                     used=fit.used,
                     missing=fit.missing,
-                    foreign=fit.foreign,
+                    known_extra=fit.known_extra,
                     extra=fit.extra,
                     trunk=fit.trunk,
                 )
@@ -216,7 +216,7 @@ def fitted(
             *(key for key in absent if not _matches(key, uncounted)),
             *(prefix + key for key in lost),
         ),
-        foreign=tuple(prefix + key for key in inside if key in aside),
+        known_extra=tuple(prefix + key for key in inside if key in aside),
         extra=(
             *(prefix + key for key in extra if key not in set(trunk)),
             *(key for key in shapes if not key.startswith(prefix)),
@@ -243,7 +243,7 @@ def file_format(fit: Fit, layout: KeyLayout, wrapper: tuple[str, ...], prefix: s
         layout=layout.name,
         wrapper=wrapper,
         prefix=prefix,
-        ignored=tuple(glob.escape(key) for key in fit.foreign),
+        ignored=tuple(glob.escape(key) for key in fit.known_extra),
         expected_missing=fit.uncounted,
         new=new,
         tensors=len(fit.have),
@@ -273,7 +273,7 @@ class _Network:
     shapes: Mapping[str, Shape]
     in_detector: Mapping[str, str]
     """From each key inside one of our detectors to the backbone's own."""
-    tail: tuple[str, ...]
+    dropped_keys: tuple[str, ...]
     width: int
     """Channels of its last map."""
 
@@ -283,12 +283,12 @@ def _network(arch: str) -> _Network:
     # names and shapes alone are looked at; a timm model must compute on a probe before it is split
     with torch.device("meta") if arch in ARCHITECTURES else contextlib.nullcontext():
         backbone = build_backbone(arch).to("meta")
-    trunk, last = backbone.halves()
+    trunk, last = backbone.split()
     names = {f"backbone.{key}": key for key in trunk.state_dict()} | {
         f"box_stage.stage.{key}": key for key in last.state_dict()
     }
     shapes = {key: tuple(value.shape) for key, value in backbone.state_dict().items()}
-    return _Network(backbone.family, shapes, names, backbone.tail, backbone.channels["c5"])
+    return _Network(backbone.family, shapes, names, backbone.dropped_keys, backbone.channels["c5"])
 
 
 @cache

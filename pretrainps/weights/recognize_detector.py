@@ -198,7 +198,7 @@ def _compared(
         matched=len(fit.have),
         used=fit.used,
         missing=fit.missing,
-        foreign=fit.foreign,
+        known_extra=fit.known_extra,
         extra=fit.extra,
         trunk=fit.trunk,
     )

@@ -45,9 +45,12 @@ def report_of(backbone: Backbone, file: Tensors) -> tuple[LoadReport, Tensors]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sys.modules[convert.__module__], "read_contents", lambda *args, **kwargs: Contents(dict(file)))
         found = convert(
-            Path("w"), FileFormat(layout="timm", ignored=backbone.tail), layout_of("timm", "timm"), adapter=backbone.adapter
+            Path("w"),
+            FileFormat(layout="timm", ignored=backbone.dropped_keys),
+            layout_of("timm", "timm"),
+            adapter=backbone.adapter,
         )
-    return compare(backbone, found.tensors, name="x", ignored=found.ignored, stray=found.stray), found.tensors
+    return compare(backbone, found.tensors, name="x", ignored=found.ignored, unprefixed=found.unprefixed), found.tensors
 
 
 def authors_stages(state: Tensors) -> Tensors:

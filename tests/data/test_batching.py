@@ -60,7 +60,7 @@ def test_processes_share_the_batches(make: Callable[..., BatchSampler]) -> None:
     for world_size in (2, 3):
         shared = [list(make(seed=5, rank=rank, world_size=world_size)) for rank in range(world_size)]
         assert len({len(each) for each in shared}) == 1
-        if not isinstance(make(seed=5), BalancedBatches | JoinedBatches):  # whose length is that of each process
+        if not isinstance(make(seed=5), BalancedBatches | JoinedBatches):  # their length is that of each process
             together = [batch for step in zip(*shared, strict=True) for batch in step]
             assert together == alone[: len(together)] and len(alone) - len(together) < world_size
 
@@ -97,7 +97,7 @@ def test_people_and_shots() -> None:
     for batch in items(batches):
         counts = Counter(batch)
         for item, count in counts.items():
-            assert count <= -(-3 // IDS.count(IDS[item])), "nobody's picture again before his others have been"
+            assert count <= -(-3 // IDS.count(IDS[item])), "no image of a person again before the person's other images"
 
 
 @settings(max_examples=40, deadline=None)
@@ -141,13 +141,13 @@ def test_joined_batches_hold_a_batch_of_each() -> None:
         (lambda: PKBatchSampler([0, 0, 1], p=0, k=2), "p=0"),
         (lambda: PKBatchSampler([0, 0, 1], p=2, k=0), "k=0"),
         (lambda: BalancedBatches((4, 4), 0), "batch_size=0"),
-        (lambda: JoinedBatches([ShuffledBatches(4, 2)], (4, 5)), "one size a part"),
+        (lambda: JoinedBatches([ShuffledBatches(4, 2)], (4, 5)), "give one size for each part"),
         (lambda: BalancedBatches((4, 4), 2, length=0), "length=0"),
         (lambda: PKBatchSampler([0, 0, 0], p=1, k=2), "1 identities with images"),
         (lambda: PKBatchSampler([-1, -1], p=2, k=2), "0 identities with images"),
         (lambda: BalancedBatches((4, 0), 2), "at least one"),
         (lambda: BalancedBatches((4, 4), 2, weights=(1, 0)), "above 0"),
-        (lambda: BalancedBatches((4, 4), 2, weights=(1,)), "each needs one"),
+        (lambda: BalancedBatches((4, 4), 2, weights=(1,)), "each data set needs a weight above 0"),
         (lambda: ShuffledBatches(5, 1, rank=2, world_size=2), "from 0 to 1"),
     ],
 )

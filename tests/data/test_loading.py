@@ -26,7 +26,7 @@ from pretrainps.errors import DatasetError
 
 
 def scene(name: str, people: int, *, seed: int = 0, height: int = 40, width: int = 60) -> Sample:
-    """Grey, with people who are each of one colour: what is in a box says whose it is."""
+    """A grey image with people of one colour each: the pixels of a box identify its person."""
     rng = np.random.default_rng(seed)
     pixels = np.full((height, width, 3), 128, np.uint8)
     boxes = []
@@ -52,7 +52,7 @@ def test_ids_stay_with_their_people(options: dict[str, float]) -> None:
         for box, person in zip(target["boxes"].tolist(), target["ids"].tolist(), strict=True):
             x1, y1, x2, y2 = (round(each) for each in box)
             colour = image[:, (y1 + y2) // 2, (x1 + x2) // 2].tolist()
-            assert abs(colour[0] - 40 * person) < 20, "nobody else is nearer"
+            assert abs(colour[0] - 40 * person) < 20, "no other person is nearer"
             assert colour[1] > 200
         nobody, empty = dataset[Draw(1, seed)]  # type: ignore[misc]
         assert empty["boxes"].shape == (0, 4) and empty["ids"].shape == (0,) and nobody.shape[0] == 3
@@ -125,7 +125,7 @@ def test_a_broken_image_among_many(workers: int, tmp_path: Path, caplog: pytest.
             sizes = [0 if batch is None else len(batch[0]) for batch in loader]
             assert sorted(sizes) == [1, 2, 2, 2]
     assert list(loader.damaged) == ["s3"] and "broken.jpg" in loader.damaged["s3"]
-    assert len(caplog.records) == 1, "told of once"
+    assert len(caplog.records) == 1, "reported once"
     stopping = Loader(data, ShuffledBatches(8, 2, seed=1), scenes_together, on_damage="stop")
     with pytest.raises(DatasetError, match=r"s3.*broken\.jpg.*on_damage"):
         list(stopping)

@@ -241,9 +241,9 @@ def test_damaged_detector_files_in_memory() -> None:
             outcomes["refused"] += 1
             continue
         model = skeleton(found)
-        left = [key for key in mutant.tensors if key not in found.foreign]
+        left = [key for key in mutant.tensors if key not in found.known_extra]
         bare = {key.removeprefix(found.file.prefix): mutant.tensors[key] for key in left if key.startswith(found.file.prefix)}
-        stray = [key for key in left if not key.startswith(found.file.prefix)]
+        unprefixed = [key for key in left if not key.startswith(found.file.prefix)]
         family = model.family if isinstance(model, PersonSearchDetector | Backbone) else model.backbone.family
         try:
             tensors = layout_of(family, found.file.layout).read(bare)
@@ -251,7 +251,7 @@ def test_damaged_detector_files_in_memory() -> None:
             outcomes["refused"] += 1
             continue
         file = found.file
-        report = compare(model, tensors, name="m", stray=stray, expected_missing=file.expected_missing, new=file.new)
+        report = compare(model, tensors, name="m", unprefixed=unprefixed, expected_missing=file.expected_missing, new=file.new)
         assert report.ok == (found.loads and not found.extra and not report.wrong_kind), (seed, mutant.steps, report)
         if not report.ok:
             outcomes["refused"] += 1

@@ -305,7 +305,7 @@ def test_what_would_not_load_back_is_not_written(change: Callable[[Any], Any], w
 
 
 def test_a_half_of_a_backbone_and_a_pretraining_are_no_models(tmp_path: Path) -> None:
-    trunk, _ = MODELS["backbone"]().halves()
+    trunk, _ = MODELS["backbone"]().split()
     with pytest.raises(StateDictMismatchError, match=r"it lacks .*layer4"):
         pretrainps.save_pretrained(trunk, tmp_path / "m")
     learned = hybrid()

@@ -1,4 +1,4 @@
-"""Every layout that can be read, one module each, and which of them a folder has."""
+"""All layouts that can be read, one module each, and how to recognize a folder's layout."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def recognize_layout(root: Path | str) -> Layout:
     """Return the layout that a folder has.
 
     Raises:
-        DatasetError: it is no folder, or has none that is known.
+        DatasetError: it is no folder, or its layout is not known.
     """
     path = Path(root).expanduser()
     if not path.is_dir():
@@ -75,13 +75,13 @@ def recognize_layout(root: Path | str) -> Layout:
             return layout
     inside = ", ".join(sorted(each.name for each in path.iterdir())[:8]) or "nothing"
     raise DatasetError(
-        f"{path} looks like no data set that is known: it holds {inside}. Name the layout that it should have to see what is "
+        f"{path} looks like no data set that is known: it holds {inside}. Name the layout that it should have, to see what is "
         f"missing: {', '.join(layout.name for layout in LAYOUTS)}."
     )
 
 
 def leaks(layouts: tuple[Layout, ...]) -> tuple[str, ...]:
-    """Return a warning for each two layouts of a mix that share people or cameras."""
+    """Return a warning for each pair of layouts in a mix that share people or cameras."""
     return tuple(
         f"{one.title} and {other.title} share people or cameras: do not train on one and report a number on the other without "
         "saying so"

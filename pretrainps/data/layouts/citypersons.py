@@ -1,10 +1,11 @@
 """CityPersons: pedestrians in Cityscapes' street scenes.
 
-Zhang et al., "CityPersons: A Diverse Dataset for Pedestrian Detection", CVPR 2017. Boxes are of six classes. As its trainers
-do, pedestrians (1) are people; riders (2), people who sit (3) or are in another posture (4), groups (5) and the regions
-marked for it (0) are ignored: they are neither shown to a detector as people nor held against it.
+Zhang et al., "CityPersons: A Diverse Dataset for Pedestrian Detection", CVPR 2017. Boxes are of six classes. Pedestrians (1)
+are people, as in the usual training on it. Riders (2), sitting people (3), people in other postures (4), groups (5) and
+regions marked as such (0) are ignored: they are neither positive nor negative examples.
 
-The files hold unsigned 16-bit numbers, signed ones where a box leaves the image, and bytes without columns where nobody is.
+The files hold unsigned 16-bit numbers, or signed ones where a box reaches beyond the image. An image without boxes has an
+array of bytes without columns.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ PEDESTRIAN = 1
 CLASSES = 6
 """0 ignore, 1 pedestrian, 2 rider, 3 sitting, 4 other posture, 5 group."""
 COLUMNS = 10
-"""Class, whole box, number of the person, visible box; boxes are left, top, width, height."""
+"""Columns of a row: class, whole box, number of the person, visible box. Boxes are left, top, width, height."""
 
 
 def _recognize(root: Path) -> bool:
@@ -42,7 +43,7 @@ def _read_split(root: Path, split: str) -> Split:
             image = folder / text(city) / text(name)
             people = numbers(rows, COLUMNS)
             if not are_coordinates(people):
-                raise DatasetError(f"{image.name} has a number that is not finite, or that no picture has.")
+                raise DatasetError(f"{image.name} has a number that is not finite, or too large for a coordinate.")
             unknown = set(people[:, 0]) - set(range(CLASSES))
             if unknown:
                 raise DatasetError(f"{image.name} has a box of class {unknown.pop():g}. Classes are 0 to {CLASSES - 1}.")

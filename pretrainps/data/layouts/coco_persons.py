@@ -1,8 +1,8 @@
-"""The people of COCO's detection images.
+"""COCO persons: the people in COCO's detection images.
 
 Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014. People are the annotations of category 1; those marked
-`iscrowd` are ignored, in their bounding box. As the training loaders of torchvision's references do, only images with an
-annotation of the category are kept, be it a crowd: of the training images that is about every second.
+`iscrowd` are regions to ignore, as their bounding box. As in the training loaders of torchvision's references, only images
+with an annotation of the category are kept, even if it is a crowd. That is about half of the training images.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def _read_split(root: Path, split: str) -> Split:
     images = [image for image in everything if image.boxes]
     Listing().require([folder / image.file_name for image in images], of=str(path))
     found = [image.sample(folder / image.file_name) for image in images]
-    nobody = len(everything) - len(images)
+    empty = len(everything) - len(images)
     return Split(
         dataset=LAYOUT.name,
         name=split,
         task="detection",
         samples=[sample for sample, _ in found],
         notes=(
-            *((f"{nobody} images without people left out",) if nobody else ()),
+            *((f"{empty} images without people left out",) if empty else ()),
             *note_left_out(sum(without_area for _, without_area in found)),
         ),
     )

@@ -1,12 +1,12 @@
-"""Your own person search: scenes in COCO's JSON, with a `person_id` for everybody who is known.
+"""Your own person search: scenes in COCO's JSON, with a `person_id` for each known person.
 
-Annotations of another category than 1, COCO's person, are left out. A `person_id` is a whole number or a text; without one, or
-with null or a negative number, a person is unlabelled. Number 7 and text "7" are the same person. Training people and test
-people are numbered apart, each in the order of their names. `iscrowd` and `ignore` mark regions to ignore; other fields are
-those of `pretrainps.data.coco_files`.
+Annotations of a category other than 1, COCO's person, are left out. A `person_id` is a whole number or a text; without one,
+or with null or a negative number, a person is unlabelled. Number 7 and text "7" are the same person. Training people and
+test people are numbered separately, each in the order of their names. `iscrowd` and `ignore` mark regions to ignore. The
+other fields are those of `pretrainps.data.coco_files`.
 
-Each annotation in `query.json` is a query, in their order. If its image is in `test.json` too, the record is that file's, with
-everybody. Without `query.json`, queries are chosen: of everyone who is in two test images or more, his first box.
+Each annotation in `query.json` is a query, in the order of the file. If its image is in `test.json` too, the record comes
+from that file, with all its people. Without `query.json`, the first box of each person in two or more test images is a query.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _annotations(root: Path, part: str) -> Path:
 
 def _recognize(root: Path) -> bool:
     train, val, test = (_annotations(root, part).is_file() for part in ("train", "val", "test"))
-    return test or (train and not val)  # PoseTrack21 has a val.json beside its train.json
+    return test or (train and not val)  # PoseTrack21 has val.json next to train.json
 
 
 def _read_split(root: Path, split: str) -> Split:
@@ -42,7 +42,7 @@ def _read_split(root: Path, split: str) -> Split:
 
 
 def _read_test(root: Path) -> tuple[Split, Sequence[CocoImage]]:
-    """Return the gallery, and the images of the queries if a file names them. They are numbered together."""
+    """Return the gallery, and the images of the queries if a file lists them. Both share one numbering of people."""
     images = read_coco(LAYOUT.wants(_annotations(root, "test")), category=1)
     queries = read_coco(_annotations(root, "query"), category=1) if _annotations(root, "query").is_file() else []
     return _split(root, "test", images, _identities([*images, *queries])), queries
@@ -54,7 +54,7 @@ def _read_search_set(root: Path) -> SearchSet:
     queries = _queries(root, gallery, images) if path.is_file() else _chosen(gallery)
     if not queries:
         raise DatasetError(
-            f"{path} names no query." if path.is_file() else f"Nobody is in two images of {_annotations(root, 'test')}."
+            f"{path} names no query." if path.is_file() else f"No person is in two images of {_annotations(root, 'test')}."
         )
     return SearchSet(gallery=gallery, queries=queries)
 
@@ -73,7 +73,7 @@ def _split(root: Path, split: str, images: Sequence[CocoImage], identities: Mapp
 
 
 def _locate(root: Path, images: Sequence[CocoImage], of: Path) -> list[Path]:
-    """Return the images' files: `file_name` counts from `images`, or from the root."""
+    """Return the images' files: `file_name` is relative to `images`, or to the root."""
     listing = Listing()
     paths = []
     for image in images:
@@ -89,12 +89,12 @@ def _identities(images: Iterable[CocoImage]) -> dict[str, int]:
 
 
 def _in_order(name: str) -> tuple[bool, int, str]:
-    """Numbers come first, by size, then texts."""
+    """Return a sort key: first numbers by value, then texts."""
     return not name.isdecimal(), len(name.lstrip("0")) if name.isdecimal() else 0, name.lstrip("0") or name
 
 
 def _counts(box: CocoBox) -> bool:
-    """Whether it will be among the boxes of a record."""
+    """Whether it becomes a box of a record."""
     return box.is_person and box.xywh[2] > 0 and box.xywh[3] > 0
 
 
@@ -122,7 +122,7 @@ def _queries(root: Path, gallery: Split, images: Sequence[CocoImage]) -> list[Qu
             person = _person(box)
             if person is None or not _counts(box):
                 raise DatasetError(
-                    f"{box.where}: a query needs a 'person_id' and a 'bbox' with width and height, and may not be ignored."
+                    f"{box.where}: a query needs a 'person_id' and a 'bbox' with width and height, and must not be ignored."
                 )
             queries[box.position] = Query(sample=sample, box=from_xywh(box.xywh)[0], id=identities[person])
     return [query for _, query in sorted(queries.items())]

@@ -1,8 +1,8 @@
-"""CrowdHuman: crowded photographs, each person with a whole box, a visible box and a box of the head.
+"""CrowdHuman: photographs of crowds, each person with a whole box, a visible box and a head box.
 
 Shao et al., "CrowdHuman: A Benchmark for Detecting Human in a Crowd", 2018. What is ignored follows the authors' own reader
-(`data/CrowdHuman.py` of github.com/Purkialo/CrowdDet): whoever is tagged as no person (`mask`), and whoever's `extra` says so.
-`head_attr` speaks of the head alone. Both may lack any key, or be missing.
+(`data/CrowdHuman.py` of github.com/Purkialo/CrowdDet): annotations tagged as no person (`mask`), and those with `ignore` in
+`extra`. `head_attr` is about the head alone. Both may lack any key, or be missing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""CUHK03 in the split of Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017.
+"""CUHK03-NP: CUHK03 with new splits for training and test.
 
-Everybody was cut out twice, by a detector and by hand. The splits `train`, `query` and `gallery` are those of the detector,
-which are the harder and the more usual ones; `detected-...` and `labeled-...` name either. Files and numbering are those of
-the Market family; of an image that lies there as PNG and as JPEG the PNG is read.
+Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017.
+
+Each person was cropped twice, by a detector and by hand. The splits `train`, `query` and `gallery` are the detector's, which
+are harder and more usual; `detected-...` and `labeled-...` name either set. Files and numbering are those of the Market
+family. If an image exists both as PNG and as JPEG, the PNG is read.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from pretrainps.data.listing import unpacked
 from pretrainps.data.records import Split
 
 BOXES = ("detected", "labeled")
-"""Who drew them: a detector, or people."""
+"""How the boxes were made: by a detector, or by hand."""
 
 
 def _root(root: Path) -> Path:

@@ -1,8 +1,9 @@
-"""The .mat files of CUHK-SYSU, whose scheme MovieNet-PS follows: boxes of all images, and lists that say who is who.
+"""The .mat files of CUHK-SYSU and MovieNet-PS: the boxes of all images, and lists that name people.
 
-One file holds the boxes of every image, without names. A training list, and test lists with a query and a gallery a row,
-repeat the boxes of the people they name; a box is whose list repeats its four numbers exactly. That is how the original
-readers (`psdb.py` of github.com/ShuangLI59/person_search, `cuhk_sysu.py` of github.com/serend1p1ty/SeqNet) do it.
+One file holds the boxes of every image, without names. The training list, and test lists with one query and its gallery in a
+row, repeat the boxes of the people that they name. A box belongs to a person if that person's list has exactly its four
+numbers. The original readers work so too (`psdb.py` of github.com/ShuangLI59/person_search, `cuhk_sysu.py` of
+github.com/serend1p1ty/SeqNet).
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ XYWH = tuple[int, int, int, int]
 
 
 class Scenes:
-    """The boxes of all images, and whose they are as far as lists were entered.
+    """The boxes of all images, with the identities of the lists that were entered so far.
 
     Args:
-        path: Images.mat.
-        folder: Where the images lie.
+        path: The file Images.mat.
+        folder: The folder of the images.
     """
 
     def __init__(self, path: Path, folder: Path) -> None:
@@ -68,7 +69,7 @@ class Scenes:
         return self._boxes.keys()
 
     def label(self, image: str, box: XYWH, person: int) -> None:
-        """Say whose box that is; of equal boxes in an image, the first one.
+        """Set the identity of a box; of several equal boxes in an image, that of the first.
 
         Raises:
             DatasetError: there is no such image.
@@ -98,20 +99,20 @@ class Scenes:
         )
 
     def notes(self, samples: Iterable[Sample]) -> tuple[str, ...]:
-        """Say what was left out of some images, and what lists named in vain."""
-        told = (
-            (self._unknown, f"boxes of the lists are not in {self.path.name} and name nobody"),
+        """Return notes on boxes that were left out of some images, and on faults of the lists."""
+        problems = (
+            (self._unknown, f"boxes of the lists are not in {self.path.name} and are not used"),
             (self._renamed, "boxes have two people's names in the lists: the later one counts"),
         )
         return (
             *note_left_out(sum(self._without_area[sample.name] for sample in samples)),
-            *(f"{count} {what}" for count, what in told if count),
+            *(f"{count} {what}" for count, what in problems if count),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """A row of a test list: a person, and the images to search for him."""
+    """A row of a test list: a person, and the images to search."""
 
     image: str
     box: XYWH
@@ -131,10 +132,11 @@ def read_names(path: Path, variable: str) -> list[str]:
 
 
 def read_people(scenes: Scenes, path: Path, rows: Iterable[tuple[Any, ...]]) -> tuple[tuple[str, ...], list[str]]:
-    """Enter a training list: rows (name, number of images, images).
+    """Label the boxes of a training list with rows (name, number of images, images).
 
     Returns:
-        The names of the people, whose row is their identity; and the images, in the order of the list, each once.
+        The names of the people, by identity, which is the number of the row; and the images, in the order of the list, each
+        once.
 
     Raises:
         DatasetError: it is damaged, or names an image that is not among the scenes.
@@ -151,12 +153,12 @@ def read_people(scenes: Scenes, path: Path, rows: Iterable[tuple[Any, ...]]) -> 
 
 
 def read_search_set(scenes: Scenes, pool: Sequence[str], files: Mapping[int, tuple[Path, str]], *, dataset: str) -> SearchSet:
-    """Read test lists; those of the smallest galleries name the people, the others are read when they are asked for.
+    """Read test lists. The lists of the smallest galleries name the people; the others are read on first use.
 
     Args:
-        scenes: All images; nobody named yet.
+        scenes: All images, without identities so far.
         pool: Names of the gallery's images.
-        files: Gallery size -> file and variable.
+        files: Gallery size -> file and name of the variable.
         dataset: Name of the layout.
 
     Raises:
@@ -170,7 +172,7 @@ def read_search_set(scenes: Scenes, pool: Sequence[str], files: Mapping[int, tup
             scenes.label(row.image, row.box, person)
             for image, box in zip(row.names, row.boxes, strict=True):
                 if box is None:
-                    break  # matches come first; the original reader stops here as well
+                    break  # images with the person come first; the original reader stops here too
                 scenes.label(image, box, person)
             people.append(row.person or str(person + 1))
             shown.append((row.image, from_xywh([row.box])[0]))
@@ -193,19 +195,19 @@ def read_search_set(scenes: Scenes, pool: Sequence[str], files: Mapping[int, tup
 
 
 def require_images(samples: Iterable[Sample], *, of: Path) -> None:
-    """See that the files of all images exist.
+    """Check that the files of all images exist.
 
     Raises:
-        DatasetError: some do not; names the first and their number.
+        DatasetError: some do not exist; the message names the first and their number.
     """
     images = dict.fromkeys(sample.image for sample in samples if isinstance(sample.image, Path))
     Listing().require(list(images), of=str(of))
 
 
 class GalleryLists(Mapping[int, Sequence[GalleryList]]):
-    """Gallery size -> one list a query; a file is read when its size is first asked for.
+    """Gallery size -> one list for each query; a file is read on the first use of its size.
 
-    The file of 4,000 images a query has eleven million entries, which take scipy minutes and more than ten gigabytes.
+    The file of 4,000 images for each query has eleven million entries: scipy needs minutes and over ten gigabytes for it.
     """
 
     def __init__(self, sizes: Sequence[int], read: Callable[[int], Sequence[GalleryList]]) -> None:
@@ -273,7 +275,7 @@ def _query(scenes: Scenes, samples: Sequence[Sample], places: Mapping[str, int],
 
 
 def _xywh(value: Any) -> XYWH | None:
-    """Return a box in whole pixels, cut off as the original readers do; an empty cell is none."""
+    """Return a box in whole pixels, truncated as in the original readers; an empty cell gives `None`."""
     if isinstance(value, np.ndarray) and value.size == 0:
         return None
     box = numbers(value)

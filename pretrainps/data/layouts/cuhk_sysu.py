@@ -1,7 +1,7 @@
 """CUHK-SYSU: street snaps and movie frames; Xiao et al., "Joint Detection and Identification Feature Learning", CVPR 2017.
 
-Images that are not in the pool of gallery images are for training, in the order of their names as text ("s10.jpg" before
-"s2.jpg"), as in the readers of the torchvision family. No camera is known.
+Images outside the pool of gallery images are for training. They come in the order of their names as text ("s10.jpg" before
+"s2.jpg"), as in the readers of the torchvision family. Cameras are not known.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SUBSETS = {"occlusion": ("Occlusion.mat", "Occlusion1"), "resolution": ("Resolu
 
 
 def recognize(root: Path) -> bool:
-    """Whether the annotation of CUHK-SYSU lies there."""
+    """Whether a root holds the annotation of CUHK-SYSU."""
     return (root / "annotation/pool.mat").is_file() or (root / _LISTS / "Train.mat").is_file()
 
 
@@ -42,7 +42,7 @@ def read_split(root: Path, split: str) -> Split:
 
 
 def read_search_set(root: Path) -> SearchSet:
-    """Read the gallery, its 2,900 queries, and a list a query for every TestG file that is there.
+    """Read the gallery, its 2,900 queries, and one list for each query for every TestG file that exists.
 
     The smallest TestG file names the people: TestG50.mat in the original readers.
     """
@@ -54,13 +54,13 @@ def read_search_set(root: Path) -> SearchSet:
 
 
 def read_subset(root: Path | str, subset: Literal["occlusion", "resolution"]) -> SearchSet:
-    """Read one of the two small tests: 187 queries of hidden people, or 290 of small ones, with 100 images each.
+    """Read one of the two small tests: 187 queries of occluded people, or 290 of small people, with 100 images each.
 
-    They have queries of their own, and only those people have an id in the gallery.
+    Each has its own queries, and only their people have an id in the gallery.
 
     Args:
         root: The data set's folder.
-        subset: Which one.
+        subset: Name of the test.
 
     Raises:
         ArgumentError: there is no such subset.

@@ -1,8 +1,8 @@
 """EuroCity Persons: pedestrians and riders in 31 European cities, by day and by night.
 
-Braun et al., "EuroCity Persons: A Novel Benchmark for Person Detection in Traffic Scenes", TPAMI 2019. As in the benchmark of
-pedestrians, people are the pedestrians who neither sit or lie, nor stand behind glass, nor are pictures on a wall. They, all
-riders, and groups of either are ignored. Vehicles, which hang below their riders in the files, are background.
+Braun et al., "EuroCity Persons: A Novel Benchmark for Person Detection in Traffic Scenes", TPAMI 2019. As in its pedestrian
+benchmark, most pedestrians are people. Regions to ignore are pedestrians who sit or lie, who are behind glass or are mere
+pictures, and all riders and groups. Vehicles, which are children of their riders in the files, are background.
 
 Two packings of a file exist besides the plain one; `_frame` unpacks them (`tools/ECPB/dataloader.py` of
 github.com/hasanirtiza/Pedestron knows them too).
@@ -22,9 +22,9 @@ from pretrainps.errors import DatasetError
 
 _VEHICLES = ("bicycle", "buggy", "motorbike", "scooter", "tricycle", "wheelchair")
 BACKGROUND = frozenset(_VEHICLES) | {f"{vehicle}-group" for vehicle in _VEHICLES}
-"""Identities that hold no person."""
+"""Values of `identity` that are no people."""
 IGNORED_TAGS = frozenset({"sitting-lying", "behind-glass", "depiction"})
-"""What makes a pedestrian one to ignore."""
+"""Tags of a pedestrian that make it a region to ignore."""
 _TIMES = ("day", "night")
 
 
@@ -43,7 +43,7 @@ def _read_split(root: Path, split: str) -> Split:
 
 
 def _files(root: Path, time: str, part: str) -> list[tuple[Path, Path]]:
-    """Return each annotation with its image; neither may be without the other."""
+    """Return each annotation with its image; both must exist."""
     labels, images = (LAYOUT.wants(root / time / kind / part) for kind in ("labels", "img"))
     listing = Listing()
     annotations = sorted(labels.glob("*/*.json"))
@@ -69,7 +69,7 @@ def _annotated(path: Path, image: Path, root: Path) -> tuple[Sample, int]:
 
 
 def _frame(content: Record, where: str) -> Record:
-    """Return the object of the image itself, whatever stands around it."""
+    """Return the object of the image itself, without any packing around it."""
     wrappings = 0
     while content.get("identity") != "frame":
         children = content.get("children")
@@ -81,7 +81,7 @@ def _frame(content: Record, where: str) -> Record:
 
 
 def _descendants(frame: Record, where: str) -> Iterator[tuple[str, Record]]:
-    """Yield everything that hangs below an object, at any depth, with where it stands."""
+    """Yield all descendants of an object, at any depth, each with its location."""
     for number, entry in enumerate(get_list(frame, "children", where=where, default=[]), start=1):
         place = f"{where}, child {number}"
         child = as_object(entry, where=place)

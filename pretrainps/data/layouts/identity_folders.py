@@ -1,7 +1,7 @@
-"""Your own pictures of people: a folder for each person.
+"""Your own images of people: a folder for each person.
 
-The camera, if it matters, stands in a file's name: `_c3` at its end, or before another `_`. Pictures of people to train on lie
-in the root, or in `train`; a test wants `query` and `gallery`, in which the same folder name means the same person.
+A file's name may have the camera: `_c3` at its end, or before another `_`. The folders of training people are in the root, or
+in `train`. A test needs `query` and `gallery`, where the same folder name means the same person.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _recognize(root: Path) -> bool:
 
 
 def _looks_like_people(folder: Path) -> bool:
-    """Whether there is nothing but folders, two or more, and the first of them hold images."""
+    """Whether a folder holds two or more folders and nothing else, and the first of them hold images."""
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     return len(entries) > 1 and all(entry.is_dir() for entry in entries) and all(_images(entry) for entry in entries[:8])
 
@@ -47,7 +47,7 @@ def _images(folder: Path) -> list[str]:
 def _read_split(root: Path, split: str) -> Split:
     parted = _is_parted(root)
     if split != "train" and not parted:
-        raise DatasetError(f"{root} holds people to train on alone; a test wants {root / 'query'} and {root / 'gallery'}.")
+        raise DatasetError(f"{root} only holds people to train on; a test needs {root / 'query'} and {root / 'gallery'}.")
     together = ("train",) if split == "train" else ("query", "gallery")
     people = {part: _people(LAYOUT.wants(root / part) if parted else root) for part in together}
     identities = number(sorted({person for part in people.values() for person, names in part.items() if names}))
@@ -74,7 +74,7 @@ def _read_split(root: Path, split: str) -> Split:
 
 
 def _people(folder: Path) -> dict[str, list[str]]:
-    """Return the names of everybody's images, in order."""
+    """Return the names of each person's images, in order."""
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     return {name: _images(folder / name) for name in names}

@@ -1,9 +1,9 @@
-"""Market-1501, and every other set of crops that is stored its way.
+"""Market-1501, and the reader of all sets of crops with the same layout.
 
-Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015. Person and camera stand in the names of the files:
-`0002_c1s1_000451_03.jpg`. As the protocol wants it, -1 (detections that are hardly a person) is left out, and 0000 (people
-who are in no query) stays in the gallery as somebody without an identity. Query and gallery share one numbering, that of all
-their people in the order of their numbers; the training people have their own.
+Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015. A file's name has the person and the camera:
+`0002_c1s1_000451_03.jpg`. By the protocol, -1 (detections that are hardly a person) is left out. People of number 0000, who
+are in no query, stay in the gallery as people without an identity. Query and gallery share one numbering of all their people,
+in the order of their numbers; the training people have their own.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from pretrainps.errors import DatasetError
 from pretrainps.images.read import SUFFIXES
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
-"""Where each split lies in a set of the Market family."""
+"""The folder of each split in a data set of the Market family."""
 
 _NAME = re.compile(r"(-?\d+)_c(\d{1,9})(?!\d)")
 
 
 class Crop(NamedTuple):
-    """A file of the Market family, as its name tells."""
+    """An image file of the Market family, with the fields of its name."""
 
     path: Path
     person: str
@@ -41,7 +41,7 @@ class Crop(NamedTuple):
 
     @property
     def is_distractor(self) -> bool:
-        """Whether it shows somebody without an identity."""
+        """Whether it shows a person without an identity."""
         return int(self.person) == 0
 
 
@@ -51,8 +51,8 @@ def read_market_family(root: Path, split: str, *, layout: Layout, name: str | No
     Args:
         root: The folder with `bounding_box_train`, `bounding_box_test` and `query`.
         split: One of `FOLDERS`.
-        layout: Whose data set it is.
-        name: What the split is called, if otherwise.
+        layout: The layout of the data set.
+        name: The name of the split, if another one.
 
     Raises:
         DatasetError: a folder is missing, or an image's name does not start with person and camera.
@@ -76,7 +76,7 @@ def read_market_family(root: Path, split: str, *, layout: Layout, name: str | No
         notes=tuple(
             f"{count} {what}"
             for count, what in (
-                (junk, "images of nobody (-1) left out"),
+                (junk, "junk images (-1) left out"),
                 (distractors, "images of people without an identity (0000) kept as such"),
                 (copies, "copies of images in another format left out"),
             )
@@ -86,15 +86,15 @@ def read_market_family(root: Path, split: str, *, layout: Layout, name: str | No
 
 
 def crop_sample(name: str, path: Path, identity: int, camera: int | None) -> Sample:
-    """Return the record of a picture that shows one person from edge to edge."""
+    """Return the record of an image that shows one person from edge to edge."""
     return Sample(name=name, image=path, boxes=Sample.whole(), ids=np.array([identity], dtype=np.int64), camera=camera)
 
 
 def _list_crops(folder: Path) -> tuple[list[Crop], int]:
-    """Return a folder's images in the order of their names, and how many are left out as copies: PNG goes before JPEG."""
+    """Return a folder's images in the order of their names, and the number of copies left out: PNG is preferred to JPEG."""
     images: dict[str, str] = {}
     doubled = 0
-    for name in sorted(os.listdir(folder)):  # also holds Thumbs.db, and what else people's systems leave behind
+    for name in sorted(os.listdir(folder)):  # it may also hold system files such as Thumbs.db
         stem, suffix = os.path.splitext(name)
         if suffix.lower() in SUFFIXES and not name.startswith("."):
             doubled += stem in images
@@ -106,7 +106,7 @@ def _crop(path: Path) -> Crop:
     match = _NAME.match(path.name)
     if match is None:
         raise DatasetError(
-            f"{path}: images here are called by person and camera, as 0002_c1s1_000451_03.jpg is. Put others elsewhere."
+            f"{path}: names of images here must have person and camera, as 0002_c1s1_000451_03.jpg has. Move others elsewhere."
         )
     return Crop(path, match[1], int(match[2]))
 
@@ -117,7 +117,7 @@ def holds_market_family(root: Path) -> bool:
 
 
 def first_crop(root: Path) -> str:
-    """Return the name of any query of the Market family, which tells the family's members apart; "" if there is none."""
+    """Return the name of any query of the Market family, to distinguish the family's members; "" if there is none."""
     with os.scandir(root / FOLDERS["query"]) as entries:
         return next((entry.name for entry in entries if _NAME.match(entry.name)), "")
 

@@ -1,11 +1,11 @@
-"""MovieNet-PS: movie frames in the scheme of CUHK-SYSU; Zheng et al., "Global-Local Context Network", 2021.
+"""MovieNet-PS: movie frames in the files of CUHK-SYSU; Zheng et al., "Global-Local Context Network", 2021.
 
 Five training lists name the same people: up to 10, 30, 50, 70 or 100 images of each. The authors' reader (`mvn.py` of
-github.com/ZhengPeng7/GLCNet) trains on the images of a list and on nothing else; so do the splits "train-10" to "train-100",
-and "train" is its default, the list of 10. An image of two people, which that reader shows twice, comes once.
+github.com/ZhengPeng7/GLCNet) trains on the images of one list only. The splits "train-10" to "train-100" are the same, and
+"train" is that reader's default, the list of 10. An image of two people comes once here, and twice in that reader.
 
-Each size of gallery has its pool of images. Here the gallery is all of them together, the smallest pool first; the file of
-the smallest size names the people in it, and the lists of each size hold images of its pool.
+Each gallery size has its pool of images. Here the gallery is the union of all pools, the smallest first. The file of the
+smallest size names the people in it, and the lists of each size hold images of its pool.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pretrainps.data.matlab import load_matlab, records, within
 from pretrainps.data.records import SearchSet, Split
 
 _FOLDERS = ("annotation", "anno_mvn-cs")
-"""Where releases have the annotation; some have it in both, a part in each."""
+"""Folders of the annotation in the releases; some releases have parts of it in both."""
 _LISTS = "test/train_test"
 _APPEARANCES = (10, 30, 50, 70, 100)
 _GALLERIES = (2000, 4000, 10000)
 
 
 def recognize(root: Path) -> bool:
-    """Whether the annotation of MovieNet-PS lies there."""
+    """Whether a root holds the annotation of MovieNet-PS."""
     files = [f"pool_{size}.mat" for size in _GALLERIES] + [f"{_LISTS}/Train_app{count}.mat" for count in _APPEARANCES]
     return any((root / folder / file).is_file() for folder in _FOLDERS for file in files)
 
@@ -49,7 +49,7 @@ def read_split(root: Path, split: str) -> Split:
 
 
 def read_search_set(root: Path) -> SearchSet:
-    """Read the gallery, the queries, and a list a query for every TestG file that is there."""
+    """Read the gallery, the queries, and one list for each query for every TestG file that exists."""
     scenes = _scenes(root)
     found_files = [path for folder in _FOLDERS for path in (root / folder / _LISTS).glob("TestG*.mat")]
     sizes = sorted({int(path.stem[5:]) for path in found_files if path.stem[5:].isdecimal()})

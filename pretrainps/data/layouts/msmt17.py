@@ -1,11 +1,11 @@
-"""MSMT17: fifteen cameras of a campus, at all hours.
+"""MSMT17: fifteen cameras on a campus, at all times of day.
 
-Wei et al., "Person Transfer GAN to Bridge Domain Gap for Person Re-Identification", CVPR 2018. Lists name the images, with
-the person's number; the camera is the third part of a file's name. V2 is V1 with blurred faces, in folders of other names.
+Wei et al., "Person Transfer GAN to Bridge Domain Gap for Person Re-Identification", CVPR 2018. Lists name the images and the
+number of the person; the camera is the third part of a file's name. V2 is V1 with blurred faces, in folders of other names.
 
-The numbers of the test people start at 0 again, so people are called `train/0000` and `test/0000`. Training and validation
-images show the same people, and share one numbering; so do queries and gallery. Published comparisons train on `train`;
-`trainval` is both.
+The numbers of the test people start at 0 again, so people are named `train/0000` and `test/0000`. Training and validation
+images show the same people and share one numbering; so do queries and gallery. Published comparisons train on `train`;
+`trainval` is the union of training and validation.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LISTS = {
     "query": ("query",),
     "gallery": ("gallery",),
 }
-"""The lists that make up a split."""
+"""The lists of each split."""
 
 _NUMBER = re.compile(r"\d{1,9}")
 

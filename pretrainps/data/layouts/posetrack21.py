@@ -1,9 +1,9 @@
-"""PoseTrack21, the person-search task: frames of videos; Döring et al., "PoseTrack21", CVPR 2022.
+"""PoseTrack21, its person-search task on frames of videos; Döring et al., "PoseTrack21", CVPR 2022.
 
-As in the authors' reader (`posetrack_psearch.py` of github.com/anDoer/PoseTrack21): frames come in the order in which they are
-first annotated, frames without annotation are left out, boxes are cut off to whole pixels, and a video counts as a camera.
-Regions to ignore are polygons; here they are the boxes around them. The release labels everybody: a negative `person_id`, which
-means nobody in particular, occurs in replicas only.
+The rules are those of the authors' reader (`posetrack_psearch.py` of github.com/anDoer/PoseTrack21). Frames come in the order
+of their first annotation. Frames without annotation are left out. Boxes are truncated to whole pixels. A video counts as a
+camera. Regions to ignore are polygons, and become the boxes around them. The release labels all people; a negative
+`person_id` means an unlabelled person, and occurs only in files that this package wrote.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from pretrainps.data.records import UNLABELLED, Boxes, Query, Sample, SearchSet,
 from pretrainps.errors import DatasetError
 
 _FOLDERS = ("posetrack_person_search", "annotations/posetrack_person_search", "annotations")
-"""Where releases, and readers of them, have the annotation."""
+"""Folders of the annotation in the releases and in their readers."""
 _FILES = {"train": "train.json", "test": "val.json"}
 
 
 def recognize(root: Path) -> bool:
-    """Whether the annotation of PoseTrack21's person-search task lies there."""
+    """Whether a root holds the annotation of PoseTrack21's person-search task."""
     folders = [root / folder for folder in _FOLDERS]
     return any((folder / "query.json").is_file() and (folder / "val.json").is_file() for folder in folders)
 
 
 def read_split(root: Path, split: str) -> Split:
-    """Read the frames of a split; identities are in the order in which they are first annotated."""
+    """Read the frames of a split; identities are in the order of their first annotation."""
     path = _annotation(root, _FILES[split])
     frames, people = _read(path)
     shown = [person for person in people if person.has_area]
@@ -62,8 +62,8 @@ def read_split(root: Path, split: str) -> Split:
 def read_search_set(root: Path) -> SearchSet:
     """Read the gallery and the queries.
 
-    Whoever is searched for but in no frame of the gallery gets a further identity; a query's frame that is not in the gallery
-    shows the people searched for in it, and nobody else.
+    A query's person who is in no frame of the gallery gets a further identity. If the frame of a query is not in the gallery,
+    its record has only the people of the queries in it.
     """
     gallery = read_split(root, "test")
     path = _annotation(root, "query.json")
@@ -72,7 +72,7 @@ def read_search_set(root: Path) -> SearchSet:
         raise DatasetError(f"{path} holds no query.")
     unknown = next((place for place, person in enumerate(people, start=1) if person.name is None), None)
     if unknown is not None:
-        raise DatasetError(f"{path}, annotation {unknown}: its person_id is negative, so nobody knows whom to search for.")
+        raise DatasetError(f"{path}, annotation {unknown}: its person_id is negative, so it names no person to search for.")
     identities = number([*gallery.identities, *(person.name for person in people if person.name is not None)])
     samples = {sample.name: sample for sample in gallery.samples}
     by_frame: dict[int, list[_Person]] = {}
@@ -102,9 +102,9 @@ class _Frame:
 class _Person:
     frame: int
     name: str | None
-    """`None` of somebody without a label."""
+    """The label; `None` for an unlabelled person."""
     box: tuple[int, int, int, int]
-    """x1, y1, x2, y2."""
+    """Corners x1, y1, x2, y2."""
 
     @property
     def has_area(self) -> bool:
@@ -117,7 +117,7 @@ def _annotation(root: Path, file: str) -> Path:
 
 
 def _read(path: Path) -> tuple[dict[int, _Frame], list[_Person]]:
-    """Return frames by their number, and people in the order of the file."""
+    """Return the frames by number, and the people in the order of the file."""
     data = read_json(path)
     frames: dict[int, _Frame] = {}
     for place, item in enumerate(get_list(data, "images", where=str(path)), start=1):
@@ -125,7 +125,7 @@ def _read(path: Path) -> tuple[dict[int, _Frame], list[_Person]]:
         record = as_object(item, where=where)
         key = get_whole(record, "id", where=where)
         if key in frames:
-            raise DatasetError(f"{where}: its id is {key}, as that of an image before it.")
+            raise DatasetError(f"{where}: its id is {key}, which an earlier image has too.")
         frames[key] = _Frame(
             name=get_text(record, "file_name", where=where),
             camera=_video(record, where),
@@ -146,7 +146,7 @@ def _read(path: Path) -> tuple[dict[int, _Frame], list[_Person]]:
 
 
 def _video(record: Record, where: str) -> int:
-    """Return the number of a frame's video, which some files have as text with leading zeros."""
+    """Return the number of a frame's video; in some files it is a text with leading zeros."""
     value = record.get("vid_id")
     if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value):
         return int(value)
@@ -154,7 +154,7 @@ def _video(record: Record, where: str) -> int:
 
 
 def _ignored(record: Record, where: str) -> Boxes:
-    """Return the boxes around a frame's polygons; what has fewer than three corners encloses nothing."""
+    """Return the boxes around a frame's polygons; polygons of fewer than three corners are left out."""
     boxes = []
     across, down = (_polygons(record, f"ignore_regions_{axis}", where) for axis in "xy")
     if len(across) != len(down):
@@ -168,7 +168,7 @@ def _ignored(record: Record, where: str) -> Boxes:
 
 
 def _polygons(record: Record, field: str, where: str) -> list[list[float]]:
-    """Return a coordinate of every polygon's corners; a flat list is a single polygon."""
+    """Return one coordinate of each polygon's corners; a flat list is a single polygon."""
     value: list[Any] = get_list(record, field, where=where, default=[])
     polygons = value if all(isinstance(polygon, list) for polygon in value) else [value]
     if not all(is_coordinate(place) for polygon in polygons for place in polygon):

@@ -1,11 +1,12 @@
-"""PRW, "Person Re-identification in the Wild": six cameras of a campus; Zheng et al., CVPR 2017.
+"""PRW, "Person Re-identification in the Wild": six cameras on a campus; Zheng et al., CVPR 2017.
 
-Coordinates become whole pixels as in the readers of the torchvision family (`prw.py` of github.com/serend1p1ty/SeqNet), whose
-numbers everybody reports: annotated boxes are moved into the picture, then given their right and lower ends, then cut off;
-boxes of queries get their ends first, and are cut off and moved last. For a negative coordinate the two differ.
+Coordinates become whole pixels as in the readers of the torchvision family (`prw.py` of github.com/serend1p1ty/SeqNet), since
+published numbers are measured with them. Annotated boxes are first moved into the image, then get their right and lower
+edges, and are then truncated. Boxes of queries first get their edges, and are then truncated and moved. The two differ for
+negative coordinates.
 
-Three queries (c5s2_042630, c5s2_082752 and c5s2_120599) are one pixel wider than their annotation. They stay as the file has
-them, for the original protocol searches with them; `Split.notes` counts such queries.
+Three queries (c5s2_042630, c5s2_082752 and c5s2_120599) are one pixel wider than their annotation. They are not changed,
+because the original protocol uses them as they are; `Split.notes` counts such queries.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pretrainps.data.text_files import read_lines
 from pretrainps.errors import DatasetError
 
 _VARIABLES = ("box_new", "anno_file", "anno_previous")
-"""What the boxes are called in an annotation file, the corrected ones first."""
+"""Names of the boxes' variable in an annotation file, that of the corrected boxes first."""
 _LISTS = {"train": ("frame_train.mat", "img_index_train"), "test": ("frame_test.mat", "img_index_test")}
 _CAMERA = re.compile(r"c(\d{1,9})s\d")
 
@@ -34,7 +35,7 @@ _Rows = NDArray[np.float64]
 
 
 def recognize(root: Path) -> bool:
-    """Whether PRW's lists of frames lie there."""
+    """Whether a root holds PRW's lists of frames."""
     return any((root / file).is_file() for file, _ in _LISTS.values())
 
 
@@ -58,7 +59,7 @@ def read_split(root: Path, split: str) -> Split:
 
 
 def read_search_set(root: Path) -> SearchSet:
-    """Read the gallery and the queries; whoever is searched for but in no frame of the gallery gets a further identity."""
+    """Read the gallery and the queries; a query's person who is in no frame of the gallery gets a further identity."""
     gallery = read_split(root, "test")
     samples = {sample.name: sample for sample in gallery.samples}
     index = {int(name): place for place, name in enumerate(gallery.identities)}
@@ -71,13 +72,13 @@ def read_search_set(root: Path) -> SearchSet:
     samples |= {name: _sample(root, name, rows, index) for name, rows in zip(others, people, strict=True)}
     queries = [Query(sample=samples[name], box=box, id=index[person]) for person, name, box in rows]
     apart = sum(not _annotated(query) for query in queries)
-    told = f"{apart} queries are not exactly where their frame has the person, and stay as they are"
-    notes = (*gallery.notes, told) if apart else gallery.notes
+    note = f"{apart} queries differ from the box in their frame's annotation, and are used as they are"
+    notes = (*gallery.notes, note) if apart else gallery.notes
     return SearchSet(gallery=replace(gallery, identities=tuple(map(str, index)), notes=notes), queries=queries)
 
 
 def _read_people(root: Path, names: list[str], *, of: Path) -> tuple[list[_Rows], int]:
-    """Return rows (person, x1, y1, x2, y2) of each frame, and how many without area were left out."""
+    """Return rows (person, x1, y1, x2, y2) of each frame, and the number of boxes without area that were left out."""
     frames, annotations = LAYOUT.wants(root / "frames"), LAYOUT.wants(root / "annotations")
     there = Listing()
     there.require([frames / name for name in names], of=str(of))
@@ -106,7 +107,7 @@ def _check(rows: _Rows) -> None:
 
 
 def _sample(root: Path, name: str, rows: _Rows, index: dict[int, int]) -> Sample:
-    """Make a frame's record; -2 is somebody whose identity is in doubt."""
+    """Return a frame's record; -2 is a person of uncertain identity."""
     return Sample(
         name=name,
         image=root / "frames" / name,

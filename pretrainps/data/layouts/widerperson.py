@@ -1,8 +1,8 @@
-"""WiderPerson: dense crowds of many kinds of scene.
+"""WiderPerson: dense crowds in many kinds of scene.
 
-Zhang et al., "WiderPerson: A Diverse Dataset for Dense Pedestrian Detection in the Wild", TMM 2020. As its trainers do,
-pedestrians (1), riders (2) and people partly hidden (3) are people; what is to be ignored (4) and crowds (5) are ignored.
-The labels of the test images are withheld.
+Zhang et al., "WiderPerson: A Diverse Dataset for Dense Pedestrian Detection in the Wild", TMM 2020. Pedestrians (1), riders
+(2) and partly visible people (3) are people, as in the usual training on it. Regions to ignore (4) and crowds (5) are
+ignored. The labels of the test images are not published.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _read_split(root: Path, split: str) -> Split:
 
 
 def _rows(path: Path) -> list[list[int]]:
-    """Return the class and the corners of each box; the first line says how many there are."""
+    """Return the class and the corners of each box; the first line is the number of boxes."""
     lines = list(read_lines(path))
     rows = [_whole_numbers(where, line, 5 if index else 1) for index, (where, line) in enumerate(lines)]
     if not rows or rows[0][0] != len(rows) - 1:

@@ -1,4 +1,4 @@
-"""Write CUHK-SYSU's files: any records in its layout, or a miniature with everything that readers trip over."""
+"""Write any records in the layout of CUHK-SYSU."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from pretrainps.data.matlab import cell_array, save_matlab, struct_array
 from pretrainps.data.records import UNLABELLED, Boxes, SearchSet, Split
-from pretrainps.data.writers.pictures import write_blank, write_picture
+from pretrainps.data.writers.pictures import write_picture
 from pretrainps.errors import ArgumentError
 
 XYWH = tuple[int, int, int, int]
 Place = tuple[str, XYWH]
 """An image, and a box in it."""
-
 _IN_GALLERY = ("imname", "idlocate", "ishard")
 
 
@@ -28,19 +27,20 @@ class Search:
     person: str
     query: Place
     gallery: Sequence[tuple[str, XYWH | None]]
-    """Images and where the person is in them, the ones with him first."""
+    """Images and the person's box in each, those with the person first."""
 
 
 def write(root: Path, train: Split, search: SearchSet) -> None:
-    """Write records so that readers of CUHK-SYSU give them back.
+    """Write records so that readers of CUHK-SYSU return them.
 
-    The layout knows no camera, no region to ignore, and in the gallery nobody but the people searched for: the rest is lost.
-    Images keep names that end in .jpg and are not both in training and gallery; else all are called s00001.jpg, s00002.jpg, ...
+    The layout has no cameras and no regions to ignore, and in the gallery only the queries' people have an identity: the rest
+    is lost. Images keep their names if all end in .jpg and none is both in training and gallery; else all are named s00001.jpg,
+    s00002.jpg and so on.
 
     Args:
         root: The folder to write to.
         train: Training images.
-        search: Gallery, one query a person, and a list a query for each TestG file.
+        search: Gallery, one query for each person, and for each TestG file one list for each query.
 
     Raises:
         ArgumentError: the layout cannot hold the records.
@@ -57,66 +57,10 @@ def write(root: Path, train: Split, search: SearchSet) -> None:
         write_searches(root / f"annotation/test/train_test/TestG{size}.mat", f"TestG{size}", rows)
 
 
-def replica(root: Path) -> None:
-    """Write a miniature: four training and six gallery images, three people to train on and two to search for.
-
-    In it: boxes without area and without numbers, a box that leaves the picture and one that starts left of it, an image
-    nobody is annotated in, two equal boxes, one person twice in an image, people without a name, a list that names a box that
-    is not there, an image twice in a gallery, a gallery of one image, a list of one scene.
-    """
-    images: dict[str, list[XYWH | None]] = {
-        "s1.jpg": [(1, 2, 10, 20), (30, 5, 10, 25), (9, 9, 0, 0), (200, 3, 40, 30)],
-        "s2.jpg": [(4, 2, 11, 20), (40, 5, 30, 70), (4, 2, 11, 20), None],
-        "s10.jpg": [(2, 2, 12, 24), (20, 2, 12, 24), (40, 2, 12, 24)],
-        "s9.jpg": [],
-        "s3.jpg": [(3, 3, 13, 26)],
-        "s5.jpg": [(7, 7, 20, 30), (30, 1, 9, 18)],
-        "s4.jpg": [(5, 5, 20, 30), (30, 5, 20, 30), (-4, 5, 20, 30)],
-        "s6.jpg": [(7, 8, 20, 25), (8, 8, 20, 25)],
-        "s7.jpg": [(250, 255, 10, 20)],
-        "s8.jpg": [],
-    }
-    people = [
-        ("p11", [("s1.jpg", (1, 2, 10, 20)), ("s2.jpg", (4, 2, 11, 20))]),
-        ("p12", [("s10.jpg", (2, 2, 12, 24)), ("s10.jpg", (40, 2, 12, 24)), ("s1.jpg", (31, 5, 10, 25))]),
-        ("p13", [("s1.jpg", (30, 5, 10, 25))]),
-    ]
-    tall, small = ("s3.jpg", (3, 3, 13, 26)), ("s4.jpg", (-4, 5, 20, 30))
-    lists = {
-        50: [
-            Search("p21", tall, [("s4.jpg", (30, 5, 20, 30)), ("s6.jpg", (8, 8, 20, 25)), ("s5.jpg", None)]),
-            Search("p22", small, [("s7.jpg", (250, 255, 10, 20))]),
-        ],
-        100: [
-            Search(
-                "p21",
-                tall,
-                [
-                    ("s4.jpg", (30, 5, 20, 30)),
-                    ("s6.jpg", (8, 8, 20, 25)),
-                    ("s6.jpg", (8, 8, 20, 25)),
-                    ("s5.jpg", None),
-                    ("s8.jpg", None),
-                ],
-            ),
-            Search("p22", small, [("s7.jpg", (250, 255, 10, 20)), ("s3.jpg", None)]),
-        ],
-    }
-    write_blank(root / "Image/SSM" / name for name in images)
-    write_images(root / "annotation/Images.mat", images)
-    write_pool(root / "annotation/pool.mat", ["s3.jpg", "s8.jpg", "s5.jpg", "s4.jpg", "s6.jpg", "s7.jpg"])
-    write_people(root / "annotation/test/train_test/Train.mat", people)
-    for size, rows in lists.items():
-        write_searches(root / f"annotation/test/train_test/TestG{size}.mat", f"TestG{size}", rows)
-    hidden = [Search("p22", ("s7.jpg", (250, 255, 10, 20)), [small, ("s3.jpg", None)])]
-    write_searches(root / "annotation/test/subset/Occlusion.mat", "Occlusion1", hidden)
-    write_searches(root / "annotation/test/subset/Resolution.mat", "Test_Size", hidden)
-
-
 def as_rows(
     train: Split, search: SearchSet
 ) -> tuple[dict[str, list[XYWH]], list[tuple[str, list[Place]]], dict[int, list[Search]]]:
-    """Return records as rows of files: images of training and gallery, people of training, and searches of each size.
+    """Return the rows of the files: images of training and gallery, training people, and searches of each size.
 
     Raises:
         ArgumentError: the layout cannot hold the records.
@@ -125,9 +69,9 @@ def as_rows(
     names = _file_names([sample.name for sample in pictures])
     in_training, in_gallery = names[: len(train.samples)], names[len(train.samples) :]
     if not search.lists:
-        raise ArgumentError("the layout names the people of a gallery by its lists. Give SearchSet.lists.")
+        raise ArgumentError("the layout takes the people of a gallery from its lists. Give SearchSet.lists.")
     if len({query.id for query in search.queries}) != len(search.queries):
-        raise ArgumentError("the layout has one query a person, but a person is searched for twice.")
+        raise ArgumentError("the layout has one query for each person, but one person has two.")
     people: list[tuple[str, list[Place]]] = [(person, []) for person in train.identities]
     for name, sample in zip(in_training, train.samples, strict=True):
         for box, person in zip(sample.boxes, sample.ids, strict=True):
@@ -191,7 +135,7 @@ def write_searches(path: Path, variable: str, rows: Iterable[Search]) -> None:
 
 
 def pixels(box: XYWH | None) -> NDArray[np.generic]:
-    """Return a box as MATLAB stores it: in the smallest type that holds it, unsigned if it can be."""
+    """Return a box as MATLAB stores it: in the smallest type that holds it, unsigned if possible."""
     if box is None:
         return np.zeros((0, 0))
     return np.asarray([box]).astype(np.result_type(*map(np.min_scalar_type, box)))

@@ -1,4 +1,4 @@
-"""Write PRW's files: any records in its layout, or a miniature with everything that readers trip over."""
+"""Write any records in the layout of PRW."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ import numpy as np
 
 from pretrainps.data.matlab import cell_array, save_matlab, save_variables
 from pretrainps.data.records import UNLABELLED, Boxes, Sample, SearchSet, Split
-from pretrainps.data.writers.pictures import write_blank, write_picture
+from pretrainps.data.writers.pictures import write_picture
 from pretrainps.errors import ArgumentError
 
 _FRAME = re.compile(r"c(\d+)s\d+_\d+\.jpg")
 _IN_DOUBT = -2
-
 QueryRow = tuple[int, float, float, float, float, str]
-"""Person, left, top, width, height, frame without suffix."""
+"""Person, left, top, width, height, and the frame's name without suffix."""
 
 
 def write(root: Path, train: Split, search: SearchSet) -> None:
-    """Write records so that readers of PRW give them back.
+    """Write records so that readers of PRW return them.
 
-    The layout has no region to ignore, and boxes start within the picture: what is left of it or above it is cut off.
-    Identities that are not all whole numbers are numbered: people to train on from 1, people to search for after them.
-    Frames keep names like c1s1_000151.jpg that tell their camera; else all get such names.
+    The layout has no regions to ignore, and boxes start within the image: parts to the left of it or above it are clipped.
+    If not all identities are whole numbers, people are numbered: training people from 1, the queries' people after them.
+    Frames keep their names if all have a camera like c1s1_000151.jpg; else all get such names.
 
     Args:
         root: The folder to write to.
         train: Training frames, each with its camera.
-        search: Gallery and queries; queries are in frames of the gallery.
+        search: Gallery and queries; the queries' frames must be in the gallery.
 
     Raises:
         ArgumentError: the layout cannot hold the records.
@@ -64,43 +63,8 @@ def write(root: Path, train: Split, search: SearchSet) -> None:
     write_queries(root, queries)
 
 
-def replica(root: Path, *, newline: str = "\r\n") -> None:
-    """Write a miniature: four training and four test frames of five cameras, four people to train on and two to search for.
-
-    In it: each of the three names that boxes have had, files with two of them, numbers in bytes, a single box, an empty cell, a
-    box without area, negative and broken coordinates, a box that leaves the picture, gaps in the numbers, one person twice in a
-    frame, people in doubt, and queries that are not exactly where their frame has the person.
-
-    Args:
-        root: The folder to write to.
-        newline: What ends a line of query_info.txt; in the release, it is CRLF.
-    """
-    annotations: dict[str, Mapping[str, Any]] = {
-        "c1s1_000151": {"box_new": [[3, 10, 20, 30, 60.0], [-2, 40, 2, 10, 20], [3, 5, 5, 10, 10], [7, 9, 9, 0, 4]]},
-        "c2s1_000201": {"anno_file": [[932, -4.5, 2.75, 20.25, 30], [1, 50, -3, 30, 60]]},
-        "c6s1_000301": {"anno_previous": np.array([[1, 250, 200, 20, 90]], dtype=np.uint8)},
-        "c1s2_000401": {"box_new": np.zeros((0, 0)), "anno_previous": [[1, 1, 1, 1, 1.0]]},
-        "c3s1_000501": {"box_new": [[20, 1, 2, 20, 30], [9, 31.9, 2.2, 9.2, 20.9]], "anno_file": [[1, 1, 1, 1, 1.0]]},
-        "c5s2_042630": {"box_new": [[9, 12, 5, 19, 30], [-2, 40, 4, 10, 20], [9, 2, 2, 8, 16.0]]},
-        "c4s1_000601": {"anno_file": [[20, -6, -2, 20, 30.0]]},
-        "c3s1_000502": {"box_new": np.zeros((0, 5))},
-    }
-    write_blank(root / "frames" / f"{name}.jpg" for name in annotations)
-    names = list(annotations)
-    write_frames(root, "train", names[:4])
-    write_frames(root, "test", names[4:])
-    for name, variables in annotations.items():
-        write_people(root, name, variables)
-    queries: list[QueryRow] = [
-        (20, 1, 2, 20, 30, "c3s1_000501"),
-        (9, 12, 5, 20, 30, "c5s2_042630"),
-        (20, -6, -2, 20, 30, "c4s1_000601"),
-    ]
-    write_queries(root, queries, newline=newline)
-
-
 def write_frames(root: Path, split: str, names: Iterable[str]) -> None:
-    """Write the list of a split's frames, "train" or "test", without suffixes."""
+    """Write the list of the frames of a split ("train" or "test"), without suffixes."""
     save_matlab(root / f"frame_{split}.mat", f"img_index_{split}", cell_array(list(names), column=True))
 
 
@@ -122,12 +86,12 @@ def _frame_names(samples: Sequence[Sample]) -> list[str]:
     if len(set(names)) == len(names) and all(match and int(match[1]) == cam for match, cam in zip(found, cameras, strict=True)):
         return [name.removesuffix(".jpg") for name in names]
     if None in cameras:
-        raise ArgumentError(f"{names[cameras.index(None)]}: the layout tells the camera by a frame's name, but none is known.")
+        raise ArgumentError(f"{names[cameras.index(None)]}: the layout needs a frame's camera, but the record has none.")
     return [f"c{camera}s1_{place:06d}" for place, camera in enumerate(cameras, start=1)]
 
 
 def person_numbers(train: Sequence[str], test: Sequence[str]) -> tuple[int, ...]:
-    """Return people's numbers: their names, if all are whole numbers; else from 1 on, those of the test after the others."""
+    """Return people's numbers: their names if all are whole numbers; else numbers from 1, test people after training people."""
     if all(name.isdecimal() for name in (*train, *test)):
         return tuple(map(int, (*train, *test)))
     return tuple(range(1, len(train) + len(test) + 1))

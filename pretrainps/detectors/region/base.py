@@ -50,7 +50,7 @@ class RegionDetector(PersonSearchDetector[Config]):
     def __init__(self, backbone: Backbone, config: Config, convention: InputConvention) -> None:
         super().__init__(config, convention)
         _require_halves(backbone)
-        self.backbone, last = backbone.halves()
+        self.backbone, last = backbone.split()
         self.rpn = ProposalNetwork(backbone.channels["c4"], config)
         self.box_stage = RoIStage(last, size=config.region_size, sampling=config.region_sampling)
         self.sampler = RegionSampler(config)
@@ -135,9 +135,13 @@ class RegionDetector(PersonSearchDetector[Config]):
     def _stages(self) -> list[RoIStage]:
         return [module for module in self.children() if isinstance(module, RoIStage)]
 
-    def _known(self, query_boxes: list[Tensor], embeddings: Tensor) -> list[Detections]:
-        """Return given boxes as detections of score 1."""
-        parts = embeddings.split([len(each) for each in query_boxes])
+    def _query_detections(
+        self, features: Tensor, query_boxes: list[Tensor] | None, images: int
+    ) -> list[Detections] | list[None]:
+        """Return given boxes as detections of score 1; without any, `None` for each image."""
+        if query_boxes is None:
+            return [None] * images
+        parts = self._embed(features, query_boxes).split([len(each) for each in query_boxes])
         return [Detections(box, box.new_ones(len(box)), part) for box, part in zip(query_boxes, parts, strict=True)]
 
     def _require_measurable(self, samples: Samples) -> None:

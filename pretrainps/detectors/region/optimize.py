@@ -84,7 +84,7 @@ class FastRegionStage(RoIStage):
         return self._read(pixel_rows(features), grid, with_c4)
 
     def _read(self, rows: Tensor, grid: RegionGrid, with_c4: bool) -> RegionMaps:
-        c4 = grid.cut(rows)
+        c4 = grid.pool_regions(rows)
         return RegionMaps(c4 if with_c4 else None, self._last_stage(c4))
 
 
@@ -100,7 +100,7 @@ class FastBottleneckStage(FastRegionStage):
         y = y.relu_()
         for block in rest:
             y = block(y)
-        return RegionMaps(grid.cut(rows) if with_c4 else None, y)
+        return RegionMaps(grid.pool_regions(rows) if with_c4 else None, y)
 
 
 def _pointwise(convolution: nn.Module, rows: Tensor, grid: RegionGrid) -> Tensor:
@@ -111,7 +111,7 @@ def _pointwise(convolution: nn.Module, rows: Tensor, grid: RegionGrid) -> Tensor
     weight = convolution.get_parameter("weight").flatten(1)
     bins = grid.pixels.shape[:3].numel()
     if bins > len(rows):
-        regions = grid.cut(F.linear(rows, weight))
+        regions = grid.pool_regions(F.linear(rows, weight))
     else:
-        regions = F.linear(grid.cut(rows).permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
+        regions = F.linear(grid.pool_regions(rows).permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
     return regions + convolution.get_parameter("bias")[:, None, None]

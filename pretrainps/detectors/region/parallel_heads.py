@@ -85,9 +85,7 @@ class ParallelHeadsDetector(RegionDetector[Config]):
         candidates = zip(
             decode_boxes(proposals, read.deltas, sizes), scores.split(counts), embeddings.split(counts), strict=True
         )
-        known = (
-            self._known(query_boxes, self._embed(features, query_boxes)) if query_boxes is not None else [None] * len(counts)
-        )
+        query_detections = self._query_detections(features, query_boxes, len(proposals))
         return [
             filter_detections(
                 Detections(*each),
@@ -96,7 +94,7 @@ class ParallelHeadsDetector(RegionDetector[Config]):
                 most=config.max_detections,
                 first=first,
             )
-            for each, first in zip(candidates, known, strict=True)
+            for each, first in zip(candidates, query_detections, strict=True)
         ]
 
     def _embed(self, features: Tensor, boxes: list[Tensor]) -> Tensor:

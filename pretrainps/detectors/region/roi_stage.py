@@ -16,7 +16,7 @@ from torchvision.ops import box_iou, clip_boxes_to_image, roi_align
 from pretrainps.backbones import Backbone
 from pretrainps.detectors.region.config import RegionConfig
 from pretrainps.detectors.transform import Size
-from pretrainps.ops.precision import widened
+from pretrainps.ops.precision import to_float32
 
 coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
 """Box deltas of every region head."""
@@ -64,7 +64,7 @@ class RoIStage(nn.Module):
             boxes: N tensors (R_i, 4), in pixels of the batch.
             with_c4: Whether the last stage's input is wanted too.
         """
-        wide = widened(features)
+        wide = to_float32(features)
         regions = roi_align(wide, [each.to(wide.dtype) for each in boxes], self.size, self.scale, self.sampling)
         regions = regions.to(features.dtype)
         return RegionMaps(regions if with_c4 else None, self._last_stage(regions))
@@ -79,7 +79,7 @@ class RoIStage(nn.Module):
             features: (N, C4, H / 16, W / 16).
             size: Height and width of all images.
         """
-        wide = widened(features)
+        wide = to_float32(features)
         rows, columns = (self._weights(*each, wide) for each in zip(features.shape[-2:], size, strict=True))
         with torch.autocast(features.device.type, enabled=False):
             regions = (rows @ wide @ columns.T).to(features.dtype)
@@ -168,7 +168,7 @@ class RegionSampler:
 
 def pool(maps: Tensor, how: str) -> Tensor:
     """(R, C, h, w) -> (R, C) in full precision, by "max" or "average"."""
-    return widened(maps.amax(dim=(2, 3)) if how == "max" else maps.mean(dim=(2, 3)))
+    return to_float32(maps.amax(dim=(2, 3)) if how == "max" else maps.mean(dim=(2, 3)))
 
 
 def box_loss(deltas: Tensor, samples: Samples) -> Tensor:

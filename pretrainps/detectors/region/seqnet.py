@@ -112,14 +112,14 @@ class SeqNet(RegionDetector[SeqNetConfig]):
             embeddings = embeddings * torch.cat([each.scores for each in found])[:, None]
         parts = embeddings.split([each.shape[0] for each in boxes])
         moved = decode_boxes(boxes, deltas, sizes)
-        known = self._known(query_boxes, self._embed(features, query_boxes)) if query_boxes is not None else [None] * len(found)
+        query_detections = self._query_detections(features, query_boxes, len(proposals))
         return [
             filter_detections(
                 Detections(moved[image], each.scores, parts[image]),
                 threshold=config.score_threshold,
                 nms_iou=config.second_nms_iou,
                 most=config.max_detections,
-                first=known[image],
+                first=query_detections[image],
             )
             for image, each in enumerate(found)
         ]

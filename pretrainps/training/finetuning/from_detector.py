@@ -13,9 +13,6 @@ from pretrainps.hub.build import build_detector
 from pretrainps.weights import LoadReport, compare, require_complete
 from pretrainps.weights.unwrap import unwrap
 
-_TABLES = "oim_loss."
-"""The identity tables. They hold the people of one data set, who do not occur in another."""
-
 
 def continue_detector(
     trained: PersonSearchDetector[Any],
@@ -59,9 +56,11 @@ def continue_detector(
     detector = build_detector(
         trained.kind, backbone=backbone, num_identities=num_identities, config=config, convention=convention
     )
-    taken = {key: value for key, value in trained.state_dict().items() if same_people or not key.startswith(_TABLES)}
+    # what only losses need, the identity tables among it, is about the people of one data set, who do not occur in another
+    anew = () if same_people else tuple(f"{module}." for module in detector.training_only)
+    taken = {key: value for key, value in trained.state_dict().items() if not key.startswith(anew)}
     state = detector.state_dict()
-    new = [key for key in state if key.startswith(_TABLES) and not same_people]
+    new = [key for key in state if key.startswith(anew)]
     require_complete(compare(detector, taken, name=trained.spec.name, expected_missing=new), trained.spec.name)
     detector.load_state_dict({**state, **taken}, strict=True)
     learned = sum(parameter.numel() for parameter in detector.parameters())

@@ -103,7 +103,7 @@ class HybridModel(nn.Module):
         self.origin: ModelSpec | None = getattr(backbone, "spec", None)
         self.convention = convention or (self.origin.input if self.origin else ASSUMED_INPUT)
         self.transform = SceneTransform(self.convention, config.min_size, config.max_size)
-        self.backbone, last = backbone.halves()
+        self.backbone, last = backbone.split()
         self.alignment = build_alignment(settings, channels)
         for half in (self.backbone, last):
             self.alignment.prepare(half)

@@ -165,7 +165,7 @@ def test_mmd_alignment_is_the_mean_over_pairs_of_data_sets() -> None:
 def normed(sets: int = 3) -> tuple[DomainNorm, DomainNormAlignment]:
     """A norm for three data sets, each of which measured and learned something else."""
     alignment = DomainNormAlignment({"detection": 2, "reid": sets - 2}, CHANNELS, AlignmentSettings())
-    half = backbone().halves()[1]
+    half = backbone().split()[1]
     alignment.prepare(half)
     norm = next(module for module in half.modules() if isinstance(module, DomainNorm))
     generator = torch.Generator().manual_seed(0)
@@ -208,7 +208,7 @@ def test_the_merged_norm_gives_the_mean_of_all() -> None:
 
 def test_equal_norms_merge_into_themselves() -> None:
     alignment = DomainNormAlignment({"detection": 2, "reid": 2}, CHANNELS, AlignmentSettings())
-    half = backbone().halves()[0]
+    half = backbone().split()[0]
     plain = half.state_dict()
     alignment.prepare(half)
     for key, value in alignment.plain_state(half).items():

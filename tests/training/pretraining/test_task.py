@@ -14,7 +14,6 @@ import torch
 
 from pretrainps.backbones import build_backbone
 from pretrainps.data import Split
-from pretrainps.data.writers import market1501, prw
 from pretrainps.detectors.region import RegionConfig
 from pretrainps.errors import ArgumentError, DatasetError, TrainingError
 from pretrainps.synthetic import detection_split, reid_split
@@ -26,6 +25,7 @@ from pretrainps.training.pretraining.settings import HybridSettings
 from pretrainps.training.pretraining.task import Pretraining, PretrainRecipe
 from pretrainps.training.sources import described, read_sets
 from tests.support.detectors import SMALL
+from tests.support.miniatures import market1501, prw
 
 CONFIG = RegionConfig(freeze_stem=False, **{**SMALL, "num_identities": 1})
 RECIPE = PretrainRecipe(
@@ -98,8 +98,8 @@ def test_what_cannot_be_is_said_at_once(detection: dict[str, Split], reid: dict[
     ):
         with pytest.raises(ArgumentError, match=message):
             task(recipe, *sets)
-    prw.replica(tmp_path / "prw")
-    market1501.replica(tmp_path / "market")
+    prw.write_miniature(tmp_path / "prw")
+    market1501.write_miniature(tmp_path / "market")
     with pytest.raises(ArgumentError, match="PRW is for search"):
         read_sets({"mine": tmp_path / "prw"}, "reid")
     with pytest.raises(DatasetError, match="half unpacked"):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretrainps.ops.precision import widened
+from pretrainps.ops.precision import to_float32
 from pretrainps.training.pretraining.alignment.base import (
     Alignment,
     AlignmentSettings,
@@ -49,10 +49,10 @@ class AdversarialAlignment(Alignment):
 
     def _losses(self, task: SubTask, features: TaskFeatures, progress: float) -> dict[str, Tensor]:
         strength = reversal(progress)
-        places = widened(self.image[task](reverse_gradient(features.maps, strength)))  # (N, sets, h, w)
+        places = to_float32(self.image[task](reverse_gradient(features.maps, strength)))  # (N, sets, h, w)
         wanted = features.map_sets[:, None, None].expand_as(features.inside)
         each = F.cross_entropy(places, wanted, reduction="none") * features.inside
-        people = widened(self.instance[task](reverse_gradient(features.instances, strength)))  # (R, sets)
+        people = to_float32(self.instance[task](reverse_gradient(features.instances, strength)))  # (R, sets)
         total = F.cross_entropy(people, features.instance_sets, reduction="sum")
         return {
             # a mean over images of means over places: a large image counts as much as a small one

@@ -11,7 +11,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from pretrainps.ops.precision import widened
+from pretrainps.ops.precision import to_float32
 from pretrainps.training.pretraining.alignment.base import Alignment, SubTask, TaskFeatures, register_alignment
 
 _BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -27,10 +27,10 @@ class MMDAlignment(Alignment):
     def _losses(self, task: SubTask, features: TaskFeatures, progress: float) -> dict[str, Tensor]:
         with torch.autocast(features.maps.device.type, enabled=False):
             inside = features.inside[:, None]
-            pooled = (widened(features.maps) * inside).sum(dim=(2, 3)) / inside.sum(dim=(2, 3))  # (N, C4)
+            pooled = (to_float32(features.maps) * inside).sum(dim=(2, 3)) / inside.sum(dim=(2, 3))  # (N, C4)
             return {
                 "image": _pairwise_mmd(pooled, features.map_sets),
-                "instance": _pairwise_mmd(widened(features.instances), features.instance_sets),
+                "instance": _pairwise_mmd(to_float32(features.instances), features.instance_sets),
             }
 
 

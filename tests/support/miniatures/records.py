@@ -1,4 +1,4 @@
-"""Records and boxes as replicas write them down."""
+"""Records of scenes and of crops, as a reader must return them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from pretrainps.data.records import UNLABELLED, Sample, as_boxes
 
@@ -23,7 +22,7 @@ def detected(
     visible: Rows | None = None,
     size: tuple[int, int] | None = None,
 ) -> Sample:
-    """Return the record of a scene in which nobody has an identity."""
+    """Return the record of a scene without identities."""
     people = as_boxes(boxes)
     return Sample(
         name=name,
@@ -36,12 +35,6 @@ def detected(
     )
 
 
-def xywh(box: ArrayLike) -> list[float]:
-    """Return a box x1, y1, x2, y2 as left, top, width, height."""
-    left, top, right, bottom = np.asarray(box, dtype=np.float64).tolist()
-    return [left, top, right - left, bottom - top]
-
-
 def cropped(name: str, image: Path, identity: int, camera: int | None = None) -> Sample:
-    """Return the record of a picture that shows one person from edge to edge."""
+    """Return the record of an image that shows one person from edge to edge."""
     return Sample(name=name, image=image, boxes=Sample.whole(), ids=np.array([identity], dtype=np.int64), camera=camera)
