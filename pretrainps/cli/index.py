@@ -67,6 +67,6 @@ def _index(args: argparse.Namespace) -> int:
     looked = report.added + report.changed
     note(f"{report.seconds:.1f} s" + (f", {report.images_per_second:.1f} images a second" if looked else ""))
     settings = "".join(f" --set {shlex.quote(each)}" for each in args.settings)
-    gallery, model = shlex.quote(str(args.output)), shlex.quote(args.model)
-    note(f"find somebody: pretrainps search {gallery} --query PHOTO --model {model}{settings}")
+    gallery, name = shlex.quote(str(args.output)), shlex.quote(args.model)
+    note(f"find somebody: pretrainps search {gallery} --query PHOTO --model {name}{settings}")
     return 0
