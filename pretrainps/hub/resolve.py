@@ -226,8 +226,7 @@ def _saved(config: Any, where: str, wanted: _Wanted) -> ModelSpec:
     spec = parse_spec(str(found.get("name", "unnamed")), found["model"], where)
     if wanted.arch is not None:
         alone = (
-            " `pretrainps export-weights NAME --layout native -o FILE` writes a bare file, of which arch= loads the backbone "
-            "alone."
+            " `pretrainps export-weights NAME --layout native -o FILE` writes a bare file; arch= takes its backbone alone."
             if spec.detector is not None
             else ""
         )
