@@ -138,9 +138,9 @@ def test_names_that_are_taken_or_unknown(tmp_path: Path) -> None:
         with pytest.raises(errors.ArgumentError, match="Choose another"):
             gallery.register_detection_store(scheme, ToyStore)
     for place in ("lance://x", "POSTGRES://u@host/db", "s3://bucket/gallery"):
-        with pytest.raises(errors.ArgumentError, match=r"no detection store '.*Known: toydb.*register_detection_store"):
+        with pytest.raises(errors.ArgumentError, match=r"no detection store '.*Known: .*toydb.*register_detection_store"):
             Gallery.open(place)
-    with pytest.raises(errors.ArgumentError, match=r"no vector index 'hnsw'. Known: exact, faiss, toy.*register_vector_index"):
+    with pytest.raises(errors.ArgumentError, match=r"no vector index 'hnsw'. Known: exact, faiss.*toy.*register_vector_index"):
         indexed(photos(tmp_path / "photos", 1), tmp_path / "g", vector_index="hnsw")
     assert not (tmp_path / "g" / "manifest.json").exists(), "it is refused before anything is indexed"
     indexed(photos(tmp_path / "photos", 1), tmp_path / "g")

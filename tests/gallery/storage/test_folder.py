@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from pretrainps import errors
 from pretrainps.files import sha256_of
 from pretrainps.gallery import Gallery
 from pretrainps.gallery.storage.files import GalleryFiles
+from pretrainps.gallery.storage.format_1 import downgrade
 from pretrainps.gallery.storage.header import Failure, GalleryHeader, SourceMark
 from pretrainps.gallery.storage.manifest import NAME, FileMark, IndexFile, Manifest, parse_manifest
 from pretrainps.gallery.storage.shard import DetectionShard, join_shards
@@ -222,3 +224,52 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
         GalleryFiles(tmp_path).lock(wait=False).__enter__()
     with store.lock(wait=True):
         pass
+
+
+def format_1(manifest: Manifest) -> bytes:
+    """Return a manifest as commit 749f621 wrote it."""
+    content = downgrade(manifest.content())
+    checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return (json.dumps({**content, "checksum": checksum}, indent=1, sort_keys=True) + "\n").encode()
+
+
+OLD_FILES = (replace(MANIFEST.files[0], file=f"people-{7:016x}.safetensors"),)
+OLD_INDEX = replace(MANIFEST.index, file=f"neighbours-{7:016x}.faiss")  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("index", [None, OLD_INDEX])
+def test_a_manifest_of_format_1_is_converted(index: IndexFile | None) -> None:
+    manifest = replace(MANIFEST, files=OLD_FILES, index=index)
+    old = format_1(manifest)
+    assert b'"people": 5' in old and b"detections" not in old and b"nprobe" not in old
+    assert parse_manifest(old, PATH) == manifest
+    assert parse_manifest(manifest.to_text().encode(), PATH) == manifest, "written again, it is of format 2"
+
+
+@given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_a_manifest_of_format_1_changed_anywhere_is_refused(place: int, bit: int) -> None:
+    raw = format_1(replace(MANIFEST, files=OLD_FILES, index=OLD_INDEX))
+    place %= len(raw)
+    for changed in (
+        raw[:place] + bytes([raw[place] ^ 1 << bit]) + raw[place + 1 :],
+        raw[:place],
+        raw[:place] + raw[place + 1 :],
+    ):
+        with pytest.raises((errors.IntegrityError, errors.GalleryError)):
+            parse_manifest(changed, PATH)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"file": None}, "none of them"),
+        ({"file": "../x.faiss"}, "not how a file"),
+        ({"file": "index-7.faiss"}, "not how a file"),
+        ({"facts": {"a": [1]}}, "a number, a text"),
+        ({"facts": {"a": float("nan")}}, "a number, a text"),
+        ({"facts": {"a": None}}, "a number, a text"),
+    ],
+)
+def test_what_an_index_says_of_itself_is_checked(changes: dict[str, object], reason: str) -> None:
+    with pytest.raises(errors.ArgumentError, match=reason):
+        replace(MANIFEST.index, **changes)  # type: ignore[type-var]
