@@ -201,8 +201,8 @@ def evaluate(
     detects = task == "detection" or (isinstance(tested, SearchSet) and (not annotated_boxes or chosen.context is not None))
     if detects and isinstance(unwrap(ready), CropModel):
         raise ArgumentError(
-            f"{model if isinstance(model, str) else 'this model'} embeds crops and detects nobody. Use a detector, or, for a "
-            "search, the annotated boxes (annotated_boxes=True, on the command line --annotated-boxes)."
+            f"{model if isinstance(model, str) else 'this model'} embeds crops and does not detect people. Use a detector; or "
+            "search by the annotated boxes (annotated_boxes=True, on the command line --annotated-boxes)."
         )
     extractor = Extractor(
         ready,

@@ -1,4 +1,4 @@
-"""What asks in a search: one embedding a query, and for context matching the people seen beside the person."""
+"""The query side of a search: one embedding a query, and for context matching the other people in the query's image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class QueryEmbeddings:
     vectors: F32
     """(Q, D)."""
     has_detection: NDArray[np.bool_]
-    """(Q,) False where nobody was detected in the query's image, and a detection was to ask."""
+    """(Q,) False where the protocol takes the embedding from a detection, and the query's image has none."""
     contexts: Sequence[F32] = ()
     """For each query (C, D), the person first; only for context matching."""
 
@@ -37,12 +37,12 @@ def query_embeddings_of(
     query_embeddings: ArrayLike | None,
     query_detections: Detections | None,
 ) -> QueryEmbeddings:
-    """Take the embeddings that a protocol asks with.
+    """Return the query embeddings that a protocol takes.
 
     Args:
         search_set: Gallery and queries.
         detections: The gallery's, before any threshold; of unit length if the protocol wants that.
-        protocol: Says what asks.
+        protocol: Says where the query embeddings come from.
         query_embeddings: See `evaluate_search`.
         query_detections: See `evaluate_search`.
 
@@ -60,13 +60,15 @@ def query_embeddings_of(
             query_detections = query_detections.normalized()
     if protocol.query == "best_detection":
         if query_embeddings is not None:
-            raise ArgumentError(f"protocol {protocol.name!r} asks with detections: query_embeddings are of no use to it.")
+            raise ArgumentError(
+                f"protocol {protocol.name!r} takes query embeddings from detections: leave out query_embeddings."
+            )
         if query_detections is None:
             query_detections = _from_gallery(search_set, detections)
         return _best_detections(search_set, query_detections, protocol)
     if query_embeddings is None:
         raise ArgumentError(
-            f"protocol {protocol.name!r} asks with the annotated boxes: give query_embeddings, one row a query, "
+            f"protocol {protocol.name!r} embeds the annotated boxes: give query_embeddings, one row a query, "
             "as model.embed(images, boxes) returns them."
         )
     vectors = np.asarray(query_embeddings, dtype=np.float32)
@@ -86,7 +88,7 @@ def query_embeddings_of(
 def _contexts(search_set: SearchSet, query_detections: Detections | None, protocol: SearchProtocol) -> tuple[F32, ...]:
     if query_detections is None:
         raise ArgumentError(
-            f"protocol {protocol.name!r} matches the people around the query: give query_detections, one image a query, "
+            f"protocol {protocol.name!r} compares the people around the query: give query_detections, one image a query, "
             "as model.query_as_gallery(images, boxes) returns them."
         )
     found = []
@@ -97,17 +99,17 @@ def _contexts(search_set: SearchSet, query_detections: Detections | None, protoc
             raise ArgumentError(
                 f"query_detections of query {index} ({query.sample.name}) do not begin with the person searched for: "
                 f"{boxes[0].tolist() if len(boxes) else 'nothing'} instead of {query.box.tolist()}. "
-                "model.query_as_gallery puts him first; plain detections do not."
+                "model.query_as_gallery puts them first; plain detections do not."
             )
         found.append(query_detections.embeddings[rows])
     return tuple(found)
 
 
 def _best_detections(search_set: SearchSet, table: Detections, protocol: SearchProtocol) -> QueryEmbeddings:
-    """Ask with the detection that overlaps the annotated box most, however little, and however unsure it is.
+    """Take the detection that overlaps the annotated box most, however little, and however low its score.
 
     Overlap is of boxes that hold their last pixel, as AlignPS and PSTR compute it. The context is PSTR's: this detection, then
-    the others that reach the threshold, the surest first.
+    the others that reach the threshold, in descending order of scores.
     """
     vectors = np.zeros((len(search_set.queries), table.dim), dtype=np.float32)
     contexts = []

@@ -33,7 +33,7 @@ class Detections:
     boxes: F32
     """(N, 4) x1, y1, x2, y2 in pixels of the image."""
     scores: F32
-    """(N,) how sure the detector is."""
+    """(N,) the detection scores."""
     embeddings: F32
     """(N, D); D is 0 for a detector that only detects."""
     counts: I64
@@ -131,7 +131,7 @@ class Detections:
         return replace(self, boxes=self.boxes[keep], scores=self.scores[keep], embeddings=self.embeddings[keep], counts=counts)
 
     def of_images(self, images: I64) -> Detections:
-        """Return a table of some images, in the order asked for; one may be asked for twice."""
+        """Return a table of some images, in the given order; an image may be given twice."""
         counts = self.counts[images]
         _, rows = spread(self.starts[images], counts)
         return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], embeddings=self.embeddings[rows], counts=counts)

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from pretrainps.errors import ArgumentError, ImageError
+from pretrainps.files import new_file
 from pretrainps.heads import CropModel
 from pretrainps.images.read import read_image
 from pretrainps.inference.runner import READERS, ImageFailure, ImageInput, ModelRunner, read_ahead, with_progress
+from pretrainps.weights import write_safetensors
 from pretrainps.weights.unwrap import unwrap
 
 
@@ -40,6 +43,24 @@ class Embeddings:
             "similarity": self.similarity.tolist(),
             "failures": [{"image": str(path), "reason": reason} for path, reason in self.failures],
         }
+
+    def save(self, path: Path) -> None:
+        """Write the vectors to a file that is never seen half-written.
+
+        Args:
+            path: FILE.safetensors, with the images' names in its metadata, or FILE.npy.
+
+        Raises:
+            ArgumentError: another ending.
+            CacheError: the folder cannot be written to, or the disk is full.
+        """
+        if path.suffix == ".safetensors":
+            write_safetensors({"vectors": self.vectors}, path, {"images": [str(each) for each in self.paths]})
+        elif path.suffix == ".npy":
+            with new_file(path) as temporary, temporary.open("wb") as file:
+                np.save(file, self.vectors.numpy())
+        else:
+            raise ArgumentError(f"{path}: the ending says the format; use .safetensors or .npy.")
 
     def table(self, most: int = 12) -> str:
         """Return the similarities as text: a square for a few images, each one's nearest for many."""

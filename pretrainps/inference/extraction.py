@@ -89,7 +89,7 @@ class Extractor:
             ArgumentError: the model is none that detects.
             DatasetError: an image cannot be read, with `on_damage="stop"`.
         """
-        self._require_detector("detects nobody: search by the annotated boxes")
+        self._require_detector("does not detect people: search by the annotated boxes")
         features = self._features("detections", split.samples, self.runner.detect)
         return replace(Detections.from_images(features), kept_above=self._kept_above)
 
@@ -124,7 +124,7 @@ class Extractor:
             ArgumentError: the model is none that detects.
             DatasetError: an image cannot be read.
         """
-        self._require_detector("sees nobody around a query: context matching needs a detector")
+        self._require_detector("does not detect the people around a query: context matching needs a detector")
         samples, boxes = _of_queries(search_set)
         about = _bytes_of(search_set.queries)
         features = self._features("contexts", samples, self.runner.query_as_gallery, boxes=boxes, about=about)

@@ -174,7 +174,7 @@ class ModelRunner:
     ) -> Iterator[ImageDetections[Key] | ImageFailure[Key]]:
         """Run the detector on batches of pixels and boxes; it is made ready when the first batch comes."""
         if not isinstance(self.model, PersonSearchDetector):
-            raise ArgumentError("a model of crops detects nobody. Use a detector.")
+            raise ArgumentError("a model of crops does not detect people. Use a detector.")
         max_size = self.model.config.max_size
 
         def compute(batch: Sequence[ImageInput[Key]]) -> Sequence[Mapping[str, Tensor]]:
@@ -250,7 +250,7 @@ def read_ahead(
         read: Makes it; an exception of its reaches the caller in its item's place.
         items: Taken one by one, never further ahead than this.
         threads: How many. One where items must be made one after the other.
-        ahead: Items made before they are asked for. A batch and a few more keep a network busy.
+        ahead: Items made before they are needed. A batch and a few more keep a network busy.
     """
     queue: deque[Future[Made]] = deque()
     waiting = iter(items)

@@ -201,7 +201,7 @@ class Provenance:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
+class PublishedResult:
     """One published or measured number."""
 
     dataset: str
@@ -307,7 +307,7 @@ class ModelSpec:
     """The first hex digits, where the publisher's file name carries them."""
     published_size: float | None = None
     """Size in MB (10^6 bytes) as the source shows it, rounded there; a file off by more than 5 % is refused."""
-    results: tuple[Result, ...] = ()
+    results: tuple[PublishedResult, ...] = ()
 
     def __post_init__(self) -> None:
         if self.task not in ("backbone", "detector"):

@@ -47,7 +47,7 @@ def _layout(name: str, root: Path | str) -> Layout:
     return layout_named(name) if name in {layout.name for layout in LAYOUTS} else recognize_layout(root)
 
 
-def fingerprint(samples: Sequence[Sample]) -> str:
+def digest_of(samples: Sequence[Sample]) -> str:
     """Return a hash of the names of a split's images and of their annotations, to be recorded with a run."""
     digest = hashlib.sha256()
     for sample in samples:
@@ -62,7 +62,7 @@ def described(splits: Mapping[str, Split]) -> dict[str, object]:
             "layout": split.dataset,
             "images": len(split),
             "identities": len(split.identities),
-            "fingerprint": fingerprint(split.samples),
+            "fingerprint": digest_of(split.samples),
             "notes": list(split.notes),
         }
         for name, split in splits.items()

@@ -149,7 +149,7 @@ def test_options_of_a_search_are_refused_elsewhere(option: str, value: Any, sear
 
 def test_models_and_sets_that_do_not_fit(search_set: SearchSet, crop_model: CropModel, crops: ReidSet) -> None:
     for data in (search_set, search_set.gallery):
-        with pytest.raises(ArgumentError, match=r"detects nobody.*annotated_boxes=True"):
+        with pytest.raises(ArgumentError, match=r"does not detect people.*annotated_boxes=True"):
             run(crop_model, data)
     with pytest.raises(ArgumentError, match="config= is for detectors"):
         run(crop_model, crops, config={"min_size": 100})

@@ -396,7 +396,7 @@ def test_what_does_not_fit_is_refused() -> None:
     refuses(r"shape \(14, 64\) for 15 queries", query_embeddings=asking[:-1])
     refuses("give query_embeddings")
     refuses("query 3 is not finite", query_embeddings=np.where(np.arange(15)[:, None] == 3, np.nan, asking))
-    refuses("asks with detections", settings=PROTOCOLS["prw-pstr"], query_embeddings=asking)
+    refuses("takes query embeddings from detections", settings=PROTOCOLS["prw-pstr"], query_embeddings=asking)
     refuses("give query_detections", settings=replace(PROTOCOLS["cuhk-sysu-cbgm"], gallery=50), query_embeddings=asking)
     refuses("40 images for 15 queries", query_embeddings=asking, query_detections=table)
     refuses(

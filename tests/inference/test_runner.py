@@ -207,7 +207,7 @@ def test_crops_of_any_size_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> Non
     )
     answers = list(ModelRunner(model, batch_size=4).embed(given))
     assert sizes == [4] and all(isinstance(answer, ImageDetections) and len(answer.detections) == 1 for answer in answers)
-    with pytest.raises(ArgumentError, match="detects nobody"):
+    with pytest.raises(ArgumentError, match="does not detect people"):
         ModelRunner(model).detect(iter(()))
 
 

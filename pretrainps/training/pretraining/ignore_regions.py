@@ -17,7 +17,7 @@ from pretrainps.detectors.region.roi_stage import RegionSampler
 _UNUSED = -1
 
 
-def coverage(boxes: Tensor, regions: Tensor) -> Tensor:
+def covered_share(boxes: Tensor, regions: Tensor) -> Tensor:
     """Return the largest share of each box's area that one region covers. (N, 4), (M, 4) -> (N,), 0 without a region."""
     if len(regions) == 0:
         return boxes.new_zeros(len(boxes))
@@ -50,7 +50,7 @@ class SparingProposals(ProposalNetwork):
         labels, matched = super().assign_targets_to_anchors(anchors, targets)
         for label, boxes, target in zip(labels, anchors, targets, strict=True):
             if len(target["ignore"]):
-                label[(label == 0) & (coverage(boxes, target["ignore"]) >= self.covered)] = _UNUSED
+                label[(label == 0) & (covered_share(boxes, target["ignore"]) >= self.covered)] = _UNUSED
         return labels, matched
 
     def _losses(
@@ -76,6 +76,6 @@ class SparingSampler(RegionSampler):
     def _match(self, boxes: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         labels, person = super()._match(boxes, target)
         if len(target["ignore"]):
-            spared = (labels == 0) & (coverage(boxes, target["ignore"]) >= self.covered)
+            spared = (labels == 0) & (covered_share(boxes, target["ignore"]) >= self.covered)
             labels = labels.masked_fill(spared, _UNUSED)
         return labels, person
