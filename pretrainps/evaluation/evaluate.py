@@ -2,7 +2,7 @@
 
     import pretrainps
 
-    measured = pretrainps.evaluate("seqnet-resnet50-prw", "PRW-v16.04.20", "prw-cbgm")
+    measured = pretrainps.evaluate(NAME, "PRW-v16.04.20", "prw-cbgm")
     print(measured.words())
     measured.search.mAP
 
@@ -156,7 +156,7 @@ def evaluate(
         layout: With a folder: what the data set is, if it is not recognized.
         split: With a folder of a set for detection: which split. `None` takes the last.
         gallery: For search: the size of each query's list, or "full".
-        cbgm: For search: add context matching, with SeqNet's numbers for the data set.
+        cbgm: For search: add context matching, with the numbers that are published for the data set.
         annotated_boxes: For search: the gallery's people as annotated instead of detected, an upper bound.
         limit: Evaluate the first so many queries only (search, re-ID), or images (detection).
         ranking: For search: how many answers a query to keep, for pictures.

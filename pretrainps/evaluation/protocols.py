@@ -22,7 +22,8 @@ class ContextMatching:
     k2: int
     """How many people of the query's image take part, the person searched for among them."""
     update: Literal["replace", "mean"] = "replace"
-    """The person's match gets the best matched weight ("replace", SeqNet), or its mean with the old similarity (PSTR)."""
+    """The person's match gets the best matched weight ("replace": Li and Miao, AAAI 2021), or its mean with the old
+    similarity (Cao et al., CVPR 2022)."""
 
     def __post_init__(self) -> None:
         if self.k1 < 1 or self.k2 < 1:
@@ -47,12 +48,12 @@ class SearchProtocol:
     query: Literal["annotated_box", "best_detection"] = "annotated_box"
     """The query embedding: of the annotated box, or of the detection that overlaps it most (AlignPS, PSTR)."""
     normalize: bool = False
-    """Scale all embeddings to length 1 first. Off, lengths take part: those weighted by their scores stay so (NAE, SeqNet)."""
+    """Scale all embeddings to length 1 first. Off, lengths take part: those weighted by their scores stay weighted."""
     listed_twice: Literal["once", "twice"] = "once"
     """What an image that a list names twice contributes. Its person counts twice among those to be found either way."""
     full_repeats_lists: bool = False
-    """With "full", let listed images take part a second time as wrong answers, as SeqNet's code does if its full set is made
-    to run at all: a perfect search then scores about one half."""
+    """With "full", let listed images take part a second time as wrong answers, as the code of Li and Miao does if its
+    full set is made to run at all. A perfect search then scores about one half."""
     context: ContextMatching | None = None
     """Context matching, if it is part of the protocol."""
 
@@ -122,9 +123,9 @@ def kept_by_detector(kept_above: float | None) -> str:
 
 
 CUHK_CONTEXT = ContextMatching(k1=10, k2=3)
-"""SeqNet's numbers for CUHK-SYSU."""
+"""The numbers of Li and Miao (AAAI 2021) for CUHK-SYSU."""
 PRW_CONTEXT = ContextMatching(k1=30, k2=4)
-"""SeqNet's numbers for PRW."""
+"""The numbers of Li and Miao (AAAI 2021) for PRW."""
 
 PROTOCOLS = MappingProxyType(
     {

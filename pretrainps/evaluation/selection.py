@@ -125,7 +125,7 @@ def protocol_for(
         protocol: A protocol, or its name; `None` takes the one that papers use on the data set, with the smallest lists if
             there are none of the usual size.
         gallery: Another size of each query's gallery, or "full".
-        cbgm: Add context matching, with SeqNet's numbers for the data set.
+        cbgm: Add context matching, with the numbers that are published for the data set.
 
     Raises:
         ArgumentError: no such protocol, or a gallery that it cannot have.

@@ -176,7 +176,7 @@ class _Training:
             self.log.write("start", position.step, resumed=resume, changed=differences)
             self._train()
         if self.stopped:
-            log.warning("stopped by %s at step %d. Resume the run in %s.", self.stopped, position.step, self.folder.path)
+            log.warning("stopped by %s at step %d: resume the run in %s.", self.stopped, position.step, self.folder.path)
         best, newest = self.processes.on_main(self._weights)
         return RunResult(
             folder=self.folder.path,

@@ -1,7 +1,7 @@
 """Regions to ignore in training: crowds, posters, people too small to be annotated. They are neither people nor background.
 
 Anchors and proposals that would be background, but lie mostly inside such a region, take no part in the losses. Everything
-else is the detectors' own code: without such regions, nothing differs from it.
+else is the detectors' own code. Without such regions the results are the same as theirs.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ both sub-tasks has its own statistics, scale and shift; convolutions are shared.
 Merging is ours. In eval mode a batch norm is a scale and a shift for each channel, and so is the mean of several. The merged
 norm is that mean, exactly: on any features it gives the mean of what the data sets' norms give. Its running mean and variance
 are those of a mixture of the data sets in equal parts (law of total variance), and its weight and bias are solved for. So it is
-also a good start where statistics go on moving, as in fine-tuning with live batch norm.
+also a good start where statistics keep changing, as in fine-tuning with live batch norm.
 """
 
 from __future__ import annotations
