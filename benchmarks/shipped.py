@@ -76,17 +76,23 @@ def drawn(domain: str, first: int, work: Path) -> SearchSet:
     return layout_named("prw").read_search(root)
 
 
+def of_commit(commit: str, file: str, folder: Path) -> Path:
+    """Return a file as it was at a commit, written into a folder unless it is there."""
+    path = folder / file
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shown = subprocess.run(["git", "show", f"{commit}:{file}"], cwd=ROOT, check=True, capture_output=True)
+        path.write_bytes(shown.stdout)
+    return path
+
+
 def shipped(name: str, commit: str, work: Path) -> PersonSearchDetector:
     """Return a detector with its weights at a commit."""
     folder = work / commit
-    file, registry = f"pretrainps/weights/{name}.safetensors", "pretrainps/registry/synthetic.toml"
-    for each in (file, registry):
-        if not (folder / each).exists():
-            (folder / each).parent.mkdir(parents=True, exist_ok=True)
-            shown = subprocess.run(["git", "show", f"{commit}:{each}"], cwd=ROOT, check=True, capture_output=True)
-            (folder / each).write_bytes(shown.stdout)
-    entry = tomllib.loads((folder / registry).read_text(encoding="utf-8"))["models"][name]
-    spec = replace(parse_spec(name, entry, registry), sources=(LocalSource(path=str(folder / file)),))
+    registry = "pretrainps/registry/synthetic.toml"
+    entry = tomllib.loads(of_commit(commit, registry, folder).read_text(encoding="utf-8"))["models"][name]
+    weights = of_commit(commit, f"pretrainps/{entry['sources'][0]['file']}", folder)
+    spec = replace(parse_spec(name, entry, registry), sources=(LocalSource(path=str(weights)),))
     model = load(spec)
     assert isinstance(model, PersonSearchDetector)
     return model

@@ -37,7 +37,9 @@ from pretrainps.registry.specs import BundledSource, FileFormat, Licence, LocalS
 from pretrainps.synthetic.writing import WorldSize, synthesize
 from pretrainps.weights import write_safetensors
 
-WEIGHTS = Path(__file__).parent.parent / "pretrainps" / "registry" / "bundled"
+BUNDLED = "registry/bundled"
+"""Inside the package, where the files that come with it lie."""
+WEIGHTS = Path(__file__).parent.parent / "pretrainps" / BUNDLED
 _SAVED = re.compile(r" ?Saved by pretrainps from .*?, perhaps after further training\.")
 
 
@@ -207,7 +209,7 @@ def described(model: Model, shipment: Shipment, run: Path, path: Path, tensors: 
             url=method.url if is_detector else "https://doi.org/10.1609/aaai.v38i6.28329",
             note=history(spec, run),
         ),
-        sources=(BundledSource(file=f"{WEIGHTS.name}/{path.name}"),),
+        sources=(BundledSource(file=f"{BUNDLED}/{path.name}"),),
         file=FileFormat(expected_missing=("oim_loss.*",) if is_detector else (), tensors=tensors),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         sha256=sha256_of(path),

@@ -175,8 +175,14 @@ def give_merged(
             )
         folder = source.file.rpartition("/")[0]
         for name in index.shards:
-            file = f"{folder}/{name}" if folder else name
-            give(replace(source, file=file, revision=commit or source.revision))
+            shard = replace(source, file=f"{folder}/{name}" if folder else name, revision=commit or source.revision)
+            try:
+                give(shard)
+            except SourceError as error:
+                if error.absent is None:
+                    raise
+                # the index is there, so naming the repository's other files would lead back to it
+                raise SourceError(f"{error}: {shard.file}, which its index names") from error
         target = workspace / "merged"
         merge(index, path.parent, target)
     except CheckpointFormatError as error:

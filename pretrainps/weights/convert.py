@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pretrainps.download import Cache, Fetched
 from pretrainps.download.cache import Record
-from pretrainps.errors import CacheError, CheckpointFormatError
+from pretrainps.errors import CacheError, CheckpointFormatError, LayoutError
 from pretrainps.files import sha256_of
 from pretrainps.registry.specs import FileFormat, ModelSpec
 from pretrainps.weights.key_layouts import layout_of
@@ -120,6 +120,8 @@ def convert(
         )
     try:
         native = layout.read(bare)
+    except LayoutError as error:
+        raise LayoutError(f"{path}: {error}") from error
     except RuntimeError as error:  # a reordering met a tensor of another shape
         raise CheckpointFormatError(f"{path}: its tensors do not have the shapes of the key layout {layout.name!r}.") from error
     return NativeCheckpoint(

@@ -69,13 +69,13 @@ def shipped(
     (package / "__init__.py").write_text("raise RuntimeError('data only')")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
-        arguments = ["--seqnet", str(folder / "run"), "--weights", str(package / "weights"), "--test-people", "1"]
+        arguments = ["--seqnet", str(folder / "run"), "--weights", str(package / "registry" / "bundled"), "--test-people", "1"]
         assert script().main([*arguments, "--domains", "search_station", "search_campus"]) == 0
     entry = tomllib.loads(printed.getvalue())["models"][NAME]
-    assert entry["sources"] == [{"kind": "bundled", "file": f"weights/{NAME}.safetensors"}]
+    assert entry["sources"] == [{"kind": "bundled", "file": f"registry/bundled/{NAME}.safetensors"}]
     entry["sources"][0]["package"] = "my_weights"
     sys.path.insert(0, str(folder))
-    yield package / "weights" / f"{NAME}.safetensors", parse_spec(NAME, entry, "printed")
+    yield package / "registry" / "bundled" / f"{NAME}.safetensors", parse_spec(NAME, entry, "printed")
     sys.path.remove(str(folder))
 
 
@@ -191,7 +191,7 @@ def test_info_says_where_it_lies(
     monkeypatch.setattr("pretrainps.registry.lookup.registry", lambda: {NAME: spec})
     assert main(["info", NAME]) == 0
     out = capsys.readouterr().out
-    assert "bundled with my_weights: weights/" in out and "in the cache" not in out
+    assert "bundled with my_weights: registry/bundled/" in out and "in the cache" not in out
     assert "".join(str(path).split()) in "".join(out.split())
     path.unlink()
     assert main(["info", NAME]) == 0 and "where it is missing" in " ".join(capsys.readouterr().out.split())
@@ -227,7 +227,7 @@ def test_what_the_registry_says_was_measured_is_in_the_table() -> None:
 
 
 def test_the_packages_own_weights_are_those_of_its_registry() -> None:
-    weights = ROOT / "pretrainps" / "weights"
+    weights = ROOT / "pretrainps" / "registry" / "bundled"
     sources = {spec.sources[0]: spec.sha256 for spec in registry().values()}
     bundled = {
         source.filename: sha256
