@@ -20,8 +20,8 @@ import time
 import torch
 
 from pretrainps.backbones import build_backbone
-from pretrainps.detectors import DetectorConfig
-from pretrainps.training.pretraining.alignment.methods import AlignmentSettings
+from pretrainps.detectors.region import RegionConfig
+from pretrainps.training.pretraining.alignment import AlignmentSettings
 from pretrainps.training.pretraining.model import HybridModel
 from pretrainps.training.pretraining.settings import HybridSettings
 from pretrainps.training.pretraining.subtask_batches import Crops, Scenes
@@ -56,7 +56,7 @@ class Trainer:
         settings = HybridSettings(
             detection_sets=("a", "b"),
             reid_sets={"c": people, "d": people},
-            detector=DetectorConfig(num_identities=1, min_size=320, max_size=480, freeze_stem=False),
+            detector=RegionConfig(num_identities=1, min_size=320, max_size=480, freeze_stem=False),
             alignment=AlignmentSettings(kind=kind),  # type: ignore[arg-type]
             crop_features="roi",  # the cheaper kind of step, so that alignment is a larger share of it
         )

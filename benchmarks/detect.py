@@ -28,8 +28,8 @@ from torchvision.transforms.functional import pil_to_tensor
 import pretrainps
 from pretrainps.backbones import Backbone
 from pretrainps.detectors import PersonSearchDetector, SeqNet
+from pretrainps.detectors.key_layouts import layout_of
 from pretrainps.synthetic import find_domain, plan_search, scenes, search_scenes
-from pretrainps.weights.key_layouts import layout_of
 
 UNSEEN = 2026
 """Seed of a drawn world that was not used in training."""

@@ -21,7 +21,7 @@ from plain_evaluation import plain_search
 from pretrainps.data.records import GalleryList, Query, Sample, SearchSet, Split, as_boxes
 from pretrainps.evaluation.protocols import PROTOCOLS, SearchProtocol
 from pretrainps.evaluation.search import evaluate_search
-from pretrainps.inference.detections import DetectionTable
+from pretrainps.inference.detections import Detections
 
 DIM = 256
 TOLERANCE = 1e-9
@@ -128,7 +128,7 @@ def compare(case: Case, protocol: SearchProtocol, share: int) -> None:
     """Time both implementations, the loops on one of `share` queries, and require equal numbers."""
     search_set, results, embeddings = case
     start = time.perf_counter()
-    table = DetectionTable.from_images(results)
+    table = Detections.from_images(results)
     together = time.perf_counter() - start
     times = []
     for _ in range(3):

@@ -42,8 +42,9 @@ from pretrainps.backbones import build_backbone
 from pretrainps.data.records import SearchSet, Split
 from pretrainps.hub.build import build_detector
 from pretrainps.training import train
-from pretrainps.training.finetuning.from_pretraining import save_backbone, start_detector
+from pretrainps.training.finetuning.from_pretraining import start_detector
 from pretrainps.training.finetuning.task import Finetuning
+from pretrainps.training.pretraining.save import save_backbone
 from pretrainps.training.pretraining.task import Pretraining
 from pretrainps.training.recipes import counted
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pretrainps.training.batch_settings import SceneSettings
 from pretrainps.training.finetuning.task import FinetuneRecipe
-from pretrainps.training.pretraining.alignment.methods import AlignmentSettings
+from pretrainps.training.pretraining.alignment import AlignmentSettings
 from pretrainps.training.pretraining.task import PretrainRecipe
 from pretrainps.training.recipes import hybrid_synthetic, nae_synthetic, seqnet_synthetic
 
@@ -48,9 +48,9 @@ class Scale:
     pasted_from: float
     """Share of these steps before the first pasted crops."""
     joint_steps: int
-    """Steps of a pre-training on both as in this package."""
-    alone_share: float
-    """Share of these steps on identities alone."""
+    """or, as this package does it,"""
+    crops_only_share: float
+    """this share of them on identities alone."""
     pretraining_lr: float
     finetuning_steps: Mapping[str, int]
     """Steps of fine-tuning for each detector."""
@@ -80,7 +80,7 @@ CPU = Scale(
     pasted_steps=1500,
     pasted_from=400 / 1500,
     joint_steps=2550,
-    alone_share=2 / 3,
+    crops_only_share=2 / 3,
     pretraining_lr=2e-3,
     finetuning_steps={"seqnet": 200, "nae": 400},  # no pre-training covers the norm of NAE's embedding
     finetuning_lr={"seqnet": 5e-4, "nae": 1e-3},
@@ -102,7 +102,7 @@ GPU = Scale(
     pasted_steps=3000,
     pasted_from=800 / 3000,
     joint_steps=4000,
-    alone_share=5 / 8,
+    crops_only_share=5 / 8,
     pretraining_lr=1e-3,
     finetuning_steps={"seqnet": 500, "nae": 600},
     finetuning_lr={"seqnet": 5e-4, "nae": 5e-4},
@@ -118,7 +118,7 @@ SMOKE = replace(
     pasted_steps=2,
     pasted_from=0.5,
     joint_steps=2,
-    alone_share=0.5,
+    crops_only_share=0.5,
     finetuning_steps={"seqnet": 2, "nae": 2},
 )
 SCALES = {"cpu": CPU, "gpu": GPU, "smoke": SMOKE}
@@ -140,7 +140,7 @@ def pretraining(start: str, scale: Scale, seed: int) -> PretrainRecipe:
             crop_features="scene" if kind in ("pasted", "joint") else "roi",
             pasted_from=scale.pasted_from if kind == "pasted" else 0.0,
         ),
-        alone_share=scale.alone_share if kind == "joint" else 0.0,
+        crops_only_share=scale.crops_only_share if kind == "joint" else 0.0,
         optim=replace(recipe.optim, lr=scale.pretraining_lr),
         scenes=SceneSettings(batch_size=scale.scene_batch),
         crops=replace(recipe.crops, people=scale.crop_batch, height=scale.crop[0], width=scale.crop[1], shift=4),

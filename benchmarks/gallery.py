@@ -26,9 +26,13 @@ import pretrainps
 from pretrainps.detectors import PersonSearchDetector
 from pretrainps.gallery import Gallery
 from pretrainps.gallery.indexing import fill
-from pretrainps.gallery.sources.folder import FolderSource, Reading, Survey
-from pretrainps.gallery.storage.manifest import Failure, Manifest, ModelMark, SourceMark
-from pretrainps.gallery.storage.store import DetectionShard, GalleryStore, ImageRecord
+from pretrainps.gallery.sources.base import ReadImage, Survey
+from pretrainps.gallery.sources.folder import FolderSource
+from pretrainps.gallery.storage.files import GalleryFiles
+from pretrainps.gallery.storage.folder import FolderStore
+from pretrainps.gallery.storage.header import GalleryHeader, ImageRecord, ModelMark, SourceMark
+from pretrainps.gallery.storage.manifest import Manifest
+from pretrainps.gallery.storage.shard import DetectionShard
 from pretrainps.images.pixels import to_tensor
 
 TOP = 10
@@ -39,8 +43,8 @@ SIZES = ((640, 360), (640, 480), (480, 640))
 
 
 def write_gallery(folder: Path, people: int, dim: int) -> None:
-    """Write a gallery of random unit vectors, ten for each image."""
-    store = GalleryStore(folder)
+    """Write a gallery of random unit vectors, ten in an image."""
+    store = GalleryFiles(folder)
     generator = torch.Generator().manual_seed(0)
     files = []
     with store.lock(wait=False):
@@ -49,15 +53,15 @@ def write_gallery(folder: Path, people: int, dim: int) -> None:
             images = -(-count // 10)
             part = DetectionShard(
                 images=tuple(ImageRecord(f"{first + place}.jpg", 1, 1, "0" * 64) for place in range(images)),
-                numbers=torch.arange(count, dtype=torch.int32) // 10,
+                image_indices=torch.arange(count, dtype=torch.int32) // 10,
                 boxes=torch.tensor([[0.0, 0, 10, 20]]).repeat(count, 1),
                 scores=torch.ones(count),
                 embeddings=torch.nn.functional.normalize(torch.randn(count, dim, generator=generator)),
             )
-            files.append(store.write_people(part))
-        mark = ModelMark(name="random", fingerprint="0" * 64, kind="seqnet", dim=dim, precision="float32", weighted=False)
+            files.append(store.write_shard(part))
+        mark = ModelMark(name="no-model", fingerprint="0" * 64, kind="seqnet", dim=dim, precision="float32", weighted=False)
         source = SourceMark(kind="folder", root=str(folder))
-        Manifest(model=mark, source=source, files=tuple(files), complete=True).write(folder)
+        Manifest(header=GalleryHeader(model=mark, source=source, complete=True), files=tuple(files)).write(folder)
 
 
 def search(args: argparse.Namespace) -> None:
@@ -67,8 +71,7 @@ def search(args: argparse.Namespace) -> None:
         start = time.perf_counter()
         gallery = Gallery.open(Path(temporary) / "g")
         print(f"opened and verified {len(gallery):,} people in {time.perf_counter() - start:.2f} s")
-        parts = GalleryStore(gallery.store).open_all(GalleryStore(gallery.store).manifest(), verify=False)
-        whole = torch.cat([part.embeddings for part in parts])
+        whole = torch.cat(FolderStore(gallery.location).open(verify=False).embeddings())
         rng = np.random.default_rng(0)
         queries = rng.standard_normal((100, args.dim)).astype(np.float32)
         queries /= np.linalg.norm(queries, axis=1, keepdims=True)
@@ -125,7 +128,7 @@ class CountedFolder(FolderSource):
 
     count = 0
 
-    def read(self, survey: Survey) -> Iterator[Reading | Failure]:
+    def read(self, survey: Survey) -> Iterator[ReadImage]:
         """Read and count."""
         for reading in super().read(survey):
             self.count += 1
@@ -155,7 +158,7 @@ def soak(args: argparse.Namespace) -> None:
             report = fill(
                 source,
                 model,
-                GalleryStore(Path(temporary) / "g"),
+                FolderStore(Path(temporary) / "g"),
                 batch_size=args.batch_size,
                 precision="float32",
                 rebuild=False,

@@ -19,7 +19,7 @@ from pretrainps.data.layouts import layout_named
 from pretrainps.data.records import SearchSet, pixels_of
 from pretrainps.evaluation import SearchResult, evaluate_search, protocol
 from pretrainps.evaluation.reid import evaluate_reid
-from pretrainps.inference.detections import DetectionTable
+from pretrainps.inference.detections import Detections
 from pretrainps.synthetic import reid_split
 
 ROWS, BINS = 6, (16, 4, 4)
@@ -54,7 +54,7 @@ def describe_people(sample: Sample, boxes: np.ndarray) -> np.ndarray:
 
 def search_by_colours(found: SearchSet) -> SearchResult:
     """Search the people of a data set among the annotated boxes of its gallery."""
-    table = DetectionTable.of_ground_truth(found.gallery, [describe_people(each, each.boxes) for each in found.gallery.samples])
+    table = Detections.of_ground_truth(found.gallery, [describe_people(each, each.boxes) for each in found.gallery.samples])
     asked = np.concatenate([describe_people(query.sample, query.box[None]) for query in found.queries])
     return evaluate_search(found, table, protocol("prw"), query_embeddings=asked)
 

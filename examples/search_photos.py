@@ -34,15 +34,15 @@ def main() -> None:
     gallery = pretrainps.Gallery.open(args.output / "gallery")
 
     photo = read_image(args.query)
-    people = detect(model, photo)
-    numbered_picture(photo, people).save(args.output / "people.png")
-    person = choose(people, args.person)  # the error says what to do if the choice is not clear
+    found = detect(model, photo)
+    numbered_picture(photo, found).save(args.output / "people.png")
+    person = choose(found, args.person)  # if it is not clear who is meant, the error says what to do
 
     name = gallery.name_for(args.query)
     result = gallery.search(model, photo, person.box, query_name=name)
     for hit in result.hits:
-        itself = " (the query itself)" if hit.person.is_seen_as(result.query) else ""
-        print(f"{hit.rank:2}. {hit.similarity:.3f} {hit.person.image}{itself}")
+        itself = " (the query itself)" if hit.detection.is_seen_as(result.query) else ""
+        print(f"{hit.rank:2}. {hit.similarity:.3f} {hit.detection.id}{itself}")
     page = args.output / "report.html"
     print(f"wrote {write_report(gallery, [result], page, title='Found', query_images={name: photo})}")
 

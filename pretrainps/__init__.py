@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pretrainps._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from pretrainps.evaluation.evaluate import evaluate as evaluate
     from pretrainps.gallery import Gallery as Gallery
     from pretrainps.hub.build import build_detector as build_detector
     from pretrainps.hub.load import download as download
@@ -33,6 +34,7 @@ _HOME = {
     "ModelSpec": "pretrainps.registry",
     "build_detector": "pretrainps.hub.build",
     "download": "pretrainps.hub.load",
+    "evaluate": "pretrainps.evaluation.evaluate",
     "info": "pretrainps.hub.resolve",
     "inspect": "pretrainps.weights.inspect",
     "list_models": "pretrainps.registry",

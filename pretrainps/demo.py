@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from pretrainps.data.records import Sample, SearchSet
@@ -22,27 +21,23 @@ from pretrainps.detectors import PersonSearchDetector
 from pretrainps.errors import ArgumentError
 from pretrainps.evaluation import (
     DetectionResult,
-    DetectionTable,
-    evaluate_detection,
-    evaluate_search,
-    protocol,
+    Detections,
 )
-from pretrainps.evaluation import SearchResult as Evaluation
+from pretrainps.evaluation import SearchResult as SearchMeasure
+from pretrainps.evaluation.evaluate import evaluate
 from pretrainps.files import new_file
 from pretrainps.gallery.gallery import Gallery
 from pretrainps.gallery.model_match import require_detector
-from pretrainps.gallery.results import Person, SearchResult
-from pretrainps.gallery.storage.store import GalleryStore, joined
+from pretrainps.gallery.results import Detection, SearchResult
+from pretrainps.gallery.storage.registry import open_store
 from pretrainps.gallery.view.picture import result_picture
 from pretrainps.gallery.view.report import write_report
 from pretrainps.hub.load import load
 from pretrainps.hub.resolve import resolve
 from pretrainps.images.drawing import PAPER
-from pretrainps.inference.extraction import Extractor
+from pretrainps.registry import shipped_model
 from pretrainps.synthetic import plan_search, search_scenes, search_set
 
-MODEL = "seqnet-tiny-synthetic"
-"""The detector that comes with the package."""
 DOMAIN, SEED = "search_station", 0
 """Which part of the synthetic world the city is, and which world."""
 _QUALITY = 92
@@ -75,7 +70,7 @@ class DemoSize:
 class DemoResult:
     """What the demo did."""
 
-    search: Evaluation
+    search: SearchMeasure
     """mAP and top-1 of searching for everybody."""
     detection: DetectionResult
     """How well everyone was detected."""
@@ -108,7 +103,7 @@ class _Clock:
 
 
 def run_demo(
-    model: str | PersonSearchDetector[Any] = MODEL,
+    model: str | PersonSearchDetector[Any] | None = None,
     *,
     output: Path,
     size: DemoSize | None = None,
@@ -122,7 +117,7 @@ def run_demo(
     Into the output folder go `photos/`, `gallery/`, `report.html` and `search.png`.
 
     Args:
-        model: A detector, or its name as `pretrainps.load` takes it.
+        model: A detector, or its name as `pretrainps.load` takes it; by default one that comes with the package.
         output: A new or empty folder, or one of an earlier demo.
         size: How much to do.
         device: Where a model that is given by name is put.
@@ -139,7 +134,7 @@ def run_demo(
     output = output.expanduser()
     _require_own(output)
     with clock.step("loading the detector"):
-        detector, name = _detector(model, device, offline, progress)
+        detector, name = _detector(shipped_model() if model is None else model, device, offline, progress)
     with clock.step("drawing the city"):
         city = draw_city(output / PHOTOS, size, progress=progress)
     cameras, scenes = len(city.gallery.cameras), len(city.gallery)
@@ -147,15 +142,15 @@ def run_demo(
     with clock.step("indexing the photos"):
         # anew, for the gallery of an earlier demo may be another detector's
         indexed = Gallery.index(output / PHOTOS, detector, store=output / GALLERY, rebuild=True, progress=progress)
-    table = _found(output / GALLERY, city.gallery.samples)
-    detection = evaluate_detection(city.gallery, table)
+    with clock.step("searching for everybody"):
+        table = _detections(output / GALLERY, city.gallery.samples)
+        measured = evaluate(detector, city, "frames", detections=table, progress=progress)
+    search, detection = measured.search, measured.detection
+    assert search is not None and detection is not None
     say(
-        f"2. Indexed them with {name}: {indexed.people} people detected, {detection.recall:.1%} of those drawn, at "
+        f"2. Indexed them with {name}: {indexed.detections} people detected, {detection.recall:.1%} of those drawn, at "
         f"{indexed.images_per_second:.1f} photos a second."
     )
-    with clock.step("searching for everybody"):
-        asked = Extractor(detector, progress=progress).queries(city)
-        search = evaluate_search(city, table, protocol("frames"), query_embeddings=asked)
     say(
         f"3. Searched for each of {search.num_queries} people, from one photo in all others: mAP {search.mAP:.1%}, "
         f"top-1 {search.top1:.1%}.\n   ({search.protocol})"
@@ -236,16 +231,9 @@ def _detector(
     return loaded, model
 
 
-def _found(store: Path, samples: Sequence[Sample]) -> DetectionTable:
-    """Return who was detected, photo by photo, as the gallery has it."""
-    gallery = GalleryStore(store)
-    people = joined(gallery.open_all(gallery.manifest()))
-    number_of = {record.name: number for number, record in enumerate(people.images)}
-    found = []
-    for sample in samples:
-        rows = torch.tensor(people.rows_of(number_of[sample.name]), dtype=torch.int64)
-        found.append({"boxes": people.boxes[rows], "scores": people.scores[rows], "embeddings": people.embeddings[rows]})
-    return DetectionTable.from_images(found)
+def _detections(store: Path, samples: Sequence[Sample]) -> Detections:
+    """Return the gallery's detections, photo by photo."""
+    return open_store(store).open().table([sample.name for sample in samples])
 
 
 def _show(
@@ -258,8 +246,8 @@ def _show(
     for query in city.queries[: size.shown]:
         photo = query.sample.pixels()
         box = _as_box(query.box.tolist())
-        result = gallery.search(detector, photo, box, top=size.answers, query_name=query.sample.name, leave_out_own=True)
-        right = tuple(_is_on(samples[hit.person.image], query.id, hit.person) for hit in result.hits)
+        result = gallery.search(detector, photo, box, top=size.answers, query_name=query.sample.name, exclude_query_image=True)
+        right = tuple(_is_on(samples[hit.detection.image], query.id, hit.detection) for hit in result.hits)
         results.append(result)
         truth.append(right)
         pictures.append(result_picture(gallery, result, query_image=photo, correct=right))
@@ -269,10 +257,10 @@ def _show(
     return tuple(results), tuple(truth)
 
 
-def _is_on(sample: Sample, identity: int, person: Person) -> bool:
+def _is_on(sample: Sample, identity: int, person: Detection) -> bool:
     """Return whether a detection is where somebody was drawn."""
     drawn = sample.boxes[sample.ids == identity]
-    return any(person.overlap(Person(person.image, _as_box(box), 1.0)) > _ENOUGH for box in drawn.tolist())
+    return any(person.overlap(Detection(person.image, _as_box(box), 1.0)) > _ENOUGH for box in drawn.tolist())
 
 
 def _as_box(row: Sequence[float]) -> tuple[float, float, float, float]:

@@ -33,7 +33,7 @@ from pretrainps.files import sha256_of
 from pretrainps.hub.load import Model, load
 from pretrainps.inference.extraction import Extractor
 from pretrainps.registry import ModelSpec, find_spec, parse_spec
-from pretrainps.registry.specs import BundledSource, FileFormat, Licence, LocalSource, Provenance, Result
+from pretrainps.registry.specs import BundledSource, FileFormat, Licence, LocalSource, Provenance, PublishedResult
 from pretrainps.synthetic.writing import WorldSize, synthesize
 from pretrainps.weights import write_safetensors
 
@@ -242,7 +242,7 @@ def measured(spec: ModelSpec, weights: Path, drawn: DrawnTest, search_set: Searc
         spec,
         results=spec.results
         + tuple(
-            Result(
+            PublishedResult(
                 dataset=f"{drawn.name}, {len(search_set.gallery)} scenes",
                 metric=metric,
                 value=round(100 * value, 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,15 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
         _connect(self, address)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def only_own_detectors() -> Iterator[None]:
+    """Take away what a test, or a page of the documentation, registered."""
+    yield
+    registry = sys.modules.get("pretrainps.detectors.registry")
+    for name in [name for name, entry in getattr(registry, "_entries", {}).items() if not registry._is_built_in(entry)]:  # type: ignore[union-attr]
+        del registry._entries[name]  # type: ignore[union-attr]
 
 
 @pytest.fixture(autouse=True)

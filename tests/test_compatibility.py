@@ -189,7 +189,7 @@ def test_a_gallery_opens_with_everyone_in_it(written: Written, tmp_path: Path, n
     assert sorted(gallery.image_names) == wanted["images"]
     assert gallery.complete is wanted["complete"] and gallery.model_name == wanted["model"]
     for image, people in wanted["people"].items():
-        assert [[*each.box, each.score] for each in gallery.people_of(image)] == people, image
+        assert [[*each.box, each.score] for each in gallery.detections_of(image)] == people, image
     assert gallery.matches(detector_of(wanted)), "the model is known by the same hash"
 
 
@@ -217,8 +217,8 @@ def test_a_gallery_answers_as_it_did(written: Written, rerank: bool) -> None:
     gallery = pretrainps.Gallery.open("galleries/photos", root="photos")
     model: Any = pretrainps.load(gallery.model_name)
     found = gallery.search(model, f"photos/{query['image']}", tuple(query["box"]), top=5, rerank=rerank).hits
-    assert [hit.person.image for hit in found] == [image for image, _, _ in wanted]
-    assert [[*hit.person.box] for hit in found] == [box for _, box, _ in wanted], "read, not computed again"
+    assert [hit.detection.image for hit in found] == [image for image, _, _ in wanted]
+    assert [[*hit.detection.box] for hit in found] == [box for _, box, _ in wanted], "read, not computed again"
     close([hit.similarity for hit in found], [similarity for _, _, similarity in wanted])
 
 
@@ -227,13 +227,13 @@ def test_an_approximate_gallery_is_searched_by_its_index(written: Written, tmp_p
     wanted = written.expected["galleries"]["approximate"]
     gallery, model = pretrainps.Gallery.open("galleries/approximate", root="photos"), detector_of(wanted)
     assert gallery.method != "exact", "the index is still that of these people"
-    first = gallery.people_of("0.jpg")[0]
+    first = gallery.detections_of("0.jpg")[0]
     hits = gallery.search(model, "photos/0.jpg", first.box, top=3).hits
-    assert hits[0].person == first and hits[0].similarity > 0.5
+    assert hits[0].detection == first and hits[0].similarity > 0.5
     pretrainps.Gallery.index("photos", model, store=gallery_copy("approximate", tmp_path), progress=False)
     again = pretrainps.Gallery.open(tmp_path / "approximate", root="photos")
     exact = again.search(model, "photos/0.jpg", first.box, top=3)
-    assert again.method == "exact" and [hit.person for hit in exact.hits] == [hit.person for hit in hits]
+    assert again.method == "exact" and [hit.detection for hit in exact.hits] == [hit.detection for hit in hits]
 
 
 @pytest.mark.parametrize(("name", "whole"), [("interrupted", "photos"), ("film-interrupted", "film")])
@@ -249,7 +249,7 @@ def test_an_interrupted_gallery_goes_on(written: Written, tmp_path: Path, name: 
     gallery = pretrainps.Gallery.open(store)
     assert gallery.complete and sorted(gallery.image_names) == wanted["images"]
     for image, people in wanted["people"].items():
-        found = [[*each.box, each.score] for each in gallery.people_of(image)]
+        found = [[*each.box, each.score] for each in gallery.detections_of(image)]
         if image in had["people"]:
             assert found == people
         close(found, people, rtol=1e-3, atol=0.1)
@@ -267,8 +267,8 @@ def test_a_gallery_is_extended(written: Written, tmp_path: Path) -> None:
     assert (report.added, report.changed, report.removed, report.unchanged) == (1, 1, 1, 2)
     gallery = pretrainps.Gallery.open(store)
     for image in ("0.jpg", "2.jpg"):
-        assert [[*each.box, each.score] for each in gallery.people_of(image)] == wanted["people"][image]
-    close([each.box for each in gallery.people_of("again.jpg")], [each[:4] for each in wanted["people"]["0.jpg"]], atol=0.1)
+        assert [[*each.box, each.score] for each in gallery.detections_of(image)] == wanted["people"][image]
+    close([each.box for each in gallery.detections_of("again.jpg")], [each[:4] for each in wanted["people"]["0.jpg"]], atol=0.1)
 
 
 def test_a_damaged_old_gallery_is_still_refused(written: Written, tmp_path: Path) -> None:

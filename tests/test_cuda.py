@@ -20,12 +20,12 @@ import torch
 import pretrainps
 from pretrainps.backbones import build_backbone
 from pretrainps.cli import main
-from pretrainps.detectors import DetectorConfig
+from pretrainps.detectors.region import RegionConfig
 from pretrainps.synthetic import detection_split, reid_split
 from pretrainps.training import LoopSettings, OptimSettings, train
 from pretrainps.training.batch_settings import CropSettings, SceneSettings
 from pretrainps.training.engine.log import read_log
-from pretrainps.training.pretraining.alignment.methods import AlignmentSettings
+from pretrainps.training.pretraining.alignment import AlignmentSettings
 from pretrainps.training.pretraining.settings import HybridSettings
 from pretrainps.training.pretraining.task import Pretraining, PretrainRecipe
 from tests.support.detectors import KINDS, lively_detector, scenes, small_detector
@@ -74,7 +74,7 @@ def test_losses_and_gradients_are_those_of_the_cpu(kind: str) -> None:
 def test_hybrid_pretraining_learns(tmp_path: Path, precision: Any, alignment: Any) -> None:
     recipe = PretrainRecipe(
         backbone="random:resnet_tiny",
-        hybrid=HybridSettings(detector=DetectorConfig(**TINY), alignment=AlignmentSettings(kind=alignment)),
+        hybrid=HybridSettings(detector=RegionConfig(**TINY), alignment=AlignmentSettings(kind=alignment)),
         scenes=SceneSettings(batch_size=2),
         crops=CropSettings(people=4, shots=2, height=64, width=32),
         loop=LoopSettings(max_steps=40, log_every=1, precision=precision, channels_last=True),
@@ -160,6 +160,6 @@ def test_the_shipped_detector_finds_the_same_people(tmp_path: Path) -> None:
         model = pretrainps.load("seqnet-tiny-synthetic", device=device)
         pretrainps.Gallery.index(tmp_path, model, store=tmp_path / f"{device}.gallery")
         gallery = pretrainps.Gallery.open(tmp_path / f"{device}.gallery")
-        found.append([gallery.person(row).box for row in range(len(gallery))])
+        found.append([gallery.detection(row).box for row in range(len(gallery))])
     assert len(found[0]) > 3
     torch.testing.assert_close(torch.tensor(found[0]), torch.tensor(found[1]), rtol=0.01, atol=1.0)

@@ -85,7 +85,7 @@ def test_who_knows_everybody_finds_everybody(city: SearchSet, tmp_path: Path, hu
     assert result.search.num_queries == 3 and result.search.skipped == 0
     for query, found, right in zip(city.queries, result.results, result.truth, strict=False):
         assert found.query.image == query.sample.name and len(found.hits) == len(right) == 4
-        assert all(hit.person.image != query.sample.name for hit in found.hits), "his own photo is no answer"
+        assert all(hit.detection.image != query.sample.name for hit in found.hits), "his own photo is no answer"
         # each is on three photos, so two are left; whoever follows is somebody else
         assert right == (True, True, False, False)
     assert len(result.results) == 2

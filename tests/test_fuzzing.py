@@ -35,7 +35,18 @@ from pretrainps.data.layout import Layout
 from pretrainps.data.layouts import LAYOUTS, layout_named
 from pretrainps.data.matlab import cell_array, load_matlab, save_matlab, struct_array
 from pretrainps.data.records import Split
-from pretrainps.data.writers import (
+from pretrainps.errors import ArgumentError, CheckpointFormatError, DatasetError, PretrainPSError, RegistryError
+from pretrainps.files import WEIGHTS
+from pretrainps.hub.build import build_detector
+from pretrainps.hub.publish import save_pretrained
+from pretrainps.inference.detections import Detections
+from pretrainps.inference.feature_cache import FeatureCache
+from pretrainps.registry.parse import read_registry
+from pretrainps.registry.specs import ASSUMED_INPUT, Licence, LocalSource, ModelSpec, Provenance
+from pretrainps.weights import read_object, read_tensors, write_safetensors
+from pretrainps.weights.inspect import inspect
+from pretrainps.weights.recognize import recognize
+from tests.support.miniatures import (
     citypersons,
     coco_persons,
     coco_search,
@@ -51,18 +62,7 @@ from pretrainps.data.writers import (
     prw,
     widerperson,
 )
-from pretrainps.data.writers.pictures import write_blank
-from pretrainps.errors import ArgumentError, CheckpointFormatError, DatasetError, PretrainPSError, RegistryError
-from pretrainps.files import WEIGHTS
-from pretrainps.hub.build import build_detector
-from pretrainps.hub.publish import save_pretrained
-from pretrainps.inference.detections import DetectionTable
-from pretrainps.inference.feature_cache import Shards
-from pretrainps.registry.parse import read_registry
-from pretrainps.registry.specs import ASSUMED_INPUT, Licence, LocalSource, ModelSpec, Provenance
-from pretrainps.weights import read_object, read_tensors, write_safetensors
-from pretrainps.weights.inspect import inspect
-from pretrainps.weights.recognize import recognize
+from tests.support.miniatures.pictures import write_blank
 from tests.support.weights import torch_bytes
 
 scipy_io: Any = importlib.import_module("scipy.io")
@@ -362,22 +362,22 @@ def duke(root: Path) -> None:
         write_blank([root / folder / "0001_c2_f0046182.jpg"])
 
 
-REPLICAS: dict[str, Callable[[Path], object]] = {
-    "citypersons": citypersons.replica,
-    "coco_persons": coco_persons.replica,
-    "coco_search": coco_search.replica,
-    "crowdhuman": crowdhuman.replica,
-    "cuhk03_np": cuhk03_np.replica,
-    "cuhk_sysu": cuhk_sysu.replica,
+MINIATURES: dict[str, Callable[[Path], object]] = {
+    "citypersons": citypersons.write_miniature,
+    "coco_persons": coco_persons.write_miniature,
+    "coco_search": coco_search.write_miniature,
+    "crowdhuman": crowdhuman.write_miniature,
+    "cuhk03_np": cuhk03_np.write_miniature,
+    "cuhk_sysu": cuhk_sysu.write_miniature,
     "dukemtmc": duke,
-    "eurocity_persons": eurocity_persons.replica,
-    "identity_folders": identity_folders.replica,
-    "market1501": market1501.replica,
-    "movienet_ps": movienet_ps.replica,
-    "msmt17": msmt17.replica,
-    "posetrack21": posetrack21.replica,
-    "prw": prw.replica,
-    "widerperson": widerperson.replica,
+    "eurocity_persons": eurocity_persons.write_miniature,
+    "identity_folders": identity_folders.write_miniature,
+    "market1501": market1501.write_miniature,
+    "movienet_ps": movienet_ps.write_miniature,
+    "msmt17": msmt17.write_miniature,
+    "posetrack21": posetrack21.write_miniature,
+    "prw": prw.write_miniature,
+    "widerperson": widerperson.write_miniature,
 }
 
 
@@ -476,13 +476,13 @@ def damaged_annotation(path: Path, place: int, new: int, edits: list[tuple[str, 
 
 
 def test_every_layout_is_tried() -> None:
-    assert sorted(REPLICAS) == sorted(layout.name for layout in LAYOUTS)
+    assert sorted(MINIATURES) == sorted(layout.name for layout in LAYOUTS)
 
 
-@pytest.mark.parametrize("name", REPLICAS)
+@pytest.mark.parametrize("name", MINIATURES)
 def test_damaged_data_sets(tmp_path: Path, name: str) -> None:
     layout = layout_named(name)
-    REPLICAS[name](tmp_path)
+    MINIATURES[name](tmp_path)
     files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
     annotations = [path for path in files if path.suffix in (".mat", ".json", ".odgt", ".txt") and path.name != "notes.txt"]
     before = read_everything(layout, tmp_path)
@@ -507,7 +507,7 @@ def test_damaged_data_sets(tmp_path: Path, name: str) -> None:
             path.write_bytes(raw)
 
     damage()
-    assert read_everything(layout, tmp_path) == before, "the replica was put together again"
+    assert read_everything(layout, tmp_path) == before, "the miniature was put together again"
 
 
 def in_json(file: str, *keys: Any, value: Any) -> tuple[str, Callable[[Path], None]]:
@@ -611,7 +611,7 @@ FAR_OUT: dict[str, tuple[str, str, tuple[str, Callable[[Path], None]], str]] = {
 def test_annotations_that_once_were_too_much(tmp_path: Path, case: str) -> None:
     name, split, (file, change), words = FAR_OUT[case]
     layout = layout_named(name)
-    REPLICAS[name](tmp_path)
+    MINIATURES[name](tmp_path)
     change(tmp_path / file)
     with pytest.raises(DatasetError, match=words) as caught:
         layout.read_search(tmp_path) if split == "search" else layout.read(tmp_path, split)
@@ -621,7 +621,7 @@ def test_annotations_that_once_were_too_much(tmp_path: Path, case: str) -> None:
 @pytest.mark.parametrize(("field", "value"), [("tags", [["occluded>40"], {}]), ("identity", []), ("identity", {"a": 1})])
 def test_names_that_are_none_are_no_pedestrians(tmp_path: Path, field: str, value: object) -> None:
     """Whatever has a strange identity is ignored, as everything that is no pedestrian; a strange tag says nothing."""
-    eurocity_persons.replica(tmp_path)
+    eurocity_persons.write_miniature(tmp_path)
     layout = layout_named("eurocity_persons")
     for path in sorted((tmp_path / "ECP").rglob("*.json")):
         content = json.loads(path.read_bytes())
@@ -770,9 +770,9 @@ FOUND = [
 ]
 
 
-def collected(folder: Path) -> DetectionTable:
-    found = Shards(folder, progress=False).collect("detections", 3, lambda images: (FOUND[image] for image in images))
-    return DetectionTable.from_images([each for each in found if each is not None])
+def collected(folder: Path) -> Detections:
+    found = FeatureCache(folder, progress=False).collect("detections", 3, lambda images: (FOUND[image] for image in images))
+    return Detections.from_images([each for each in found if each is not None])
 
 
 @few(max_examples=60)
@@ -801,4 +801,4 @@ def test_shards_whose_counts_cannot_be_are_made_anew(tmp_path: Path, counts: Any
 
 def test_boxes_of_three_numbers() -> None:
     with pytest.raises(ArgumentError, match=r"image 0: boxes of shape \(2, 3\)"):
-        DetectionTable.from_images([{"boxes": np.ones((2, 3)), "scores": np.ones(2)}])
+        Detections.from_images([{"boxes": np.ones((2, 3)), "scores": np.ones(2)}])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 
+import hubconf
 from pretrainps.registry import registry
 from tests.support.fakehub import FakeHub
 from tests.support.weights import FILES, REPO, authors_file
@@ -47,7 +51,31 @@ def test_load(hub: FakeHub, source: str) -> None:
     assert model.load_report.share == 1 and model(torch.rand(1, 3, 64, 32)).shape == (1, 960)
 
 
+def test_functions_are_called_with_what_their_models_take() -> None:
+    """Also by help(): a detector takes no head."""
+    common = ["device", "offline", "progress"]
+    for name, spec in registry().items():
+        function = getattr(hubconf, name.replace("-", "_"))
+        taken = list(inspect.signature(function).parameters)
+        assert taken == (common if spec.task == "detector" else ["head", "embedding_dim", "num_classes", *common])
+        assert function.__name__ == name.replace("-", "_") and function.__name__.isidentifier()
+
+
+def test_every_function_loads_its_own_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the last one of the loop that made them."""
+    monkeypatch.setattr(hubconf, "_load", lambda name, **options: name)
+    assert [getattr(hubconf, name.replace("-", "_"))() for name in registry()] == list(registry())
+
+
 def test_nothing_heavy_at_its_top() -> None:
-    program = "import sys, hubconf; print([m for m in ('torch', 'timm', 'pretrainps', 'huggingface_hub') if m in sys.modules])"
+    """`-S` leaves the standard library alone, so a missing dependency is torch.hub's to name."""
+    program = "import sys, hubconf; print([m for m in ('torch', 'timm', 'numpy', 'huggingface_hub') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-S", "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_dependencies_are_those_of_the_package() -> None:
+    """torch.hub checks names of modules, which are those of the packages but for one."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
+    assert set(hubconf.dependencies) == (needed - {"pillow"}) | {"PIL"}

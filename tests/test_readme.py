@@ -1,10 +1,11 @@
-"""The README is true: its commands and code run, its tables are the registry's, its links lead somewhere."""
+"""README and docs are true: their commands and code run, their tables are the code's, their links lead somewhere."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
@@ -21,6 +22,8 @@ from tests.support.weights import FILES, REPO, authors_file
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS]
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -40,11 +43,6 @@ def models_table() -> str:
     return "\n".join(rows)
 
 
-def test_models_table_is_the_registrys() -> None:
-    match = re.search(r"<!-- models:.*?-->\n(.*?)<!-- /models -->", README, flags=re.DOTALL)
-    assert match is not None and match[1].strip() == models_table(), f"the table should be:\n{models_table()}"
-
-
 def layouts_table() -> str:
     rows = ["| `--layout` | data set | for | splits | terms |", "|---|---|---|---|---|"]
     for layout in LAYOUTS:
@@ -61,7 +59,12 @@ def protocols_table() -> str:
 
 
 @pytest.mark.parametrize(
-    ("page", "name", "table"), [("data.md", "layouts", layouts_table()), ("evaluation.md", "protocols", protocols_table())]
+    ("page", "name", "table"),
+    [
+        ("models.md", "models", models_table()),
+        ("data.md", "layouts", layouts_table()),
+        ("evaluation.md", "protocols", protocols_table()),
+    ],
 )
 def test_tables_of_the_docs_are_the_codes(page: str, name: str, table: str) -> None:
     match = re.search(rf"<!-- {name}:.*?-->\n(.*?)<!-- /{name} -->", (ROOT / "docs" / page).read_text(), flags=re.DOTALL)
@@ -80,23 +83,29 @@ def photos(folder: Path) -> None:
     first.rename(folder / "party.jpg")  # whatever a file is called, its bytes say what it is
 
 
-def test_python_blocks_run(published: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_blocks(page: Path) -> dict[str, object]:
+    """Run the Python of a page, in the working folder, as one program."""
+    names: dict[str, object] = {}
+    for code in blocks(page.read_text(), "python"):
+        exec(compile(code, page.name, "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "python.md"], ids=lambda path: path.name)
+def test_python_blocks_run(page: Path, published: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two pages that show the whole package; of what they make, some is looked at."""
     monkeypatch.chdir(tmp_path)
     photos(tmp_path / "photos")
-    (code,) = blocks(README, "python")
-    names: dict[str, object] = {}
-    exec(compile(code, "README.md", "exec"), names)
+    names = run_blocks(page)
     assert names["vectors"].shape == (2, 2048)  # type: ignore[attr-defined]
     assert set(names["maps"]) == {"c2", "c3", "c4", "c5"}  # type: ignore[call-overload]
     assert names["similarity"].shape == (len(names["people"]["boxes"]), 1)  # type: ignore[attr-defined, index]
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+@pytest.mark.parametrize("page", [page for page in DOCS if page.name != "python.md"], ids=lambda path: path.name)
 def test_python_blocks_of_the_docs_run(page: Path, published: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    for code in blocks(page.read_text(), "python"):
-        exec(compile(code, page.name, "exec"), names)
+    run_blocks(page)
 
 
 def save_detector(folder: Path) -> None:
@@ -112,7 +121,7 @@ def test_shell_commands_run(
     monkeypatch.chdir(tmp_path)
     photos(tmp_path / "photos")
     save_detector(tmp_path / "my-detector")
-    texts = [page.read_text() for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
+    texts = [page.read_text() for page in (ROOT / "README.md", *DOCS)]
     lines = [line for text in texts for block in blocks(text, "bash") for line in block.splitlines()]
     commands = list(dict.fromkeys(line for line in lines if line.startswith("pretrainps ")))  # pages repeat some
     assert len(commands) >= 13
@@ -126,8 +135,59 @@ def test_the_two_commands_are_what_ci_runs() -> None:
     assert "grep -m 2 '^pip install ' README.md" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_local_links_and_commands_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
-    for script in re.findall(r"python (\S+\.py)", README):
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a page."""
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL), re.MULTILINE
+    )
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_local_links_and_commands_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = page.parent / path if path else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+    for script in re.findall(r"python (\S+\.py)", text):
         assert (ROOT / script).exists(), script
+
+
+def test_public_names_that_pages_call_exist() -> None:
+    for page in PAGES:
+        for name in re.findall(r"\bpretrainps\.(\w+)\(", page.read_text()):
+            assert name in pretrainps.__all__, f"{page.name}: pretrainps.{name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_paths_and_names_that_pages_quote_exist(page: Path) -> None:
+    """Those between backticks. Left out: placeholders (NAME), and groups of entry points, which are no names in Python."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    prose = re.sub(r"entry point `[\w.]+`", "", prose)
+    folders = "pretrainps|tests|docs|examples|benchmarks|scripts|model_cards|results"
+    for quoted in re.findall(r"`([^`\n]+)`", prose):
+        if re.fullmatch(rf"({folders})(/[\w.*-]+)*/?", quoted) and "/" in quoted and "NAME" not in quoted:
+            assert list(ROOT.glob(quoted.rstrip("/"))), quoted
+            assert not quoted.endswith("/") or (ROOT / quoted).is_dir(), quoted
+        elif re.fullmatch(r"pretrainps(\.\w+)+", quoted):
+            assert resolve_name(quoted) is not None
+        elif re.fullmatch(r"\w+\.py", quoted):
+            assert list(ROOT.rglob(quoted)), f"{quoted}: give its folder too"
+
+
+def test_the_readme_is_one_page() -> None:
+    assert len(README.split()) <= 1200
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    """Adding-pages are linked from the one about the tree."""
+    start = README + (ROOT / "docs" / "architecture.md").read_text()
+    assert [page.name for page in DOCS if f"{page.name})" not in start and f"{page.name}#" not in start] == []
+
+
+def test_every_model_is_named_in_the_readme() -> None:
+    assert [name for name in list_models() if f"`{name}`" not in README] == []

@@ -38,23 +38,23 @@ class Backbone(nn.Module):
     """Base of all backbones: a chain of named segments, each a chain of modules.
 
     Attributes:
-        arch: Name of the architecture: a key of `ARCHITECTURES`, or `timm:NAME`.
-        family: The architectures that share key layouts (`pretrainps.weights.key_layouts`).
+        arch: Name of the architecture, as `ARCHITECTURES` or `timm:NAME` writes it.
+        family: The architectures that share key layouts (`pretrainps.backbones.registry.KEY_LAYOUTS`).
         feature_maps: The maps that `forward` returns, in order.
-        segments: The names of each segment's modules, in order of computation. A segment with the name of a map ends in that
-        map; "stem" ends in no map.
-        tail: Shell patterns of the keys of the original model after the last stage (norm, classifier). A file may hold them;
-        the backbone does not.
-        adapter: Converts files of this architecture to its key names, where no key layout can.
-        spec: The spec of the loaded weights; set by `pretrainps.load`.
-        load_report: The report of the loading; set by `pretrainps.load`.
+        segments: From each segment's name to its modules' names, in order of computation. A segment named like a map
+            ends in that map; "stem" ends in none.
+        dropped_keys: Shell patterns of the keys of what the original model runs after the last stage (norm, classifier). A
+            file may hold them; the backbone does not.
+        adapter: Brings files of this very architecture under its names, where no key layout can.
+        spec: What was loaded; set by `pretrainps.load`.
+        load_report: How it fitted; set by `pretrainps.load`.
     """
 
     arch: str
     family: str
     feature_maps: tuple[FeatureInfo, ...]
     segments: Mapping[str, tuple[str, ...]]
-    tail: tuple[str, ...] = ()
+    dropped_keys: tuple[str, ...] = ()
     adapter: Adapter | None = None
     spec: ModelSpec
     load_report: LoadReport
@@ -125,7 +125,7 @@ class Backbone(nn.Module):
         """
         return self._run("c5", c4)
 
-    def halves(self) -> tuple[Self, Self]:
+    def split(self) -> tuple[Self, Self]:
         """Return the trunk and the last stage as two backbones with weights of their own.
 
         The first supports `trunk`, the second `last_stage`; each keeps its own keys. A C4 detector runs the first once for each

@@ -27,9 +27,9 @@ def fold_batch_norms(half: B, probe: Tensor, *, trunk: bool) -> B:
     output for the probe differs, or if it has no batch norm at all, an unfolded copy is returned.
 
     Args:
-        half: One of `Backbone.halves()`.
-        probe: An input of the right shape for the check.
-        trunk: Whether `half` is the trunk; otherwise it is the last stage.
+        half: One of `Backbone.split()`.
+        probe: Something of the right shape to run it on.
+        trunk: Whether it is the trunk, or the last stage.
     """
     plain = copy.deepcopy(half).eval()
     folded = copy.deepcopy(plain)

@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 
+from pretrainps.backbones import resnet, shufflenet_v1, solider_swin, timm_adapter
 from pretrainps.backbones.base import Backbone
-from pretrainps.backbones.resnet import resnet18, resnet50, resnet_tiny
-from pretrainps.backbones.shufflenet_v1 import shufflenetv1
-from pretrainps.backbones.solider_swin import solider_swin_base, solider_swin_small, solider_swin_tiny
 from pretrainps.backbones.timm_adapter import TimmBackbone
 from pretrainps.errors import ArgumentError, UnknownModelError
+from pretrainps.weights.key_layout import KeyLayout
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +24,7 @@ class Architecture:
 
     build: Callable[..., Backbone]
     family: str
-    """The architectures that share key layouts (`pretrainps.weights.key_layouts`)."""
+    """The architectures that share key layouts (`KEY_LAYOUTS`)."""
     meta_safe: bool = False
     """Whether every tensor is in the state dict, so that none is lost when the model is built on the meta device."""
     signature_key: str = ""
@@ -33,15 +32,29 @@ class Architecture:
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "resnet18": Architecture(build=resnet18, family="resnet", meta_safe=True),
-    "resnet50": Architecture(build=resnet50, family="resnet", meta_safe=True),
-    "resnet_tiny": Architecture(build=resnet_tiny, family="resnet", meta_safe=True),
-    "shufflenetv1": Architecture(build=shufflenetv1, family="shufflenet_v1", meta_safe=True),
-    "solider_swin_tiny": Architecture(build=solider_swin_tiny, family="solider_swin", signature_key="semantic_embed_w"),
-    "solider_swin_small": Architecture(build=solider_swin_small, family="solider_swin", signature_key="semantic_embed_w"),
-    "solider_swin_base": Architecture(build=solider_swin_base, family="solider_swin", signature_key="semantic_embed_w"),
+    "resnet18": Architecture(build=resnet.resnet18, family="resnet", meta_safe=True),
+    "resnet50": Architecture(build=resnet.resnet50, family="resnet", meta_safe=True),
+    "resnet_tiny": Architecture(build=resnet.resnet_tiny, family="resnet", meta_safe=True),
+    "shufflenetv1": Architecture(build=shufflenet_v1.shufflenetv1, family="shufflenet_v1", meta_safe=True),
+    "solider_swin_tiny": Architecture(
+        build=solider_swin.solider_swin_tiny, family="solider_swin", signature_key="semantic_embed_w"
+    ),
+    "solider_swin_small": Architecture(
+        build=solider_swin.solider_swin_small, family="solider_swin", signature_key="semantic_embed_w"
+    ),
+    "solider_swin_base": Architecture(
+        build=solider_swin.solider_swin_base, family="solider_swin", signature_key="semantic_embed_w"
+    ),
 }
 """The package's own architectures; every other name is `timm:NAME`."""
+
+KEY_LAYOUTS: Mapping[str, tuple[KeyLayout, ...]] = {
+    "resnet": resnet.KEY_LAYOUTS,
+    "shufflenet_v1": shufflenet_v1.KEY_LAYOUTS,
+    "solider_swin": solider_swin.KEY_LAYOUTS,
+    "timm": timm_adapter.KEY_LAYOUTS,
+}
+"""The key layouts that each family of backbones knows, except its own names."""
 
 
 def build_backbone(arch: str, options: Mapping[str, Any] | None = None, *, empty: bool = False) -> Backbone:

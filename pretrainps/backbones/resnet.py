@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pretrainps.backbones.base import Backbone, FeatureInfo
+from pretrainps.weights.key_layout import KeyLayout, Tensors, rename, renumbered
 
 
 def _conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
@@ -123,3 +124,51 @@ def resnet_tiny() -> ResNet:
 def resnet50() -> ResNet:
     """Build a ResNet-50: maps of 256, 512, 1024, 2048 channels."""
     return ResNet("resnet50", Bottleneck, (3, 4, 6, 3))
+
+
+def _to_detectron2(tensors: Tensors) -> Tensors:
+    renamed = rename(
+        tensors,
+        (
+            (r"^layer(\d)", renumbered("res", +1)),
+            (r"^(conv|bn)1\.", r"stem.\g<1>1."),
+            (r"\bbn(\d)\.", r"conv\1.norm."),
+            (r"downsample\.0\.", "shortcut."),
+            (r"downsample\.1\.", "shortcut.norm."),
+        ),
+    )
+    # detectron2's FrozenBatchNorm2d does not count batches
+    return {key: value for key, value in renamed.items() if not key.endswith("num_batches_tracked")}
+
+
+def _from_detectron2(tensors: Tensors) -> Tensors:
+    return rename(
+        tensors,
+        (
+            (r"^res(\d)", renumbered("layer", -1)),
+            (r"^stem\.", ""),
+            (r"\bconv(\d)\.norm\.", r"bn\1."),
+            (r"shortcut\.norm\.", "downsample.1."),
+            (r"shortcut\.", "downsample.0."),
+        ),
+    )
+
+
+KEY_LAYOUTS = (
+    KeyLayout(name="torchvision", use="model.load_state_dict({state}, strict=False)  # only fc.* is missing"),
+    KeyLayout(name="timm", use="timm.create_model({arch!r}, num_classes=0, checkpoint_path={file!r})"),
+    KeyLayout(
+        name="mmdet",
+        wrapper=("state_dict",),
+        use="backbone=dict(type='ResNet', depth={depth}, init_cfg=dict(type='Pretrained', checkpoint={file!r}))",
+    ),
+    KeyLayout(
+        name="detectron2",
+        to_native=_from_detectron2,
+        from_native=_to_detectron2,
+        wrapper=("model",),
+        suffix=".pkl",
+        use="MODEL.WEIGHTS {file}, MODEL.RESNETS.STRIDE_IN_1X1 False, INPUT.FORMAT RGB, with the model's mean and std * 255",
+    ),
+)
+"""The names that other code bases give the tensors. The package's own are torchvision's, which timm and mmdetection share."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretrainps.backbones.base import Backbone, FeatureInfo
+from pretrainps.weights.key_layout import KeyLayout
 
 GROUPS = 3
 _WIDTHS = (240, 480, 960)
@@ -101,3 +102,13 @@ class ShuffleNetV1(Backbone):
 def shufflenetv1() -> ShuffleNetV1:
     """Build a ShuffleNetV1 1.0x with 3 groups."""
     return ShuffleNetV1()
+
+
+KEY_LAYOUTS = (
+    KeyLayout(
+        name="mmdet",
+        wrapper=("state_dict",),
+        use="backbone=dict(type='ShuffleNetV1', groups=3, init_cfg=dict(type='Pretrained', checkpoint={file!r}))",
+    ),
+)
+"""The names that other code bases give the tensors. The package's own are mmpretrain's, which psvis uses too."""

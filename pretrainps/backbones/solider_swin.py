@@ -8,15 +8,18 @@ weight: 1 means only semantics, 0 only appearance.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from typing import Any
 
+import torch
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, window_partition
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretrainps.backbones.base import Backbone, FeatureInfo
 from pretrainps.errors import ArgumentError
+from pretrainps.weights.key_layout import KeyLayout, Tensors, rename, renumbered
 
 SEMANTIC_WEIGHT = 0.6
 """The semantic weight in the fine-tuning of SOLIDER-PersonSearch (its run.sh); SOLIDER's own demo uses 1."""
@@ -170,3 +173,66 @@ def solider_swin_base(semantic_weight: float = SEMANTIC_WEIGHT) -> SoliderSwin:
     return SoliderSwin(
         "solider_swin_base", width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), semantic_weight=semantic_weight
     )
+
+
+# SOLIDER's code has mmdetection's Swin names, with patch merging as an nn.Unfold, against timm's here.
+
+_SWIN_NAMES = (
+    ("patch_embed.projection.", "patch_embed.proj."),
+    (".attn.w_msa.", ".attn."),
+    (".ffn.layers.0.0.", ".mlp.fc1."),
+    (".ffn.layers.1.", ".mlp.fc2."),
+)
+
+
+def _from_solider(tensors: Tensors) -> Tensors:
+    renamed = rename(
+        tensors,
+        (
+            *((re.escape(theirs), ours) for theirs, ours in _SWIN_NAMES),
+            # they count a patch merging to the stage before it, timm to the stage after it
+            (r"^stages\.(\d)(?=\.downsample)", renumbered("layers.", +1)),
+            (r"^stages\.", "layers."),
+        ),
+    )
+    # decided by the name in the file: under our own names the same tensors lie in timm's order already
+    theirs = {new for old, new in zip(tensors, renamed, strict=True) if old.startswith("stages.") and ".downsample." in old}
+    return {key: _unfold_to_timm(value) if key in theirs else value for key, value in renamed.items()}
+
+
+def _to_solider(tensors: Tensors) -> Tensors:
+    renamed = rename(
+        tensors,
+        (
+            (r"^layers\.(\d)(?=\.downsample)", renumbered("stages.", -1)),
+            (r"^layers\.", "stages."),
+            *((re.escape(ours), theirs) for theirs, ours in _SWIN_NAMES),
+        ),
+    )
+    ours = {new for old, new in zip(tensors, renamed, strict=True) if old.startswith("layers.") and ".downsample." in old}
+    return {key: _timm_to_unfold(value) if key in ours else value for key, value in renamed.items()}
+
+
+def _unfold_to_timm(value: Tensor) -> Tensor:
+    """Reorder the last axis of 4C merged channels: nn.Unfold's (C, row, column) to timm's (column, row, C)."""
+    lead = value.shape[:-1]
+    return torch.movedim(value.reshape(*lead, -1, 2, 2), (-3, -2, -1), (-1, -2, -3)).reshape(value.shape).contiguous()
+
+
+def _timm_to_unfold(value: Tensor) -> Tensor:
+    lead = value.shape[:-1]
+    return torch.movedim(value.reshape(*lead, 2, 2, -1), (-3, -2, -1), (-1, -2, -3)).reshape(value.shape).contiguous()
+
+
+KEY_LAYOUTS = (
+    KeyLayout(
+        name="solider",
+        to_native=_from_solider,
+        from_native=_to_solider,
+        wrapper=("teacher",),
+        reorders=True,
+        unused=("*.relative_position_index",),
+        use="the names inside SOLIDER's checkpoints after 'backbone.'",
+    ),
+)
+"""The names that SOLIDER's code gives the tensors."""

@@ -24,7 +24,10 @@ from pretrainps.registry.specs import (
     ModelSpec,
     Provenance,
 )
+from pretrainps.weights.key_layout import KeyLayout
 
+KEY_LAYOUTS = (KeyLayout(name="timm", use="timm.create_model({arch!r}, num_classes=0, checkpoint_path={file!r})"),)
+"""The names are timm's own; what the layout tells is how timm loads such a file."""
 _NAMES = {4: "c2", 8: "c3", 16: "c4", 32: "c5"}
 _PROBE = 64
 """Height and width of the image for the proof, in pixels."""
@@ -60,7 +63,7 @@ class TimmBackbone(Backbone):
                 raise UnsupportedModelError(f"timm's {name} has a module {child!r}, a name that this class uses itself.")
             else:
                 self.add_module(child, module)
-        self.tail = tuple(tail)
+        self.dropped_keys = tuple(tail)
         self.adapter = TimmFiles(name, {key: tuple(value.shape) for key, value in self.state_dict().items()})
 
     def _compute(self, name: str, x: Tensor) -> Tensor:

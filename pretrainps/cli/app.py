@@ -1,4 +1,4 @@
-"""`app`: the page on which photos are uploaded and people clicked."""
+"""`app`: the page on which photos are uploaded and a person is chosen by a click."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "app",
         help="a page in your browser: upload photos, click on a person, see where else they are",
         description="Serve a page on this machine. Photos that are uploaded to it stay here and are removed within a day "
-        "after the visitor leaves, or when the app ends. It makes no public link and reports no use. Needs pretrainps[app].",
-        epilog="example: pretrainps app --model seqnet-resnet50-prw",
+        "after the visitor leaves, or when the app ends. It makes no public link and sends no usage data. "
+        "Needs pretrainps[app].",
+        epilog="example: pretrainps app --model NAME",
     )
     parser.add_argument("--model", required=True, help="a detector: a registered name, file:PATH or hf:owner/repo[@REVISION]")
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; others than this machine's are reached by others (%(default)s)",
+        help="address to listen on; other machines can reach any but the default (%(default)s)",
     )
     parser.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860)")
     parser.add_argument("--browser", action="store_true", help="open the page")
@@ -41,8 +42,8 @@ def _app(args: argparse.Namespace) -> int:
 
     model = load_detector(args.model, args, remedy="Give a detector: pretrainps list --task detector")
     if args.host not in ("127.0.0.1", "localhost", "::1"):
-        note(f"note: whoever reaches {args.host} can use this page and sees what its model can do")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a kill must not leave anybody's photos behind
+        note(f"note: everyone who reaches {args.host} can use this page and its model")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a kill must not leave photos behind
     run_app(
         model, host=args.host, port=args.port, browser=args.browser, ready=lambda address: say(f"{address}  (Ctrl-C ends it)")
     )

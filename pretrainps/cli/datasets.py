@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretrainps.cli.output import note, picture_file, save_picture, say, say_json
-from pretrainps.errors import DatasetError
 
 if TYPE_CHECKING:
     from pretrainps.data.validation import SplitCheck
@@ -77,44 +76,19 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _check(args: argparse.Namespace) -> int:
     from pretrainps.data.layouts import layout_named, recognize_layout
     from pretrainps.data.sheets import contact_sheet, spread_over
-    from pretrainps.data.validation import check_split
+    from pretrainps.data.validation import check_dataset
 
     sheet = None if args.sheet is None else picture_file(args.sheet)
     layout = layout_named(args.layout) if args.layout else recognize_layout(args.root)
-    splits = args.split or layout.main_splits
-    checks, pictured, missing = [], [], []
-    for name in splits:
-        try:
-            split = layout.read(args.root, name, force=args.force)
-        except DatasetError as error:
-            missing.append((name, error))
-            continue
-        checks.append(check_split(split, layout.counts.get(name), decode=args.decode, progress=not args.quiet))
-        pictured += spread_over(split.samples, max(1, _PICTURED // len(splits)))
-    if not checks:
-        raise missing[0][1]
-    read = [check.split for check in checks]
-    search = None
-    if layout.read_search_set is not None and "test" in read:
-        try:
-            search = layout.read_search(args.root, force=args.force)
-        except DatasetError as error:
-            missing.append(("search", error))
+    checked = check_dataset(args.root, layout, args.split or (), decode=args.decode, force=args.force, progress=not args.quiet)
+    search = checked.search
     if args.json:
-        searched = search and {"queries": len(search.queries), "gallery": len(search.gallery), "lists": sorted(search.lists)}
-        say_json(
-            {
-                "layout": layout.name,
-                "splits": [check.to_json() for check in checks],
-                "search": searched,
-                "unreadable": {name: str(reason) for name, reason in missing},
-            }
-        )
+        say_json(checked.to_json())
     else:
         say(f"{args.root}: {layout.title} ({layout.name}), for {layout.task}")
         if layout.terms:
             say(f"terms: {layout.terms}")
-        for check in checks:
+        for check in checked.checks:
             say(f"{check.split}: {_counted(check)}")
             for line in (*check.notes, *check.differences()):
                 say(f"  {line}")
@@ -122,7 +96,7 @@ def _check(args: argparse.Namespace) -> int:
                 say(f"  broken: {line}")
             if len(check.problems) > _SHOWN:
                 say(f"  and {len(check.problems) - _SHOWN} more (--json has them all)")
-        for name, reason in missing:
+        for name, reason in checked.unreadable:
             say(f"{name}: {reason}")
         if search is not None:
             lists = f", lists of {', '.join(map(str, sorted(search.lists)))}" if search.lists else ""
@@ -130,9 +104,10 @@ def _check(args: argparse.Namespace) -> int:
     for name in layout.shares_people_with:
         note(f"note: people or cameras of {layout.name} are in {name} too: do not train on one and report on the other")
     if sheet is not None:
-        save_picture(contact_sheet(pictured), sheet)
+        share = max(1, _PICTURED // len(args.split or layout.main_splits))
+        save_picture(contact_sheet([sample for split in checked.splits for sample in spread_over(split.samples, share)]), sheet)
         note(f"wrote {sheet}")
-    return 1 if missing or any(check.problems for check in checks) else 0
+    return 0 if checked.is_whole else 1
 
 
 def _counted(check: SplitCheck) -> str:

@@ -21,10 +21,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "export",
         help="write a whole model as ONNX, TorchScript or torch.export",
         description="Write a whole model as one file that runs without this package, and check that it computes the same. "
-        "Resizing and normalizing are part of the file. A person-search detector takes one image of any size at a time. "
-        "A model for crops, or a backbone, takes batches of any size.",
-        epilog="ONNX needs the extra: pip install 'pretrainps[export]'.  examples: pretrainps export file:my-seqnet "
-        "--format onnx -o seqnet.onnx;  pretrainps export resnet50-hybrid --what embed --format onnx --half",
+        "Resizing and normalizing lie in the file. A person-search detector takes one image of any size at a time; a model for "
+        "crops or a backbone takes batches of any number of images.",
+        epilog="ONNX needs the extra: pip install 'pretrainps[export]'.  examples: pretrainps export file:my-detector "
+        "--format onnx -o detector.onnx;  pretrainps export resnet50-hybrid --what embed --format onnx --half",
     )
     parser.add_argument("name", help="a registered name, timm:NAME, file:PATH or hf:owner/repo[@REVISION]")
     parser.add_argument("--arch", help="architecture of a bare weight file, if its keys do not show it, such as timm:NAME")

@@ -18,20 +18,25 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add this module's commands to the parser."""
     parser = commands.add_parser(
         "index",
-        help="find everyone in a folder of photos or a video, for `search`",
-        description="Detect and embed everyone in a folder of images (searched recursively; jpg, png, webp, bmp, tif) or in a "
-        "video, and keep that as a gallery. Run it again after adding, changing or removing images: only those are looked at. "
-        "A run that was interrupted goes on where it was. Nothing leaves this machine.",
-        epilog="example: pretrainps index photos/ --model seqnet-resnet50-prw -o photos.gallery",
+        help="find the people in a folder of photos or a video, for `search`",
+        description="Detect and embed the people in a folder of images (searched recursively; jpg, png, webp, bmp, tif) or in "
+        "a video, and keep that as a gallery. Run it again after adding, changing or removing images: only those are looked "
+        "at. An interrupted run is resumed by the same command. Nothing leaves this machine.",
+        epilog="example: pretrainps index photos/ --model NAME -o photos.gallery",
     )
     parser.add_argument("source", type=Path, metavar="PLACE", help="a folder of images, or a video (needs pretrainps[video])")
     parser.add_argument("--model", required=True, help="a detector: a registered name, file:PATH or hf:owner/repo[@REVISION]")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="GALLERY", help="the gallery's folder")
-    parser.add_argument("--fps", type=float, help="of a video: frames a second to look at (default: 1)")
-    parser.add_argument("--rebuild", action="store_true", help="begin anew, whatever is there")
+    parser.add_argument("-o", "--output", required=True, metavar="GALLERY", help="the gallery's folder, or another store's URL")
+    parser.add_argument("--fps", type=float, help="of a video: frames to index for each second (default: 1)")
+    parser.add_argument("--rebuild", action="store_true", help="begin with nothing, whatever is there")
     parser.add_argument("--wait", action="store_true", help="wait for another run that writes to the gallery")
-    parser.add_argument("--batch-size", type=int, help="images of one size a forward pass (default: 1 on a CPU, else 8)")
+    parser.add_argument("--batch-size", type=int, help="images of one size in a forward pass (default: 1 on a CPU, else 8)")
     parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="float32", help="of the detector")
+    parser.add_argument(
+        "--vector-index",
+        metavar="NAME",
+        help="build this index for search: faiss, exact (none), or one of another package (default: faiss above 2 million)",
+    )
     add_loading_options(parser)
     add_settings_option(parser)
     parser.add_argument("--json", action="store_true", help="machine-readable output")
@@ -55,6 +60,7 @@ def _index(args: argparse.Namespace) -> int:
         rebuild=args.rebuild,
         wait=args.wait,
         progress=not args.quiet,
+        vector_index=args.vector_index,
     )
     if args.json:
         say_json(report.to_json())
@@ -67,5 +73,5 @@ def _index(args: argparse.Namespace) -> int:
     looked = report.added + report.changed
     note(f"{report.seconds:.1f} s" + (f", {report.images_per_second:.1f} images a second" if looked else ""))
     settings = "".join(f" --set {shlex.quote(each)}" for each in args.settings)
-    note(f"find somebody: pretrainps search {args.output} --query PHOTO --model {args.model}{settings}")
+    note(f"find a person: pretrainps search {args.output} --query PHOTO --model {args.model}{settings}")
     return 0

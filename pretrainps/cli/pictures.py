@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pretrainps.cli.loading import add_file_options, add_loading_options
 from pretrainps.cli.output import note, say, say_json
 from pretrainps.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -44,10 +40,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("pretrainps-demo"), help="new folder for all files (default: %(default)s)"
     )
-    parser.add_argument(
-        "--model", default="seqnet-tiny-synthetic", help="any detector, named as for info (default: %(default)s)"
-    )
-    parser.add_argument("--people", type=int, default=24, help="people to search for (default: %(default)s)")
+    parser.add_argument("--model", help="any detector, named as for info (default: the first that comes with the package)")
+    parser.add_argument("--people", type=int, default=24, help="whom to search for (default: %(default)s)")
     add_loading_options(parser, quiet="no progress bars")
     parser.set_defaults(run=_demo)
 
@@ -81,7 +75,7 @@ def _embed(args: argparse.Namespace) -> int:
         note(str(model.load_report))
     result = embed(model, images, batch_size=args.batch_size, progress=not args.quiet)
     if args.output is not None:
-        _write_vectors(args.output, result.vectors, [str(path) for path in result.paths])
+        result.save(args.output)
         note(f"wrote {len(result.paths)} vectors to {args.output}")
     if args.json:
         say_json(result.to_json())
@@ -92,19 +86,6 @@ def _embed(args: argparse.Namespace) -> int:
     for _, reason in result.failures:
         note(f"not read: {reason}")
     return 0
-
-
-def _write_vectors(path: Path, vectors: Tensor, images: list[str]) -> None:
-    import numpy as np
-
-    from pretrainps.files import new_file
-    from pretrainps.weights import write_safetensors
-
-    if path.suffix == ".safetensors":
-        write_safetensors({"vectors": vectors}, path, {"images": images})
-        return
-    with new_file(path) as temporary, temporary.open("wb") as file:
-        np.save(file, vectors.numpy())
 
 
 def _demo(args: argparse.Namespace) -> int:

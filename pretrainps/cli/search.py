@@ -1,4 +1,4 @@
-"""`search`: a photo with a person on it, and where else in a gallery he is."""
+"""`search`: a person in a photo, and where else in a gallery they are."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from pretrainps.detectors import PersonSearchDetector
-    from pretrainps.gallery import Box, Gallery, Person, SearchResult
+    from pretrainps.gallery import Box, Detection, Gallery, SearchResult
 
 _NUMBERED = "people.png"
-"""Where everyone on the photo is drawn numbered, if nothing else is said."""
+"""Where the people in the photo are drawn with numbers, unless --numbered says another place."""
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,23 +29,29 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = commands.add_parser(
         "search",
         help="find a person of a photo in a gallery made by `index`",
-        description="Find where else a person is. Without --box or --person, everyone on the photo is detected; if there are "
-        f"several, they are drawn with numbers, into {_NUMBERED} or where --numbered says, and you choose one by --person.",
+        description="Find where else a person is. Without --box or --person, the people in the photo are detected. If there "
+        f"are several, they are drawn with numbers, into {_NUMBERED} or where --numbered says, and you choose one by --person. "
+        "A person of the gallery is named by the id that answers have, such as party.jpg#2. Then no photo is needed.",
         epilog="example: pretrainps search photos.gallery --query party.jpg --person 2 --report found.html",
     )
-    parser.add_argument("gallery", type=Path, help="a gallery's folder")
-    parser.add_argument("--query", type=Path, required=True, metavar="PHOTO", help="a photo with the person on it")
-    whom = parser.add_mutually_exclusive_group()
-    whom.add_argument("--box", type=_box, metavar="X,Y,W,H", help="where he is, in pixels of the upright photo")
-    whom.add_argument("--person", type=int, metavar="N", help="which of the numbered people he is, from left to right")
-    parser.add_argument("--numbered", type=Path, metavar="OUT.png", help="draw everyone on the photo with numbers")
+    parser.add_argument("gallery", help="a gallery's folder, or the URL of a gallery in another store")
+    parser.add_argument("--query", type=Path, metavar="PHOTO", help="a photo with the person in it")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--box", type=_box, metavar="X,Y,W,H", help="where they are, in pixels of the upright photo")
+    who.add_argument(
+        "--person",
+        type=_person_name,
+        metavar="N|IMAGE#N",
+        help="the number of the person in the photo, from left to right; or the id of a person in the gallery",
+    )
+    parser.add_argument("--numbered", type=Path, metavar="OUT.png", help="draw the people in the photo with numbers")
     parser.add_argument("--top", type=int, default=10, help="answers (default: %(default)s)")
     parser.add_argument("--leave-own-image-out", action="store_true", help="no answers from the photo itself")
-    parser.add_argument("--rerank", action="store_true", help="let people beside him help (context matching, CBGM)")
-    parser.add_argument("--picture", type=Path, metavar="OUT.png", help="draw the query beside the answers")
+    parser.add_argument("--rerank", action="store_true", help="compare the people around them, too (context matching, CBGM)")
+    parser.add_argument("--picture", type=Path, metavar="OUT.png", help="draw the query and the answers in one picture")
     parser.add_argument("--report", type=Path, metavar="OUT.html", help="write a page that works offline and on a phone")
-    parser.add_argument("--images", type=Path, metavar="PLACE", help="where the gallery's images lie now, if they were moved")
-    parser.add_argument("--model", help="the detector that the gallery was made with (default: by the name it had then)")
+    parser.add_argument("--images", type=Path, metavar="PLACE", help="where the gallery's images are now, if they were moved")
+    parser.add_argument("--model", help="the detector that the gallery was made with (default: by its name then)")
     add_loading_options(parser)
     add_settings_option(parser)
     parser.add_argument("--json", action="store_true", help="machine-readable output")
@@ -60,6 +66,34 @@ def _search(args: argparse.Namespace) -> int:
             setattr(args, option, picture_file(getattr(args, option)))
     if args.report is not None and args.report.suffix.lower() not in (".html", ".htm"):
         raise ArgumentError(f"{args.report}: a report is a page; call it .html.")
+    by_id = isinstance(args.person, str)
+    if by_id and (args.query is not None or args.numbered is not None):
+        raise ArgumentError(f"--person {args.person} is a person of the gallery: leave out --query and --numbered.")
+    if not by_id and args.query is None:
+        raise ArgumentError("say who is searched for: --query PHOTO, or --person IMAGE#N for a person of the gallery.")
+    result, photo, gallery = _search_by_id(args) if by_id else _search_by_photo(args)
+    if args.json:
+        say_json(result.to_json())
+    else:
+        _tell(result)
+    _draw(args, gallery, result, photo)
+    return 0
+
+
+def _search_by_id(args: argparse.Namespace) -> tuple[SearchResult, Image | None, Gallery]:
+    """Search for a person of the gallery. No model is loaded; the photo is read only if it is drawn."""
+    # imported after the checks, for torch takes seconds
+    from pretrainps.gallery import Gallery
+
+    gallery = Gallery.open(args.gallery, root=args.images, device=args.device)
+    result = gallery.search(
+        detection=args.person, top=args.top, rerank=args.rerank, exclude_query_image=args.leave_own_image_out
+    )
+    drawn = args.picture is not None or args.report is not None
+    return result, gallery.picture(result.query.image) if drawn else None, gallery
+
+
+def _search_by_photo(args: argparse.Namespace) -> tuple[SearchResult, Image | None, Gallery]:
     args.query = args.query.expanduser()
     from pretrainps.images.read import read_image
 
@@ -69,22 +103,16 @@ def _search(args: argparse.Namespace) -> int:
 
     gallery = Gallery.open(args.gallery, root=args.images, device=args.device)
     model = _model(args, gallery)
-    box = args.box if args.box is not None else _person(args, model, photo).box
     result = gallery.search(
         model,
         photo,
-        box,
+        args.box if args.box is not None else _person(args, model, photo).box,
         top=args.top,
         rerank=args.rerank,
         query_name=gallery.name_for(args.query),
-        leave_out_own=args.leave_own_image_out,
+        exclude_query_image=args.leave_own_image_out,
     )
-    if args.json:
-        say_json(result.to_json())
-    else:
-        _tell(result)
-    _draw(args, gallery, result, photo)
-    return 0
+    return result, photo, gallery
 
 
 def _model(args: argparse.Namespace, gallery: Gallery) -> PersonSearchDetector[Any]:
@@ -92,32 +120,32 @@ def _model(args: argparse.Namespace, gallery: Gallery) -> PersonSearchDetector[A
     return load_detector(args.model or gallery.model_name, args, remedy=remedy, report=args.model is not None)
 
 
-def _person(args: argparse.Namespace, model: PersonSearchDetector[Any], photo: Image) -> Person:
-    """Return whom the photo shows, or the one that was chosen; if that is not clear, show everyone first."""
+def _person(args: argparse.Namespace, model: PersonSearchDetector[Any], photo: Image) -> Detection:
+    """Return the only person in the photo, or the chosen one. If it is not clear who is meant, show all people first."""
     from pretrainps.gallery.query_selection import choose, detect
 
-    people = detect(model, photo, name=args.query.name)
-    unclear = args.person is None and len(people) > 1
+    found = detect(model, photo, name=args.query.name)
+    unclear = args.person is None and len(found) > 1
     if unclear or args.numbered is not None:
-        _show_everyone(args, photo, people, listed=unclear)
-    return choose(people, args.person)
+        _show_numbered(args, photo, found, listed=unclear)
+    return choose(found, args.person)
 
 
-def _show_everyone(args: argparse.Namespace, photo: Image, people: Sequence[Person], *, listed: bool) -> None:
+def _show_numbered(args: argparse.Namespace, photo: Image, found: Sequence[Detection], *, listed: bool) -> None:
     from pretrainps.gallery.query_selection import numbered_picture
 
     place = args.numbered or _free_name(_NUMBERED)
-    save_picture(numbered_picture(photo, people), place)
-    note(f"wrote {place}: everyone on {args.query.name}, numbered")
+    save_picture(numbered_picture(photo, found), place)
+    note(f"wrote {place}: the people in {args.query.name}, numbered")
     if listed and args.json:
-        say_json({"people": [{"number": number, **person.to_json()} for number, person in enumerate(people, start=1)]})
+        say_json({"people": [{"number": each.number, **each.to_json()} for each in found]})
     elif listed:
-        rows = [[str(number), _xywh(person.box), f"{person.score:.2f}"] for number, person in enumerate(people, start=1)]
+        rows = [[str(each.number), _xywh(each.box), f"{each.score:.2f}"] for each in found]
         say(table(["person", "x,y,w,h", "sure"], rows))
 
 
 def _free_name(name: str) -> Path:
-    """Return a name in this folder that nothing has yet: a photo may be called like our picture."""
+    """Return a name in this folder that is free: a photo may have the name of our picture."""
     first = Path(name)
     numbers = itertools.count(2)
     place = first
@@ -131,17 +159,19 @@ def _tell(result: SearchResult) -> None:
         [
             str(hit.rank),
             f"{hit.similarity:.3f}",
-            hit.person.image,
-            _xywh(hit.person.box),
-            "the query itself" if hit.person.is_seen_as(result.query) else "",
+            hit.detection.id or hit.detection.image,
+            _xywh(hit.detection.box),
+            "the query itself" if hit.detection.is_seen_as(result.query) else "",
         ]
         for hit in result.hits
     ]
-    say(table(["rank", "similarity", "image", "x,y,w,h", ""], rows))
+    say(table(["rank", "similarity", "person", "x,y,w,h", ""], rows))
     note(f"{result.searched:,} people in {result.images:,} images, {result.method}, {1000 * result.seconds:.0f} ms")
 
 
-def _draw(args: argparse.Namespace, gallery: Gallery, result: SearchResult, photo: Image) -> None:
+def _draw(args: argparse.Namespace, gallery: Gallery, result: SearchResult, photo: Image | None) -> None:
+    if photo is None:
+        return
     if args.picture is not None:
         from pretrainps.gallery.view.picture import result_picture
 
@@ -150,9 +180,19 @@ def _draw(args: argparse.Namespace, gallery: Gallery, result: SearchResult, phot
     if args.report is not None:
         from pretrainps.gallery.view.report import write_report
 
-        title = f"Who is on {result.query.image}?"
+        title = f"Who is in {result.query.image}?"
         write_report(gallery, [result], args.report.expanduser(), title=title, query_images={result.query.image: photo})
         note(f"wrote {args.report}: open it in a browser")
+
+
+def _person_name(text: str) -> int | str:
+    """Return a number, or the id of a detection as it is."""
+    if "#" in text:
+        return text
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor an id such as party.jpg#2") from error
 
 
 def _box(text: str) -> Box:

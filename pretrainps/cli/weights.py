@@ -28,9 +28,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "export-weights",
         help="write weights under another code base's names",
         description="Write a model so that another code base loads it with no key missing or left over: a backbone, or "
-        "a whole detector in the layout of its own code base (nae, seqnet).",
-        epilog="layouts: torchvision, timm, mmdet, detectron2 (.pkl), nae, seqnet for ResNets; mmdet for ShuffleNetV1; solider "
-        "for SOLIDER's Swins; timm for timm models; native for this package's names.  example: pretrainps export-weights "
+        "with the layout of its own code base a whole detector.",
+        epilog="layouts: torchvision, timm, mmdet, detectron2 (.pkl) and those of the detectors' own code for ResNets; mmdet "
+        "for ShuffleNetV1; solider for SOLIDER's Swins; timm for timm models; native for our own names. A wrong name lists all "
+        "that the model has.  example: pretrainps export-weights "
         "resnet50-hybrid --layout detectron2 -o R50-hybrid.pkl",
     )
     parser.add_argument("name", help="a registered name, timm:NAME, file:PATH or hf:owner/repo[@REVISION]")

@@ -149,40 +149,38 @@ class PKBatchSampler(BatchSampler):
 
     Args:
         ids: (N,) identity of each image; unlabelled images take no part.
-        people: P.
-        shots: K.
+        p: Identities in a batch.
+        k: Images of each.
         seed, rank, world_size: See `BatchSampler`.
     """
 
-    def __init__(
-        self, ids: Sequence[int] | I64, people: int, shots: int, *, seed: int = 0, rank: int = 0, world_size: int = 1
-    ) -> None:
+    def __init__(self, ids: Sequence[int] | I64, p: int, k: int, *, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
         super().__init__(seed=seed, rank=rank, world_size=world_size)
-        if people < 1 or shots < 1:
-            raise ArgumentError(f"people={people}, shots={shots}: both must be 1 or more.")
+        if p < 1 or k < 1:
+            raise ArgumentError(f"p={p}, k={k}: both must be 1 or more.")
         labels = np.asarray(ids, dtype=np.int64)
         order = np.argsort(labels, kind="stable")
         order = order[labels[order] != UNLABELLED]
         self.images = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1) if len(order) else []
-        if len(self.images) < max(2, people * world_size):
+        if len(self.images) < max(2, p * world_size):
             raise ArgumentError(
-                f"{len(self.images)} people with images, but a batch needs {people * world_size}, and a loss needs at least "
-                "2 people to compare. Lower `people`, or take a larger data set."
+                f"{len(self.images)} identities with images, but a batch needs {p * world_size}, and no loss can tell fewer "
+                "than 2 apart. Lower the number of identities in a batch (p), or take a larger data set."
             )
-        self.people, self.shots = people, shots
+        self.p, self.k = p, k
 
     def _plan(self, rng: np.random.Generator) -> Sequence[I64]:
         return [
-            np.concatenate([self._some(rng, self.images[person]) for person in group])
-            for group in _full(rng.permutation(len(self.images)), self.people)
+            np.concatenate([self._some(rng, self.images[each]) for each in group])
+            for group in _full(rng.permutation(len(self.images)), self.p)
         ]
 
     def _some(self, rng: np.random.Generator, images: I64) -> I64:
-        turns = [rng.permutation(images) for _ in range(-(-self.shots // len(images)))]
-        return np.concatenate(turns)[: self.shots]
+        turns = [rng.permutation(images) for _ in range(-(-self.k // len(images)))]
+        return np.concatenate(turns)[: self.k]
 
     def _count(self) -> int:
-        return len(self.images) // self.people
+        return len(self.images) // self.p
 
 
 class BalancedBatches(BatchSampler):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from pretrainps.data.layout import Counts
-from pretrainps.data.records import UNLABELLED, Sample, Split
-from pretrainps.errors import ImageError
+from pretrainps.data.layout import Counts, Layout
+from pretrainps.data.records import UNLABELLED, Sample, SearchSet, Split
+from pretrainps.errors import DatasetError, ImageError
 from pretrainps.images.read import read_image
 
 _THREADS = 8
@@ -49,6 +49,84 @@ class SplitCheck:
     def to_json(self) -> dict[str, Any]:
         """Return all values in a form that JSON can hold."""
         return {**asdict(self), "differences": self.differences()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DatasetCheck:
+    """What a data set on disk holds."""
+
+    layout: Layout
+    """What the data set is."""
+    splits: tuple[Split, ...]
+    """The splits that can be read,"""
+    checks: tuple[SplitCheck, ...]
+    """and what each of them holds."""
+    search: SearchSet | None
+    """Queries and gallery, if the data set has any and they can be read."""
+    unreadable: tuple[tuple[str, DatasetError], ...]
+    """Splits, and "search", that cannot be read, with the reason."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything can be read and nothing is broken."""
+        return not self.unreadable and not any(check.problems for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it."""
+        search = self.search and {
+            "queries": len(self.search.queries),
+            "gallery": len(self.search.gallery),
+            "lists": sorted(self.search.lists),
+        }
+        return {
+            "layout": self.layout.name,
+            "splits": [check.to_json() for check in self.checks],
+            "search": search,
+            "unreadable": {name: str(reason) for name, reason in self.unreadable},
+        }
+
+
+def check_dataset(
+    root: Path | str,
+    layout: Layout,
+    splits: Sequence[str] = (),
+    *,
+    decode: bool = False,
+    force: bool = False,
+    progress: bool = False,
+) -> DatasetCheck:
+    """Look at every image of a data set, split by split; a split that cannot be read does not hide the others.
+
+    Args:
+        root: The data set's folder.
+        layout: What it is.
+        splits: Which splits; by default all that together are the data set.
+        decode: See `check_split`.
+        force: Read a data set that its owners have withdrawn.
+        progress: Whether to show bars.
+
+    Raises:
+        DatasetError: no split can be read.
+    """
+    read: dict[str, Split] = {}
+    unreadable: list[tuple[str, DatasetError]] = []
+    for name in splits or layout.main_splits:
+        try:
+            read[name] = layout.read(root, name, force=force)
+        except DatasetError as error:
+            unreadable.append((name, error))
+    if not read:
+        raise unreadable[0][1]
+    checks = [check_split(each, layout.counts.get(name), decode=decode, progress=progress) for name, each in read.items()]
+    search = None
+    if layout.read_search_set is not None and "test" in read:
+        try:
+            search = layout.read_search(root, force=force)
+        except DatasetError as error:
+            unreadable.append(("search", error))
+    return DatasetCheck(
+        layout=layout, splits=tuple(read.values()), checks=tuple(checks), search=search, unreadable=tuple(unreadable)
+    )
 
 
 def check_split(split: Split, published: Counts | None = None, *, decode: bool = False, progress: bool = False) -> SplitCheck:

@@ -1,30 +1,30 @@
-"""What all C4 detectors share: one map an image, proposals on it, and a last stage for each region.
+"""What every person-search detector promises, whatever it is made of: images in, detections with embeddings out.
 
-The contract is torchvision's: `model(images, targets)` returns losses in training and detections otherwise.
+The contract is torchvision's: `model(images, targets)` returns losses in training and detections otherwise. How they come about
+is the business of a family of detectors, such as `pretrainps.detectors.region`, and of each detector in it.
 """
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor
+from torchvision.models.detection.image_list import ImageList
 
 from pretrainps.backbones import Backbone
-from pretrainps.backbones.measuring import require_measurable
+from pretrainps.detectors.by_overlap import embeddings_by_overlap, query_first
 from pretrainps.detectors.config import DetectorConfig
 from pretrainps.detectors.configuring import ConfigurableModel
 from pretrainps.detectors.finite import require_finite
-from pretrainps.detectors.region.optimize import optimized
-from pretrainps.detectors.region.proposals import ProposalNetwork
-from pretrainps.detectors.region.roi_stage import Detections, RegionSampler, RoIStage, Samples
-from pretrainps.detectors.transform import Group, SceneTransform, Size
+from pretrainps.detectors.found import Detections
+from pretrainps.detectors.transform import Group, SceneTransform
 from pretrainps.detectors.validation import PERSON, check_images, check_query_boxes, check_targets
-from pretrainps.errors import ArgumentError
-from pretrainps.losses.oim import OIMLoss
+from pretrainps.errors import ArgumentError, UnsupportedModelError
 from pretrainps.registry.specs import DetectorSpec, InputConvention, ModelSpec
 from pretrainps.weights import LoadReport
 
@@ -35,45 +35,48 @@ Result = dict[str, Tensor]
 class PersonSearchDetector(ConfigurableModel[Config]):
     """Base of the detectors.
 
+    A subclass sets `kind` and `backbone`, says `embedding_dim`, and computes on batches of equally large images:
+    `_batch_losses`, `_detect_batch` and, unless it declares `embeds_boxes = False`, `_embed_batch`. Checks, resizing, grouping
+    by size, settings of one call, and scaling boxes back are done here.
+
     Attributes:
         kind: The detector's name, a key of `DETECTORS`.
         config: Its settings. Another config with the same weights may be set, and takes effect at once; or see `configured`.
         convention: How its pixels go in; done inside.
-        backbone: The trunk.
-        rpn: Proposals.
-        box_stage: The last stage, on proposals.
-        oim_loss: The identity loss with its tables.
+        backbone: What it was built on, as far as it runs on whole images.
         optimized: Whether this is a copy that `optimize_for_inference` made.
         spec: What was loaded; set by `pretrainps.load` and `pretrainps.build_detector`.
         load_report: How the file fitted; set by `pretrainps.load`.
 
     Args:
-        backbone: Any backbone; its two halves are copied.
         config: The detector's settings.
         convention: How the backbone's weights want their pixels.
     """
 
     kind: str
+    backbone: Backbone
+    embeds_boxes: ClassVar[bool] = True
+    """Whether it can embed any given box. One that embeds only what it detects answers `embed` and `query_as_gallery` with the
+    detection that overlaps the given box best."""
+    training_only: ClassVar[tuple[str, ...]] = ()
+    """Modules that only losses need; a written graph goes without them."""
+    unused_by_embed: ClassVar[tuple[str, ...]] = ()
+    """Modules that detecting needs and embedding does not; a graph that only embeds goes without them."""
+    backbone_places: ClassVar[tuple[str, ...]] = ("backbone.",)
+    """What stands before the backbone's own keys in the detector's state dict."""
     optimized = False
     spec: ModelSpec
     load_report: LoadReport
 
-    def __init__(self, backbone: Backbone, config: Config, convention: InputConvention) -> None:
+    def __init__(self, config: Config, convention: InputConvention) -> None:
         super().__init__(config)
         self.convention = convention
         self.transform = SceneTransform(convention, config.min_size, config.max_size)
-        self.backbone, last = backbone.halves()
-        self.rpn = ProposalNetwork(backbone.channels["c4"], config)
-        self.box_stage = RoIStage(last, size=config.region_size, sampling=config.region_sampling)
-        self.sampler = RegionSampler(config)
-        self.oim_loss = OIMLoss(
-            config.embedding_dim,
-            config.num_identities,
-            config.queue_size,
-            scalar=config.oim_scalar,
-            momentum=config.oim_momentum,
-        )
-        self._freeze(self.backbone, last)
+
+    @property
+    @abstractmethod
+    def embedding_dim(self) -> int:
+        """Length of an embedding, as `forward` and `embed` return it."""
 
     def forward(
         self,
@@ -122,6 +125,9 @@ class PersonSearchDetector(ConfigurableModel[Config]):
     ) -> list[Tensor]:
         """Return the query embeddings of given people. No score weighs them.
 
+        A detector that cannot embed a given box (`embeds_boxes` is False) returns the embedding of the detection, of any score,
+        that overlaps the box best; where none overlaps it, a row of zeros, which is similar to nobody.
+
         Args:
             images: As for `forward`.
             boxes: For each image (N, 4) x1, y1, x2, y2 in its pixels, of any kind of number; they may leave the image.
@@ -138,11 +144,14 @@ class PersonSearchDetector(ConfigurableModel[Config]):
         self._require_eval("embed")
         model = self._with(min_size=min_size, max_size=max_size)
         model._require_input(images)
-        people = check_query_boxes(boxes, images)
+        query_boxes = check_query_boxes(boxes, images)
+        if not self.embeds_boxes:
+            return embeddings_by_overlap(model._everyone(images), query_boxes)
         results: list[Tensor] = [images[0].new_empty(0)] * len(images) if len(images) else []
         for group in model.transform.groups(images):
-            scaled = [group.to_network(member, people[index]) for member, index in enumerate(group.members)]
-            vectors = self._embed(self.features(group.batch.tensors), scaled)
+            scaled = [group.to_network(member, query_boxes[index]) for member, index in enumerate(group.members)]
+            vectors = model._embed_batch(group.batch, scaled)
+            self._require_length(vectors, sum(map(len, scaled)))
             require_finite("embeddings", vectors)
             for index, part in zip(group.members, vectors.split([len(each) for each in scaled]), strict=True):
                 results[index] = part
@@ -161,7 +170,7 @@ class PersonSearchDetector(ConfigurableModel[Config]):
     ) -> list[Result]:
         """Detect everyone in query images, the person searched for first: what context matching (CBGM) needs.
 
-        The given box is taken as a certain detection: it comes first with score 1, and what overlaps it too far is suppressed.
+        The given box is taken as a certain detection: it comes first with score 1, and what overlaps it too far is left out.
         No embedding is weighed by its score.
 
         Args:
@@ -182,8 +191,12 @@ class PersonSearchDetector(ConfigurableModel[Config]):
         self._require_eval("query_as_gallery")
         model = self._with(score_threshold=score_threshold, max_detections=max_detections, min_size=min_size, max_size=max_size)
         model._require_input(images)
-        people = check_query_boxes(boxes, images, one_each=True)
-        return model._detect_all(images, people)
+        query_boxes = check_query_boxes(boxes, images, one_each=True)
+        if self.embeds_boxes:
+            return model._detect_all(images, query_boxes)
+        found = model._with(score_weighting=False)._detect_all(images, None)
+        vectors = embeddings_by_overlap(model._everyone(images), query_boxes)
+        return [query_first(*each) for each in zip(found, query_boxes, vectors, strict=True)]
 
     def optimize_for_inference(self, *, dtype: torch.dtype = torch.float32, compiled: bool = False) -> Self:
         """Return a copy that answers faster; it can no longer be trained or saved.
@@ -191,11 +204,13 @@ class PersonSearchDetector(ConfigurableModel[Config]):
         In float32 its answers are the same but for rounding. Heads, boxes and scores are computed in float32 in any case.
 
         Args:
-            dtype: Precision of trunk, proposals and last stages: float32, or bfloat16 or float16 where the device is fast
-                at it.
-            compiled: Compile trunk and proposals with `torch.compile` too; the first image then takes a minute.
+            dtype: Precision of the large parts: float32, or bfloat16 or float16 where the device is fast at it.
+            compiled: Compile what can be compiled with `torch.compile` too; the first image then takes a minute.
+
+        Raises:
+            UnsupportedModelError: this detector has no such copy.
         """
-        fast = optimized(self, dtype, compiled=compiled)
+        fast = self._optimized(dtype, compiled=compiled)
         fast.optimized = True
         return fast
 
@@ -209,22 +224,23 @@ class PersonSearchDetector(ConfigurableModel[Config]):
             raise ArgumentError("this copy was optimized for inference and cannot be trained; train the original.")
         return super().train(mode)
 
-    def features(self, pixels: Tensor) -> Tensor:
-        """Return the stride-16 map. (N, 3, H, W), normalized -> (N, C, H / 16, W / 16)."""
-        return self.backbone.trunk(pixels)
-
     @property
     def family(self) -> str:
-        """The detectors that share key layouts (`pretrainps.weights.key_layouts`)."""
+        """The detectors that share key layouts (`pretrainps.detectors.key_layouts`)."""
         return f"{self.kind}-{self.backbone.family}"
 
     def backbone_state(self) -> dict[str, Tensor]:
         """Return the tensors of the backbone that the detector was built on, under the backbone's own names."""
-        return {**self.backbone.state_dict(), **self.box_stage.stage.state_dict()}
+        return self.backbone_part(self.state_dict())
+
+    def backbone_part(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the backbone's tensors out of a state dict of the detector, under the backbone's own names."""
+        places = self.backbone_places
+        return {key.removeprefix(place): value for place in places for key, value in state.items() if key.startswith(place)}
 
     def detector_spec(self) -> DetectorSpec:
         """Return what rebuilds this detector on its backbone."""
-        return DetectorSpec(kind=self.kind, config=self.config.changes())
+        return DetectorSpec(kind=self.kind, config=self.config.non_defaults())
 
     def enable_gradient_checkpointing(self, enabled: bool = True) -> Self:
         """Recompute the backbone's segments in the backward pass: less memory, more time, the same result."""
@@ -234,80 +250,78 @@ class PersonSearchDetector(ConfigurableModel[Config]):
         return self
 
     @abstractmethod
-    def _region_losses(
-        self, features: Tensor, proposals: list[Tensor], sizes: list[Size], targets: list[dict[str, Tensor]]
-    ) -> dict[str, Tensor]:
-        """Return the unweighted losses of the region heads, by the names of the config's weights."""
-
-    @abstractmethod
-    def _detect(
-        self, features: Tensor, proposals: list[Tensor], sizes: list[Size], people: list[Tensor] | None
-    ) -> list[Detections]:
-        """Turn each image's proposals into detections.
+    def _batch_losses(self, batch: ImageList, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Return the losses of a batch before they are weighted; the config's `weight_x` is the weight of `loss_x`.
 
         Args:
-            features: (N, C, H / 16, W / 16).
-            proposals: For each image (R_i, 4).
-            sizes: Each image's height and width before padding.
-            people: For each image the (1, 4) box of someone known to be there, or `None`: see `query_as_gallery`.
+            batch: (N, 3, H, W), normalized and padded, with each image's size before padding.
+            targets: For each image `boxes` (P, 4) in pixels of the batch and `ids` (P,).
         """
 
     @abstractmethod
-    def _embed(self, features: Tensor, boxes: list[Tensor]) -> Tensor:
-        """Return query embeddings of all images' boxes. (N, C, H, W), N x (R_i, 4) -> (R, dim)."""
+    def _detect_batch(self, batch: ImageList, query_boxes: list[Tensor] | None) -> list[Detections]:
+        """Detect in images of one padded size.
+
+        Args:
+            batch: (N, 3, H, W), normalized and padded, with each image's size before padding.
+            query_boxes: For each image the (1, 4) box of a person who is known to be there, or `None`: see `query_as_gallery`.
+                A detector that does not embed boxes always gets `None`.
+        """
+
+    def _embed_batch(self, batch: ImageList, boxes: list[Tensor]) -> Tensor:
+        """Return query embeddings of all images' boxes. N x (R_i, 4) -> (R, dim)."""
+        raise NotImplementedError(f"{type(self).__name__} has no _embed_batch, and does not declare embeds_boxes = False")
+
+    def _optimized(self, dtype: torch.dtype, *, compiled: bool) -> Self:
+        """Return a copy rebuilt for inference. Here: one that computes what the detector does, in float32."""
+        if dtype is not torch.float32 or compiled:
+            raise UnsupportedModelError(
+                f"{type(self).__name__} is computed in float32 and not compiled. Leave precision, dtype and compiled out."
+            )
+        return copy.deepcopy(self).float().eval().requires_grad_(False)
+
+    @property
+    def _identities_end(self) -> int:
+        """The first identity that a target cannot have."""
+        return self.config.num_identities
 
     @torch.no_grad()
-    def _detect_all(self, images: Sequence[Tensor], people: list[Tensor] | None) -> list[Result]:
-        """Detect in groups of equally large images, with the box of someone known to be there in each, or none."""
+    def _detect_all(self, images: Sequence[Tensor], query_boxes: list[Tensor] | None) -> list[Result]:
+        """Detect in groups of equally large images, with the box of a person known to be there in each, or none."""
         results: list[Result] = [{}] * len(images)
         for group in self.transform.groups(images):
-            known = people and [group.to_network(member, people[index]) for member, index in enumerate(group.members)]
-            found = self._detect(*self._propose(group), group.batch.image_sizes, known)
-            for member, detections in enumerate(found):
-                results[group.members[member]] = _result(group, member, detections)
+            scaled = query_boxes and [
+                group.to_network(member, query_boxes[index]) for member, index in enumerate(group.members)
+            ]
+            for member, detections in enumerate(self._detect_batch(group.batch, scaled)):
+                results[group.members[member]] = self._result(group, member, detections)
         return results
 
-    def _propose(self, group: Group) -> tuple[Tensor, list[Tensor]]:
-        features = self.features(group.batch.tensors)
-        return features, self.rpn.propose(group.batch, features)[0]
+    def _everyone(self, images: Sequence[Tensor]) -> list[Result]:
+        """Detect at any score, without weighting embeddings: whom a given box can be compared with."""
+        return self._with(score_threshold=0.0, score_weighting=False)._detect_all(images, None)
 
     def _losses(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]] | None) -> dict[str, Tensor]:
-        config = self.config
-        beyond = config.queue_size if config.identity_numbering == "original" else 0
-        wanted = check_targets(targets, images, config.num_identities + beyond)
-        batch, scaled = self.transform(list(images), wanted)
-        features = self.features(batch.tensors)
-        proposals, losses = self.rpn.propose(batch, features, scaled)
-        losses |= self._region_losses(features, proposals, batch.image_sizes, scaled)
-        return {name: getattr(config, name.replace("loss_", "weight_")) * value for name, value in losses.items()}
+        batch, scaled = self.transform(list(images), check_targets(targets, images, self._identities_end))
+        losses = self._batch_losses(batch, scaled)
+        return {name: getattr(self.config, name.replace("loss_", "weight_")) * value for name, value in losses.items()}
 
     def _follow(self, old: Config) -> None:
         """Hand settings on to the modules that hold some. A detector with more such modules extends this."""
         config = self.config
         self.transform.configure(config.min_size, config.max_size)
-        self.rpn.configure(config)
-        for stage in self._stages():
-            stage.size, stage.sampling = config.region_size, config.region_sampling
-        self.sampler = RegionSampler(config)
-        self.oim_loss.scalar, self.oim_loss.momentum = config.oim_scalar, config.oim_momentum
         if not self.optimized and (old.freeze_stem, old.batch_norm) != (config.freeze_stem, config.batch_norm):
-            self._freeze(self.backbone, *(stage.stage for stage in self._stages()))
+            self._freeze()
         if isinstance(getattr(self, "spec", None), ModelSpec):
             self.spec = replace(self.spec, detector=self.detector_spec())
 
-    def _stages(self) -> list[RoIStage]:
-        return [module for module in self.children() if isinstance(module, RoIStage)]
-
-    def _known(self, people: list[Tensor], embeddings: Tensor) -> list[Detections]:
-        """Return given boxes as detections of score 1."""
-        parts = embeddings.split([len(each) for each in people])
-        return [Detections(box, box.new_ones(len(box)), part) for box, part in zip(people, parts, strict=True)]
-
-    def _freeze(self, *halves: Backbone) -> None:
+    def _freeze(self) -> None:
+        """Freeze in all backbones what the config says. A subclass calls it once all of them are there."""
         frozen = self.config.batch_norm == "frozen"
-        for half in halves:
-            stem = "stem" if self.config.freeze_stem and "stem" in half.segments else None
-            half.freeze(stem, batch_norm=frozen, statistics_move=not frozen)
+        for part in self.modules():
+            if isinstance(part, Backbone):
+                stem = "stem" if self.config.freeze_stem and "stem" in part.segments else None
+                part.freeze(stem, batch_norm=frozen, statistics_move=not frozen)
 
     def _require_input(self, images: Sequence[Tensor]) -> None:
         """See that images can be computed with, and that the weights' kind of number goes with what is done."""
@@ -323,25 +337,27 @@ class PersonSearchDetector(ConfigurableModel[Config]):
         if torch.is_autocast_enabled(weight.device.type):
             raise ArgumentError(f"this model's weights are {weight.dtype} already: leave torch.autocast off.")
 
-    def _require_measurable(self, samples: Samples) -> None:
-        """See that the heads' batch norms have something to measure."""
-        heads = [module for module in self.children() if not isinstance(module, RoIStage | Backbone)]
-        remedy = (
-            f"Raise region_samples, which is {self.config.region_samples} an image, or put more images into the batch "
-            f"(there are {len(samples.boxes)})."
-        )
-        require_measurable(len(samples.labels), "region", remedy, *heads)
-
     def _require_eval(self, what: str) -> None:
         if self.training:
             raise ArgumentError(f"{what} needs the model in eval mode: call model.eval() first.")
 
+    def _require_length(self, vectors: Tensor, rows: int) -> None:
+        """See that embeddings are as many and as long as the detector says: what keeps them relies on it."""
+        if torch.compiler.is_exporting() or tuple(vectors.shape) == (rows, self.embedding_dim):
+            return
+        raise UnsupportedModelError(
+            f"{type(self).__name__} returned embeddings {tuple(vectors.shape)} for {rows} people, but its embedding_dim is "
+            f"{self.embedding_dim}. This is a mistake in the detector {self.kind!r}: tell its authors."
+        )
 
-def _result(group: Group, member: int, found: Detections) -> Result:
-    assert found.embeddings is not None
-    return {
-        "boxes": group.to_image(member, found.boxes),
-        "labels": torch.full((len(found.boxes),), PERSON, dtype=torch.int64, device=found.boxes.device),
-        "scores": found.scores,
-        "embeddings": found.embeddings,
-    }
+    def _result(self, group: Group, member: int, found: Detections) -> Result:
+        embeddings = found.embeddings
+        if embeddings is None:
+            embeddings = found.boxes.new_zeros(len(found.boxes), 0)
+        self._require_length(embeddings, len(found.boxes))
+        return {
+            "boxes": group.to_image(member, found.boxes),
+            "labels": torch.full((len(found.boxes),), PERSON, dtype=torch.int64, device=found.boxes.device),
+            "scores": found.scores,
+            "embeddings": embeddings,
+        }

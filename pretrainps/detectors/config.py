@@ -1,4 +1,4 @@
-"""What all C4 detectors can be told, with the papers' values as defaults."""
+"""The settings that all detectors share, and how settings are checked, read and compared."""
 
 from __future__ import annotations
 
@@ -14,100 +14,46 @@ from pretrainps.registry.parse import build_record, literal_choices
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetectorConfig:
-    """Fields that every detector has; defaults are those on which NAE and SeqNet agree.
+    """The settings that every detector has. A family of detectors, and then a detector, adds its own.
+
+    What a value may be is checked by a field's type and name: a `Literal` allows what it lists; names with `_iou`, `_fraction`,
+    `_momentum` or `score_threshold` are shares in 0..1; names with `weight_` or `_scalar` are numbers of at least 0; names with
+    `_identities`, `_dim`, `_size`, `_samples`, `_sampling`, `_candidates`, `_proposals` or `max_` are whole numbers of at least
+    1; a tuple holds positive numbers, at least one.
 
     Raises:
         ArgumentError: a value that cannot be; the message names the field.
     """
 
-    in_weights: ClassVar[frozenset[str]] = frozenset(
-        ("num_identities", "queue_size", "embedding_dim", "anchor_sizes", "anchor_ratios")
-    )
+    in_weights: ClassVar[frozenset[str]] = frozenset(("num_identities",))
     """Fields that a built model's weights depend on, by their shapes or by what they mean."""
+    at_most: ClassVar[tuple[tuple[str, str], ...]] = (("min_size", "max_size"),)
+    """Pairs of fields; the first must not be larger than the second."""
+    at_least: ClassVar[Mapping[str, tuple[int, str]]] = {}
+    """From a field to the smallest value that it may have, and the reason in words."""
+    former_names: ClassVar[Mapping[str, str]] = {"weigh_by_score": "score_weighting"}
+    """From what a field was once called to its name. Files are read under both; fingerprints are made of the former ones, so
+    that galleries and caches of earlier versions stay valid."""
 
     num_identities: int
-    """People with identities in the training set: rows of the lookup table."""
-    queue_size: int = 5000
-    """People without an identity that the circular queue remembers: 5000 for CUHK-SYSU, 500 for PRW."""
-    identity_numbering: Literal["contiguous", "original"] = "contiguous"
-    """`contiguous`: identities are 0 .. num_identities - 1. `original`: PRW's own numbers minus 1, of which two lie beyond the
-    482 rows that NAE and SeqNet reserve, and stand for columns of the queue; needed to repeat their training exactly."""
-    embedding_dim: int = 256
-    """Length of an embedding."""
-    oim_scalar: float = 30.0
-    """Factor on similarities in the identity loss."""
-    oim_momentum: float = 0.5
-    """Share of an identity's old vector that stays when the identity is seen again."""
+    """People with identities in the training set."""
 
     min_size: int = 900
-    """Length in pixels that an image's shorter side is resized to,"""
+    """The length in pixels that an image's shorter side is resized to."""
     max_size: int = 1500
-    """unless its longer side would then be longer than this."""
-
-    anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
-    """Side lengths of the anchors in pixels of the resized image,"""
-    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    """and height / width of each."""
-    rpn_box_loss: Literal["l1", "smooth_l1"] = "l1"
-    """`l1` is torchvision 0.4's, which NAE and SeqNet were trained with; `smooth_l1` (beta 1/9) is that of 0.8 and later."""
-    rpn_positive_iou: float = 0.7
-    """An anchor is positive at this overlap with a person,"""
-    rpn_negative_iou: float = 0.3
-    """and negative below this one; between them it is not used."""
-    rpn_samples: int = 256
-    """Anchors sampled per image for the loss,"""
-    rpn_positive_fraction: float = 0.5
-    """at most this share of them positive."""
-    rpn_candidates_train: int = 12000
-    """Best anchors before non-maximum suppression, in training"""
-    rpn_candidates: int = 6000
-    """and at test time."""
-    rpn_proposals_train: int = 2000
-    """Proposals after it, in training"""
-    rpn_proposals: int = 300
-    """and at test time."""
-    rpn_nms_iou: float = 0.7
-    """Overlap above which the weaker of two proposals goes."""
-
-    region_size: int = 14
-    """Height and width of a region cut from the stride-16 map."""
-    region_sampling: int = 2
-    """RoIAlign's sampling points along each side of a bin."""
-    region_samples: int = 128
-    """Proposals sampled per image for the loss,"""
-    region_positive_fraction: float = 0.5
-    """at most this share of them positive."""
-    region_positive_iou: float = 0.5
-    """A proposal is positive at this overlap with a person,"""
-    region_negative_iou: float = 0.5
-    """and negative below this one; between them it is not used."""
-    pooling: Literal["max", "average"] = "max"
-    """How a region's map becomes a vector."""
+    """The length in pixels that an image's longer side must not exceed; then the shorter side becomes shorter."""
 
     score_threshold: float = 0.5
     """A detection must score higher."""
-    nms_iou: float = 0.4
-    """Overlap above which the weaker of two detections goes."""
     max_detections: int = 300
     """Detections kept per image."""
-    weigh_by_score: bool = True
+    score_weighting: bool = True
     """Multiply a gallery embedding by its detection score ("confidence weighted similarity"); queries never are."""
 
     freeze_stem: bool = True
-    """Do not learn the backbone's stem (its batch norm goes on measuring), where the backbone has one of its own."""
+    """Do not learn the backbone's stem, where the backbone has one of its own. Its batch norm goes on measuring."""
     batch_norm: Literal["live", "frozen"] = "live"
     """`frozen` keeps statistics, scale and shift of every batch norm in the backbone: for batches too small to measure."""
-
-    weight_rpn_cls: float = 1.0
-    """Weight of the loss of objectness,"""
-    weight_rpn_reg: float = 1.0
-    """of the proposals' anchors,"""
-    weight_box_cls: float = 1.0
-    """of person or not,"""
-    weight_box_reg: float = 10.0
-    """of the box,"""
-    weight_box_reid: float = 1.0
-    """and of the identity."""
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -115,21 +61,18 @@ class DetectorConfig:
                 self._require(each.name, choices.__contains__, f"one of {', '.join(map(repr, choices))}")
             elif each.type == "bool":
                 self._require(each.name, lambda value: isinstance(value, bool), "True or False")
+            elif str(each.type).startswith("tuple["):
+                what = "positive numbers, at least one"
+                self._require(each.name, lambda value: len(value) > 0 and min(value) > 0, what)
         for name in self._numbers("_iou", "_fraction", "score_threshold", "_momentum"):
             self._require(name, lambda value: 0.0 <= value <= 1.0, "in 0..1")
-        for name in self._numbers("weight_", "oim_scalar"):
+        for name in self._numbers("weight_", "_scalar"):
             self._require(name, lambda value: 0.0 <= value < math.inf, "a number of at least 0")
         for name in self._numbers("_identities", "_dim", "_size", "_samples", "_sampling", "_candidates", "_proposals", "max_"):
             self._require(name, lambda value: type(value) is int and value >= 1, "a whole number of at least 1")
-        self._require("embedding_dim", lambda value: value >= 2, "at least 2, for two maps share it")
-        for name in ("anchor_sizes", "anchor_ratios"):
-            self._require(name, lambda value: len(value) > 0 and min(value) > 0, "positive numbers, at least one")
-        limits = (
-            ("rpn_negative_iou", "rpn_positive_iou"),
-            ("region_negative_iou", "region_positive_iou"),
-            ("min_size", "max_size"),
-        )
-        for lower, upper in limits:
+        for name, (least, reason) in self.at_least.items():
+            self._require(name, least.__le__, f"at least {least}, {reason}")
+        for lower, upper in self.at_most:
             self._require(lower, getattr(self, upper).__ge__, f"at most {upper} ({getattr(self, upper)})")
 
     def _require(self, name: str, holds: Callable[[Any], bool], what: str) -> None:
@@ -147,11 +90,13 @@ class DetectorConfig:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Build a config from plain values, as a registry entry or `config.json` holds them.
+        """Build a config from plain values, as a registry entry or `config.json` holds them, under former names too.
 
         Raises:
-            ArgumentError: a field is missing, unknown (names the nearest), of the wrong type or has an impossible value.
+            ArgumentError: a field is missing, unknown (names the nearest), there twice, of the wrong type or has an impossible
+                value.
         """
+        values = cls._under_present_names(values)
         known = [each.name for each in fields(cls)]
         for name in values:
             if name not in known:
@@ -175,7 +120,7 @@ class DetectorConfig:
         if not isinstance(changes, Mapping):
             raise ArgumentError(f"settings: expected a mapping of fields to values, not {type(changes).__name__}.")
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        found = self.from_mapping({**values, **changes})
+        found = self.from_mapping({**values, **self._under_present_names(changes)})
         self.require_same_weights(found)
         return found
 
@@ -195,11 +140,35 @@ class DetectorConfig:
                     f"(pretrainps.build_detector(..., config={{{name!r}: ...}})) and training."
                 )
 
-    def changes(self) -> dict[str, Any]:
+    def non_defaults(self) -> dict[str, Any]:
         """Return the fields that are not at their defaults, as plain values: what `from_mapping` needs."""
-        changed: dict[str, Any] = {}
+        found: dict[str, Any] = {}
         for each in fields(self):
             value = getattr(self, each.name)
             if each.default is MISSING or value != each.default:
-                changed[each.name] = list(value) if isinstance(value, tuple) else value
-        return changed
+                found[each.name] = list(value) if isinstance(value, tuple) else value
+        return found
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        """Return `non_defaults` as a gallery's fingerprint is made of them."""
+        former = {new: old for old, new in self.former_names.items()}
+        return {former.get(name, name): value for name, value in self.non_defaults().items()}
+
+    def fingerprint_text(self) -> str:
+        """Return all settings in one line, as the fingerprint of kept features is made of them."""
+        former = {new: old for old, new in self.former_names.items()}
+        parts = (f"{former.get(name, name)}={getattr(self, name)!r}" for name in self._fingerprint_order())
+        return f"{type(self).__qualname__}({', '.join(parts)})"
+
+    def _fingerprint_order(self) -> list[str]:
+        return [each.name for each in fields(self)]
+
+    @classmethod
+    def _under_present_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        found = dict(values)
+        for old, new in cls.former_names.items():
+            if old in found:
+                if new in found:
+                    raise ArgumentError(f"{cls.__name__}: {old!r} is what {new!r} was once called; give {new!r} alone.")
+                found[new] = found.pop(old)
+        return found

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
-from pretrainps.ops.precision import widened
+from pretrainps.ops.precision import to_float32
 from pretrainps.registry.specs import InputConvention
 
 DIVISOR = 32
@@ -61,7 +61,7 @@ class SceneTransform(GeneralizedRCNNTransform):
 
     def normalize(self, image: Tensor) -> Tensor:
         """(3, H, W), or (N, 3, H, W), RGB in 0..1 -> the network's colour order, mean and deviation."""
-        image = widened(image)  # a resized picture's pixels would be rounded twice otherwise
+        image = to_float32(image)  # a resized picture's pixels would be rounded twice otherwise
         return super().normalize(image.flip(-3) if self.colour == "bgr" else image)
 
     def groups(self, images: Sequence[Tensor]) -> Iterator[Group]:

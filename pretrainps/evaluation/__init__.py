@@ -1,6 +1,6 @@
 """The field's protocols: detection, re-identification and person search.
 
-Everything here works on numpy arrays: a `Split` or `SearchSet` says what is there, a `DetectionTable` what was found.
+Everything here works on numpy arrays: a `Split` or `SearchSet` says what is there, a `Detections` what was found.
 """
 
 from pretrainps.evaluation.average_precision import average_precision as average_precision
@@ -20,4 +20,4 @@ from pretrainps.evaluation.reid import evaluate_reid as evaluate_reid
 from pretrainps.evaluation.report import report as report
 from pretrainps.evaluation.search import SearchResult as SearchResult
 from pretrainps.evaluation.search import evaluate_search as evaluate_search
-from pretrainps.inference.detections import DetectionTable as DetectionTable
+from pretrainps.inference.detections import Detections as Detections

@@ -1,4 +1,4 @@
-"""Average precision: how far up in a ranking the right ones stand. Two formulas are in use, and they differ.
+"""Average precision: how high the right ones stand in a ranking. Two formulas are in use, and they differ.
 
 `average_precision` is the mean, over the right ones, of the precision among everything that scores at least as high
 (scikit-learn's `average_precision_score`; person search, fast-reid, torchreid): what scores the same enters together.
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pretrainps.errors import ArgumentError
-from pretrainps.evaluation.overlaps import F64
+from pretrainps.images.boxes import F64
 from pretrainps.inference.detections import I64
 
 
@@ -44,7 +44,7 @@ def standing(scores: NDArray[np.generic], hits: I64) -> tuple[I64, I64]:
 
     Args:
         scores: (N,).
-        hits: (P,) which of them are asked about.
+        hits: (P,) which of them.
 
     Returns:
         reach: (P,) how many score at least as high, itself among them.

@@ -1,9 +1,10 @@
-"""Context bipartite graph matching: people seen beside the person searched for help to find him.
+"""Context bipartite graph matching: other people in the query's image help to find the person.
 
 Li and Miao, "Sequential End-to-end Network for Efficient Person Search", AAAI 2021, section 4.4, as its code computes it
 (`eval_func.py`, `utils/km.py` of github.com/serend1p1ty/SeqNet). In the images of the k1 most similar detections, the person
-and up to k2 - 1 companions are matched to the people detected there, so that the weights' sum is greatest. Whom the person is
-matched to gets the greatest weight of any matched pair, be it of two companions: not the sum, and nobody else's changes.
+and up to k2 - 1 companions are matched to the people detected there, so that the sum of the weights is greatest. The detection
+that is matched to the person gets the greatest weight of any matched pair, even of two companions, and not the sum. No other
+similarity changes.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from numpy.typing import NDArray
 
 from pretrainps.errors import MissingPackageError
 from pretrainps.evaluation.protocols import ContextMatching
-from pretrainps.inference.detections import F32, I64, DetectionTable
+from pretrainps.inference.detections import F32, I64, Detections
 
 
 def require_scipy() -> None:
-    """See that the library that matches is there.
+    """Check that the library for matching is installed.
 
     Raises:
         MissingPackageError: scipy is not installed.
@@ -50,7 +51,7 @@ def maximum_weight_matching(weights: NDArray[np.floating]) -> tuple[I64, I64]:
 def rerank(
     similarities: F32,
     detections: I64,
-    table: DetectionTable,
+    table: Detections,
     context: F32,
     settings: ContextMatching,
 ) -> F32:
@@ -72,7 +73,7 @@ def rerank(
         first = place - (int(detections[place]) - row)  # where the image's detections begin in this gallery
         weights = people @ table.embeddings[row : row + int(table.counts[image])].T  # (people, detections)
         rows, columns = maximum_weight_matching(weights)
-        if len(rows) and rows[0] == 0:  # the person himself was matched
+        if len(rows) and rows[0] == 0:  # the person was matched
             best = weights[rows, columns].max()
             match = first + int(columns[0])
             result[match] = best if settings.update == "replace" else (best + result[match]) / 2

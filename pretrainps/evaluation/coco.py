@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from pretrainps.data.records import Split
-from pretrainps.evaluation.matching import falling, greedy, ignored_of, people_of, require_same_images, surest
-from pretrainps.evaluation.overlaps import F64, coverage, iou, pairs
+from pretrainps.evaluation.matching import descending_order, greedy, highest_scoring, ignored_of, people_of, require_same_images
+from pretrainps.evaluation.overlaps import pairs
 from pretrainps.evaluation.protocols import kept_by_detector
-from pretrainps.inference.detections import DetectionTable
+from pretrainps.images.boxes import F64, coverage, iou
+from pretrainps.inference.detections import Detections
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0.0, 1.0, 101)
@@ -23,36 +24,39 @@ _EPSILON = np.spacing(1)
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class CocoResult:
-    """What `evaluate_coco` found; shares in 0..1, -1 if there is nobody, as COCO's own tool says it."""
+    """What `evaluate_coco` found; shares in 0..1, -1 without people, as COCO's own tool does."""
 
     protocol: str
     """In words, what was computed."""
     ap: float
     """Mean over the ten overlaps."""
     ap50: float
+    """At overlap 0.5."""
     ap75: float
+    """At overlap 0.75."""
     ar: float
     """Recall, mean over the ten overlaps."""
     num_people: int
+    """People annotated."""
     per_threshold_ap: F64
     """(10,) at overlaps 0.5, 0.55, ..., 0.95."""
 
 
-def evaluate_coco(split: Split, detections: DetectionTable, *, max_detections: int = 100) -> CocoResult:
+def evaluate_coco(split: Split, detections: Detections, *, max_detections: int = 100) -> CocoResult:
     """Compute COCO's box numbers for people of any size.
 
     COCO's numbers for small, medium and large people are not computed: they go by the area of masks.
 
     Args:
-        split: The images and who is in them; `ignore` holds the crowds.
+        split: The images and the people in them; `ignore` holds the crowds.
         detections: What was found in each image, in order, before any threshold.
-        max_detections: The surest in each image take part.
+        max_detections: In each image so many take part, those with the highest scores.
 
     Raises:
         ArgumentError: not one result an image.
     """
     require_same_images(split, detections)
-    detections = detections.rows(surest(detections, max_detections))
+    detections = detections.rows(highest_scoring(detections, max_detections))
     people, crowds = people_of(split), ignored_of(split)
     one, other = pairs(detections.counts, people.counts)
     overlaps = iou(detections.boxes[one], people.boxes[other])
@@ -60,7 +64,7 @@ def evaluate_coco(split: Split, detections: DetectionTable, *, max_detections: i
     covered = coverage(detections.boxes[inner], crowds.boxes[outer])
     most_covered = np.zeros(len(detections))
     np.maximum.at(most_covered, inner, covered)
-    order = falling(detections.scores)
+    order = descending_order(detections.scores)
     precision, recall = np.zeros(len(THRESHOLDS)), np.zeros(len(THRESHOLDS))
     for index, threshold in enumerate(np.minimum(THRESHOLDS, 1 - 1e-10)):
         enough = overlaps >= threshold
@@ -68,14 +72,14 @@ def evaluate_coco(split: Split, detections: DetectionTable, *, max_detections: i
         counted = right | (most_covered < threshold)
         ranked = right[order][counted[order]]
         precision[index], recall[index] = _precision_and_recall(ranked, len(people.boxes))
-    nobody = len(people.boxes) == 0
+    no_people = len(people.boxes) == 0
     return CocoResult(
         protocol=f"COCO boxes, people of any size, IoU 0.50:0.95, at most {max_detections} detections an image"
         + kept_by_detector(detections.kept_above),
-        ap=-1.0 if nobody else float(precision.mean()),
-        ap50=-1.0 if nobody else float(precision[0]),
-        ap75=-1.0 if nobody else float(precision[5]),
-        ar=-1.0 if nobody else float(recall.mean()),
+        ap=-1.0 if no_people else float(precision.mean()),
+        ap50=-1.0 if no_people else float(precision[0]),
+        ap75=-1.0 if no_people else float(precision[5]),
+        ar=-1.0 if no_people else float(recall.mean()),
         num_people=len(people.boxes),
         per_threshold_ap=precision,
     )

@@ -14,9 +14,10 @@ import numpy as np
 from pretrainps.data.records import UNLABELLED, Split
 from pretrainps.evaluation.average_precision import average_precision
 from pretrainps.evaluation.matching import ignored_of, people_of, require_same_images
-from pretrainps.evaluation.overlaps import best_of, iou, pairs, whole_pixels
-from pretrainps.evaluation.protocols import sure_enough
-from pretrainps.inference.detections import DetectionTable
+from pretrainps.evaluation.overlaps import best_of, pairs
+from pretrainps.evaluation.protocols import score_words
+from pretrainps.images.boxes import iou, whole_pixels
+from pretrainps.inference.detections import Detections
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,36 +27,38 @@ class DetectionResult:
     protocol: str
     """In words, what was computed."""
     recall: float
-    """Share of people found; 0 if there is nobody."""
+    """Share of people found; 0 without people."""
     ap: float
-    """Average precision times recall; 0 if nothing was detected, or nobody is there."""
+    """Average precision times recall; 0 without detections or without people."""
     num_people: int
+    """People annotated, those that count."""
     num_detections: int
-    """Those that took part."""
+    """Detections that took part."""
     found: int
+    """People found."""
 
 
 def evaluate_detection(
     split: Split,
-    detections: DetectionTable,
+    detections: Detections,
     *,
     min_score: float = 0.5,
     labelled_only: bool = False,
     iou_threshold: float = 0.5,
     ignore_iou: float | None = None,
 ) -> DetectionResult:
-    """Count who was detected.
+    """Count the people that were detected.
 
     Annotated boxes lose their fractions first, as in the originals.
 
     Args:
-        split: The images and who is in them.
+        split: The images and the people in them.
         detections: What was found in each of them, in order.
         min_score: Detections that score less do not take part.
         labelled_only: Only people with an identity count, in images that have any; detections of the others are then wrong.
         iou_threshold: Overlap that is enough; equal is.
         ignore_iou: Leave out wrong detections that overlap a region to be ignored by more than this IoU. 0.1 is PoseTrack21's,
-            whose regions are polygons; here they are their boxes. None takes no notice of such regions.
+            whose regions are polygons; here they are their boxes. None ignores such regions.
 
     Raises:
         ArgumentError: not one result an image.
@@ -91,7 +94,7 @@ def evaluate_detection(
     found = int(np.count_nonzero(right))
     recall = found / len(boxes) if len(boxes) else 0.0
     return DetectionResult(
-        protocol=_words(sure_enough(min_score, detections.kept_above), labelled_only, iou_threshold, ignore_iou),
+        protocol=_words(score_words(min_score, detections.kept_above), labelled_only, iou_threshold, ignore_iou),
         recall=recall,
         ap=average_precision(right[counted], detections.scores[counted]) * recall,
         num_people=len(boxes),

@@ -1,4 +1,4 @@
-"""Each query's gallery: which detections belong to it, how similar they are, and which of them may be the person.
+"""Each query's gallery: its detections, their similarities, and which of them may be the person.
 
 Similarities come from matrix products: of many queries with the whole gallery, or, where each query has its own short list, of
 each image with the queries that list it.
@@ -17,7 +17,7 @@ from pretrainps.errors import ArgumentError
 from pretrainps.evaluation.cbgm import require_scipy
 from pretrainps.evaluation.occurrences import Candidates, Occurrences
 from pretrainps.evaluation.protocols import SearchProtocol
-from pretrainps.inference.detections import F32, I64, DetectionTable, spread
+from pretrainps.inference.detections import F32, I64, Detections, spread
 
 _HELD = 16 * 2**20
 """Similarities, or rows of lists, that are held at once."""
@@ -45,7 +45,7 @@ class Galleries(ABC):
 
 
 def require_suitable(search_set: SearchSet, protocol: SearchProtocol) -> None:
-    """See that a set has what a protocol needs, before anything is computed.
+    """Check that a set has what a protocol needs, before anything is computed.
 
     Raises:
         ArgumentError: no lists, none of that size, or unknown cameras.
@@ -60,8 +60,8 @@ def require_suitable(search_set: SearchSet, protocol: SearchProtocol) -> None:
         require_scipy()
 
 
-def galleries_of(search_set: SearchSet, table: DetectionTable, protocol: SearchProtocol) -> Galleries:
-    """Return the galleries that a protocol asks for.
+def galleries_of(search_set: SearchSet, table: Detections, protocol: SearchProtocol) -> Galleries:
+    """Return the galleries of a protocol.
 
     Raises:
         ArgumentError: the set has no lists, none of that size, or no cameras.
@@ -97,7 +97,7 @@ def _lists(search_set: SearchSet, protocol: SearchProtocol) -> Sequence[GalleryL
 class _WholeGalleries(Galleries):
     """Galleries that hold nearly everything: one similarity for each detection, -inf for what does not belong."""
 
-    def __init__(self, search_set: SearchSet, table: DetectionTable) -> None:
+    def __init__(self, search_set: SearchSet, table: Detections) -> None:
         self.table = table
         index = {sample.name: frame for frame, sample in enumerate(search_set.gallery.samples)}
         self.own_frames = [index.get(query.sample.name) for query in search_set.queries]
@@ -122,13 +122,13 @@ class _WholeGalleries(Galleries):
 class FrameGalleries(_WholeGalleries):
     """All gallery images but the query's own: PRW, PoseTrack21, people's own data."""
 
-    def __init__(self, search_set: SearchSet, table: DetectionTable, *, drop_same_camera: bool) -> None:
+    def __init__(self, search_set: SearchSet, table: Detections, *, drop_same_camera: bool) -> None:
         super().__init__(search_set, table)
         samples = search_set.gallery.samples
         frames = np.repeat(np.arange(len(samples)), [len(sample.ids) for sample in samples])
         ids = np.concatenate([_NO_FRAMES, *(sample.ids for sample in samples)])
         boxes = np.concatenate([_NO_BOXES, *(sample.boxes for sample in samples)])
-        _, first = np.unique(np.stack([ids, frames]), axis=1, return_index=True)  # by person, then frame; his first box
+        _, first = np.unique(np.stack([ids, frames]), axis=1, return_index=True)  # by person, then frame; the first box
         first = first[ids[first] != UNLABELLED]
         people, groups = np.unique(ids[first], return_inverse=True)
         self.group_of = {int(person): group for group, person in enumerate(people)}
@@ -160,9 +160,7 @@ class FrameGalleries(_WholeGalleries):
 class FullGalleries(_WholeGalleries):
     """The images that the query's list names, and all others but the query's own, where the person is taken not to be."""
 
-    def __init__(
-        self, search_set: SearchSet, table: DetectionTable, lists: Sequence[GalleryList], *, repeat_lists: bool
-    ) -> None:
+    def __init__(self, search_set: SearchSet, table: Detections, lists: Sequence[GalleryList], *, repeat_lists: bool) -> None:
         super().__init__(search_set, table)
         self.lists = lists
         self.repeat_lists = repeat_lists
@@ -196,7 +194,7 @@ class FullGalleries(_WholeGalleries):
 class ListGalleries(Galleries):
     """The images that the query's own list names: CUHK-SYSU, MovieNet-PS."""
 
-    def __init__(self, table: DetectionTable, lists: Sequence[GalleryList], *, once: bool) -> None:
+    def __init__(self, table: Detections, lists: Sequence[GalleryList], *, once: bool) -> None:
         self.table = table
         self.wanted = [int(_is_there(entry).sum()) for entry in lists]
         self.lists = [_each_once(entry) for entry in lists] if once else lists
@@ -253,20 +251,20 @@ class ListGalleries(Galleries):
         """
         result = np.empty(int(self.table.counts[frames].sum()), dtype=np.float32)
         order = np.argsort(frames, kind="stable")
-        asking = np.bincount(frames, minlength=self.table.num_images)
-        first = np.cumsum(asking) - asking
+        listings = np.bincount(frames, minlength=self.table.num_images)
+        first = np.cumsum(listings) - listings
         # images listed about as often go together, so that little is computed in vain
-        images = np.argsort(asking, kind="stable")
-        images = images[(asking[images] > 0) & (self.table.counts[images] > 0)]
+        images = np.argsort(listings, kind="stable")
+        images = images[(listings[images] > 0) & (self.table.counts[images] > 0)]
         for start in range(0, len(images), _IMAGES):
             block = images[start : start + _IMAGES]
-            entry = np.arange(asking[block].max())
+            entry = np.arange(listings[block].max())
             place = np.arange(self.table.counts[block].max())
             # beyond an image's own the next one's are taken, and left out below
             entries = order[np.minimum(first[block][:, None] + entry, len(order) - 1)]  # (B, entries)
             rows = np.minimum(self.table.starts[block][:, None] + place, len(self.table) - 1)  # (B, detections)
             product = vectors[owner[entries]] @ self.table.embeddings[rows].transpose(0, 2, 1)  # (B, entries, detections)
-            real = (entry < asking[block][:, None])[:, :, None] & (place < self.table.counts[block][:, None])[:, None]
+            real = (entry < listings[block][:, None])[:, :, None] & (place < self.table.counts[block][:, None])[:, None]
             result[(begins[entries][:, :, None] + place)[real]] = product[real]
         return result
 

@@ -1,6 +1,8 @@
-"""Greedy matching of detections to people, as the detection benchmarks do it: the surest first, each to its best free person.
+"""Greedy matching of detections to people, as the detection benchmarks do it.
 
-Every benchmark matches so; they differ in which overlap is enough, and in what an ignored region forgives.
+The detection with the highest score comes first; each takes the person that it overlaps most among those still free.
+
+The benchmarks differ in which overlap is enough, and in which detections an ignored region excuses.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ from numpy.typing import NDArray
 
 from pretrainps.data.records import Split
 from pretrainps.errors import ArgumentError
-from pretrainps.evaluation.overlaps import F64
-from pretrainps.inference.detections import F32, I64, DetectionTable
+from pretrainps.images.boxes import F64
+from pretrainps.inference.detections import F32, I64, Detections
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -42,8 +44,8 @@ def ignored_of(split: Split) -> Truth:
     )
 
 
-def require_same_images(split: Split, detections: DetectionTable) -> None:
-    """Make sure that each image of a split was looked at.
+def require_same_images(split: Split, detections: Detections) -> None:
+    """Check that there is a result for each image of a split.
 
     Raises:
         ArgumentError: another number of images.
@@ -51,17 +53,17 @@ def require_same_images(split: Split, detections: DetectionTable) -> None:
     if detections.num_images != len(split):
         raise ArgumentError(
             f"detections in {detections.num_images} images, but split {split.name!r} of {split.dataset} has {len(split)}. "
-            "Detect in every image, in order; an image without anybody has an empty result."
+            "Detect in every image, in order; an image without people has an empty result."
         )
 
 
-def falling(scores: F32) -> I64:
+def descending_order(scores: F32) -> I64:
     """Return the order from the highest score to the lowest; equal ones keep theirs. (N,) -> (N,)."""
     return np.argsort(-scores, kind="stable")
 
 
-def surest(detections: DetectionTable, most: int) -> NDArray[np.bool_]:
-    """Say which detections are among the surest of their image. (N,) bool."""
+def highest_scoring(detections: Detections, most: int) -> NDArray[np.bool_]:
+    """Say which detections have the highest scores of their image. (N,) bool."""
     order = np.lexsort((-detections.scores, detections.images))
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order)) - detections.starts[detections.images]
@@ -71,7 +73,7 @@ def surest(detections: DetectionTable, most: int) -> NDArray[np.bool_]:
 def greedy(
     detection: I64, person: I64, overlaps: F64, scores: F32, num_people: int, *, last_wins: bool = True
 ) -> NDArray[np.bool_]:
-    """Match each detection, the surest first, to the person it overlaps most among those nobody surer has taken.
+    """Match each detection, in descending order of scores, to the person it overlaps most among those still free.
 
     Args:
         detection: (P,) detections of the pairs that overlap enough.
@@ -85,7 +87,7 @@ def greedy(
         (N,) whether each detection was matched.
     """
     rank = np.empty(len(scores), dtype=np.int64)
-    rank[falling(scores)] = np.arange(len(scores))
+    rank[descending_order(scores)] = np.arange(len(scores))
     order = np.lexsort((-person if last_wins else person, -overlaps, rank[detection]))
     matched, taken = bytearray(len(scores)), bytearray(num_people)
     for one, other in zip(detection[order].tolist(), person[order].tolist(), strict=True):

@@ -28,10 +28,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from pretrainps.data.records import Split
 from pretrainps.errors import ArgumentError
-from pretrainps.evaluation.matching import falling, greedy, ignored_of, people_of, require_same_images, surest
-from pretrainps.evaluation.overlaps import F64, area, coverage, iou, pairs
+from pretrainps.evaluation.matching import descending_order, greedy, highest_scoring, ignored_of, people_of, require_same_images
+from pretrainps.evaluation.overlaps import pairs
 from pretrainps.evaluation.protocols import kept_by_detector
-from pretrainps.inference.detections import DetectionTable
+from pretrainps.images.boxes import F64, area, coverage, iou
+from pretrainps.inference.detections import Detections
 
 Variant = Literal["citypersons", "eurocity", "crowdhuman"]
 
@@ -86,22 +87,22 @@ class MissRateResult:
     protocol: str
     """In words, what was computed."""
     miss_rate: float
-    """MR^-2 in 0..1, less is better; 1 if nothing was detected, and also if there is nobody to be found."""
+    """MR^-2 in 0..1, less is better; 1 without detections, and also without people."""
     false_positives: F64
     """(9,) false positives an image at which the miss rate was read."""
     miss_rates: F64
     """(9,) what was read there."""
     num_people: int
-    """Those to be found."""
+    """People that have to be found."""
     num_ignored: int
     """People outside the setup, and ignored regions."""
     num_detections: int
-    """Those that were right or wrong."""
+    """Detections that were counted as right or wrong."""
 
 
 def evaluate_miss_rate(
     split: Split,
-    detections: DetectionTable,
+    detections: Detections,
     *,
     variant: Variant,
     setup: str = "reasonable",
@@ -110,9 +111,9 @@ def evaluate_miss_rate(
     """Compute MR^-2.
 
     Args:
-        split: The images, who is in them, and what is to be ignored.
+        split: The images, the people in them, and the regions to ignore.
         detections: What was found in each image, in order, before any threshold.
-        variant: Whose computation; `SETUPS` lists them.
+        variant: Which computation; `SETUPS` lists them.
         setup: Which people count; "crowdhuman" has "all" only.
         visibility: For each image (N,) the visible shares of its people in 0..1, instead of those of their visible boxes.
 
@@ -149,7 +150,7 @@ def evaluate_miss_rate(
     covered = coverage(found[one], ignore[other])
     forgiven[one[covered > _IOU if variant == "crowdhuman" else covered >= _IOU]] = True
 
-    counted = falling(table.scores)
+    counted = descending_order(table.scores)
     counted = counted[(right | ~forgiven)[counted]]
     num_people = int(np.count_nonzero(wanted))
     points = _EXACT if variant == "eurocity" else _ROUNDED
@@ -225,11 +226,11 @@ def _wanted(boxes: F64, visible: F64, setup: Setup, variant: Variant) -> NDArray
     return tall & (visible > setup.visibility[0]) & (visible <= setup.visibility[1])
 
 
-def _takes_part(detections: DetectionTable, boxes: F64, setup: Setup, variant: Variant) -> NDArray[np.bool_]:
+def _takes_part(detections: Detections, boxes: F64, setup: Setup, variant: Variant) -> NDArray[np.bool_]:
     height = boxes[:, 3] - boxes[:, 1]
     low, high = setup.height[0] / _EXPANSION, setup.height[1] * _EXPANSION
     if variant == "citypersons":
-        return surest(detections, _MOST) & (height >= low) & (height < high)
+        return highest_scoring(detections, _MOST) & (height >= low) & (height < high)
     if variant == "eurocity":
         return (height > low) & (height < high)
     return np.ones(len(boxes), dtype=bool)
@@ -249,7 +250,7 @@ def _read(right: NDArray[np.bool_], num_people: int, num_images: int, points: F6
 
 def _log_average(missed: F64, variant: Variant) -> float:
     floor = 1e-10 if variant == "eurocity" else 0.0
-    with np.errstate(divide="ignore"):  # nobody missed: log 0, and the mean is 0
+    with np.errstate(divide="ignore"):  # no one missed: log 0, and the mean is 0
         return float(np.exp(np.log(np.maximum(missed, floor)).mean()))
 
 

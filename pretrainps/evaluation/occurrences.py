@@ -1,6 +1,6 @@
-"""Where the people searched for are to be found, and which detections may stand for them.
+"""Where the searched people appear, and which detections may stand for them.
 
-Which boxes overlap does not depend on who asks, so it is computed once for all occurrences of all people.
+Which boxes overlap does not depend on the query. So it is computed once for all occurrences of all people.
 """
 
 from __future__ import annotations
@@ -9,36 +9,36 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pretrainps.evaluation.overlaps import iou, whole_pixels
-from pretrainps.inference.detections import F32, I64, DetectionTable, spread
+from pretrainps.images.boxes import iou, whole_pixels
+from pretrainps.inference.detections import F32, I64, Detections, spread
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Candidates:
-    """What may be the person, among the n detections of one query's gallery."""
+    """The detections that may be the person, among the n detections of one query's gallery."""
 
     detections: I64
     """(n,) row in the table of each of them."""
     places: I64
     """(C,) places, in 0..n-1, of those that overlap the person enough."""
     groups: I64
-    """(C,) occurrence that each of these may stand for, not falling."""
+    """(C,) occurrence that each of these may stand for, ascending."""
     occurrences: int
-    """How often the person is to be found."""
+    """Number of times that the person is in the gallery."""
 
 
 class Occurrences:
-    """Where people are to be found, in groups that belong to one query or one person, and what overlaps them enough.
+    """Where people appear, in groups that belong to one query or one person, and the detections that overlap them enough.
 
     Args:
-        groups: (E,) group of each occurrence, not falling.
+        groups: (E,) group of each occurrence, ascending.
         num_groups: How many groups there are.
         frames: (E,) image of each.
         boxes: (E, 4).
         table: The gallery.
     """
 
-    def __init__(self, groups: I64, num_groups: int, frames: I64, boxes: F32, table: DetectionTable) -> None:
+    def __init__(self, groups: I64, num_groups: int, frames: I64, boxes: F32, table: Detections) -> None:
         whole = whole_pixels(boxes)
         width, height = (whole[:, 2:] - whole[:, :2]).astype(np.float64).T
         enough = np.minimum(0.5, width * height / ((width + 10) * (height + 10)))

@@ -1,16 +1,11 @@
-"""Boxes that meet: the pairs of boxes within each image, and how far they overlap.
-
-Corners are points in the plane: a box from 2 to 5 is 3 pixels wide. Some older code counts pixels and adds one.
-"""
+"""Pairs of boxes that stand in the same image, and the best pair of each box."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrainps.inference.detections import F32, I64, spread
-
-F64 = NDArray[np.float64]
+from pretrainps.inference.detections import I64, spread
 
 
 def pairs(first: I64, second: I64) -> tuple[I64, I64]:
@@ -28,44 +23,11 @@ def pairs(first: I64, second: I64) -> tuple[I64, I64]:
     return spread(starts[image], second[image])
 
 
-def iou(first: NDArray[np.generic], second: NDArray[np.generic], *, pixels: float = 0.0) -> F64:
-    """Return the intersection over union of box and box, 0 where both are empty. (P, 4), (P, 4) -> (P,).
-
-    Args:
-        first: x1, y1, x2, y2.
-        second: Likewise.
-        pixels: 1 for code whose boxes hold their last pixel.
-    """
-    shared = intersection(first, second, pixels=pixels)
-    union = area(first, pixels=pixels) + area(second, pixels=pixels) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-
-
-def coverage(inner: NDArray[np.generic], outer: NDArray[np.generic]) -> F64:
-    """Return how much of the inner box the outer one covers: intersection over the inner's area. (P, 4), (P, 4) -> (P,)."""
-    shared = intersection(inner, outer)
-    whole = area(inner)
-    return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
-
-
-def intersection(first: NDArray[np.generic], second: NDArray[np.generic], *, pixels: float = 0.0) -> F64:
-    """Return the area two boxes share. (P, 4), (P, 4) -> (P,)."""
-    low = np.maximum(first[:, :2], second[:, :2]).astype(np.float64)
-    high = np.minimum(first[:, 2:], second[:, 2:]).astype(np.float64)
-    return np.asarray(np.prod(np.maximum(high - low + pixels, 0.0), axis=1))
-
-
-def area(boxes: NDArray[np.generic], *, pixels: float = 0.0) -> F64:
-    """Return the area of boxes. (P, 4) -> (P,)."""
-    corners = boxes.astype(np.float64)
-    return np.asarray(np.prod(corners[:, 2:] - corners[:, :2] + pixels, axis=1))
-
-
 def best_of(groups: I64, values: NDArray[np.floating]) -> I64:
     """Return where each group's greatest value stands; of equal ones the first.
 
     Args:
-        groups: (P,) group of each value, not falling.
+        groups: (P,) group of each value, ascending.
         values: (P,).
 
     Returns:
@@ -74,8 +36,3 @@ def best_of(groups: I64, values: NDArray[np.floating]) -> I64:
     first = np.ones(len(groups), dtype=bool)
     np.not_equal(groups[1:], groups[:-1], out=first[1:])
     return np.lexsort((-values, groups))[first]
-
-
-def whole_pixels(boxes: F32) -> NDArray[np.int32]:
-    """Cut the fractions off, as the originals do when they read their annotations; nothing is rounded."""
-    return boxes.astype(np.int32)

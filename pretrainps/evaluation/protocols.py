@@ -1,7 +1,7 @@
-"""Search protocols: what belongs to a query's gallery, what counts as found, and which vector asks. As data, not code.
+"""Search protocols as data: what belongs to a query's gallery, what counts as found, and where query embeddings come from.
 
-Published numbers of one data set come from several evaluators that differ in these points. A protocol says each of them, and
-puts them into words for whoever reads the result.
+Published numbers of one data set come from several evaluators that differ in these points. A protocol states each of them, and
+puts them into words for the reader of a result.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from pretrainps.errors import ArgumentError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ContextMatching:
-    """Context bipartite graph matching (CBGM): people seen together with the person help to find him."""
+    """Context bipartite graph matching (CBGM): people in the same image help to find the person."""
 
     k1: int
     """In how many of the most similar detections' images people are matched."""
     k2: int
     """How many people of the query's image take part, the person searched for among them."""
     update: Literal["replace", "mean"] = "replace"
-    """The person's match gets the best matched weight ("replace", SeqNet), or its mean with the old similarity (PSTR)."""
+    """The person's match gets the best matched weight ("replace": Li and Miao, AAAI 2021), or its mean with the old
+    similarity (Cao et al., CVPR 2022)."""
 
     def __post_init__(self) -> None:
         if self.k1 < 1 or self.k2 < 1:
@@ -36,6 +37,7 @@ class SearchProtocol:
     """How a search is judged. The defaults are PRW's."""
 
     name: str
+    """What results and the command call it."""
     gallery: int | Literal["frames", "full"] = "frames"
     """Each query's gallery: "frames", all gallery images but the query's own; a number, the protocol's list of that size; or
     "full", the list of size 50 (or the smallest there is) and all other gallery images but the query's own."""
@@ -44,15 +46,16 @@ class SearchProtocol:
     min_score: float = 0.5
     """Detections that score less do not take part; an equal score does."""
     query: Literal["annotated_box", "best_detection"] = "annotated_box"
-    """What asks: the embedding of the annotated box, or of the detection that overlaps it most (AlignPS, PSTR)."""
+    """The query embedding: of the annotated box, or of the detection that overlaps it most (AlignPS, PSTR)."""
     normalize: bool = False
-    """Scale all embeddings to length 1 first. Off, lengths take part: those weighted by their scores stay so (NAE, SeqNet)."""
+    """Scale all embeddings to length 1 first. Off, lengths take part: those weighted by their scores stay weighted."""
     listed_twice: Literal["once", "twice"] = "once"
     """What an image that a list names twice contributes. Its person counts twice among those to be found either way."""
     full_repeats_lists: bool = False
-    """With "full", let listed images take part a second time as wrong answers, as SeqNet's code does if its full set is made
-    to run at all: a perfect search then scores about one half."""
+    """With "full", let listed images take part a second time as wrong answers, as the code of Li and Miao does if its
+    full set is made to run at all. A perfect search then scores about one half."""
     context: ContextMatching | None = None
+    """Context matching, if it is part of the protocol."""
 
     def __post_init__(self) -> None:
         if self.gallery not in ("frames", "full") and not (isinstance(self.gallery, int) and self.gallery > 0):
@@ -92,11 +95,11 @@ class SearchProtocol:
         else:
             gallery = f"lists of {self.gallery} images"
             gallery += ", an image listed twice taken " + self.listed_twice
-        asking = "annotated box" if self.query == "annotated_box" else "detection that overlaps the annotated box most"
+        source = "annotated box" if self.query == "annotated_box" else "detection that overlaps the annotated box most"
         words = [
             f"{self.name}: {gallery}",
-            sure_enough(self.min_score, kept_above),
-            f"query embedding of the {asking}",
+            score_words(self.min_score, kept_above),
+            f"query embedding of the {source}",
         ]
         if self.normalize:
             words.append("embeddings scaled to length 1")
@@ -106,8 +109,8 @@ class SearchProtocol:
         return "; ".join(words)
 
 
-def sure_enough(min_score: float, kept_above: float | None) -> str:
-    """Say in words which detections take part, where a protocol asks for some score and the detector kept those above one."""
+def score_words(min_score: float, kept_above: float | None) -> str:
+    """Say in words which detections take part, if a protocol takes a minimum score and the detector kept those above another."""
     if kept_above is None or kept_above <= min_score:
         return f"detections of score {min_score:g} and above"
     wanted = f"the protocol's {min_score:g} and above" if min_score > 0 else "of any score"
@@ -116,13 +119,13 @@ def sure_enough(min_score: float, kept_above: float | None) -> str:
 
 def kept_by_detector(kept_above: float | None) -> str:
     """Say, to be put behind the words of a measure that wants detections of any score, that a detector kept some only."""
-    return f"; {sure_enough(0.0, kept_above)}" if kept_above else ""
+    return f"; {score_words(0.0, kept_above)}" if kept_above else ""
 
 
 CUHK_CONTEXT = ContextMatching(k1=10, k2=3)
-"""SeqNet's numbers for CUHK-SYSU."""
+"""The numbers of Li and Miao (AAAI 2021) for CUHK-SYSU."""
 PRW_CONTEXT = ContextMatching(k1=30, k2=4)
-"""SeqNet's numbers for PRW."""
+"""The numbers of Li and Miao (AAAI 2021) for PRW."""
 
 PROTOCOLS = MappingProxyType(
     {

@@ -1,4 +1,4 @@
-"""What asks in a search: one embedding a query, and for context matching the people seen beside the person."""
+"""The query side of a search: one embedding a query, and for context matching the other people in the query's image."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from pretrainps.data.records import SearchSet
 from pretrainps.errors import ArgumentError
-from pretrainps.evaluation.overlaps import iou, whole_pixels
 from pretrainps.evaluation.protocols import SearchProtocol
-from pretrainps.inference.detections import F32, DetectionTable, unit_rows
+from pretrainps.images.boxes import iou, whole_pixels
+from pretrainps.inference.detections import F32, Detections, unit_rows
 
 _NEAR = 1.0
 """Pixels by which a box that went through a detector may differ from the one given to it."""
@@ -24,25 +24,25 @@ class QueryEmbeddings:
 
     vectors: F32
     """(Q, D)."""
-    able: NDArray[np.bool_]
-    """(Q,) False where nobody was detected in the query's image, and a detection was to ask."""
+    has_detection: NDArray[np.bool_]
+    """(Q,) False where the protocol takes the embedding from a detection, and the query's image has none."""
     contexts: Sequence[F32] = ()
     """For each query (C, D), the person first; only for context matching."""
 
 
-def askers_of(
+def query_embeddings_of(
     search_set: SearchSet,
-    detections: DetectionTable,
+    detections: Detections,
     protocol: SearchProtocol,
     query_embeddings: ArrayLike | None,
-    query_detections: DetectionTable | None,
+    query_detections: Detections | None,
 ) -> QueryEmbeddings:
-    """Take the embeddings that a protocol asks with.
+    """Return the query embeddings that a protocol takes.
 
     Args:
         search_set: Gallery and queries.
         detections: The gallery's, before any threshold; of unit length if the protocol wants that.
-        protocol: Says what asks.
+        protocol: Says where the query embeddings come from.
         query_embeddings: See `evaluate_search`.
         query_detections: See `evaluate_search`.
 
@@ -60,13 +60,15 @@ def askers_of(
             query_detections = query_detections.normalized()
     if protocol.query == "best_detection":
         if query_embeddings is not None:
-            raise ArgumentError(f"protocol {protocol.name!r} asks with detections: query_embeddings are of no use to it.")
+            raise ArgumentError(
+                f"protocol {protocol.name!r} takes query embeddings from detections: leave out query_embeddings."
+            )
         if query_detections is None:
             query_detections = _from_gallery(search_set, detections)
         return _best_detections(search_set, query_detections, protocol)
     if query_embeddings is None:
         raise ArgumentError(
-            f"protocol {protocol.name!r} asks with the annotated boxes: give query_embeddings, one row a query, "
+            f"protocol {protocol.name!r} embeds the annotated boxes: give query_embeddings, one row a query, "
             "as model.embed(images, boxes) returns them."
         )
     vectors = np.asarray(query_embeddings, dtype=np.float32)
@@ -78,15 +80,15 @@ def askers_of(
         raise ArgumentError(f"the embedding of query {bad} is not finite. Was the network loaded, and did it overflow?")
     return QueryEmbeddings(
         vectors=unit_rows(vectors) if protocol.normalize else vectors,
-        able=np.ones(len(vectors), dtype=bool),
+        has_detection=np.ones(len(vectors), dtype=bool),
         contexts=() if protocol.context is None else _contexts(search_set, query_detections, protocol),
     )
 
 
-def _contexts(search_set: SearchSet, query_detections: DetectionTable | None, protocol: SearchProtocol) -> tuple[F32, ...]:
+def _contexts(search_set: SearchSet, query_detections: Detections | None, protocol: SearchProtocol) -> tuple[F32, ...]:
     if query_detections is None:
         raise ArgumentError(
-            f"protocol {protocol.name!r} matches the people around the query: give query_detections, one image a query, "
+            f"protocol {protocol.name!r} compares the people around the query: give query_detections, one image a query, "
             "as model.query_as_gallery(images, boxes) returns them."
         )
     found = []
@@ -97,17 +99,17 @@ def _contexts(search_set: SearchSet, query_detections: DetectionTable | None, pr
             raise ArgumentError(
                 f"query_detections of query {index} ({query.sample.name}) do not begin with the person searched for: "
                 f"{boxes[0].tolist() if len(boxes) else 'nothing'} instead of {query.box.tolist()}. "
-                "model.query_as_gallery puts him first; plain detections do not."
+                "model.query_as_gallery puts them first; plain detections do not."
             )
         found.append(query_detections.embeddings[rows])
     return tuple(found)
 
 
-def _best_detections(search_set: SearchSet, table: DetectionTable, protocol: SearchProtocol) -> QueryEmbeddings:
-    """Ask with the detection that overlaps the annotated box most, however little, and however unsure it is.
+def _best_detections(search_set: SearchSet, table: Detections, protocol: SearchProtocol) -> QueryEmbeddings:
+    """Take the detection that overlaps the annotated box most, however little, and however low its score.
 
     Overlap is of boxes that hold their last pixel, as AlignPS and PSTR compute it. The context is PSTR's: this detection, then
-    the others that reach the threshold, the surest first.
+    the others that reach the threshold, in descending order of scores.
     """
     vectors = np.zeros((len(search_set.queries), table.dim), dtype=np.float32)
     contexts = []
@@ -122,10 +124,10 @@ def _best_detections(search_set: SearchSet, table: DetectionTable, protocol: Sea
         others = rows[(rows != best) & (table.scores[rows] >= protocol.min_score)]
         others = others[np.argsort(-table.scores[others], kind="stable")]
         contexts.append(table.embeddings[np.r_[best, others]])
-    return QueryEmbeddings(vectors=vectors, able=table.counts > 0, contexts=contexts)
+    return QueryEmbeddings(vectors=vectors, has_detection=table.counts > 0, contexts=contexts)
 
 
-def _from_gallery(search_set: SearchSet, detections: DetectionTable) -> DetectionTable:
+def _from_gallery(search_set: SearchSet, detections: Detections) -> Detections:
     """Take the detections in the queries' images from the gallery's."""
     index = {sample.name: image for image, sample in enumerate(search_set.gallery.samples)}
     images: list[int] = []
@@ -139,6 +141,6 @@ def _from_gallery(search_set: SearchSet, detections: DetectionTable) -> Detectio
     return detections.of_images(np.array(images, dtype=np.int64))
 
 
-def _require_same_length(dim: int, detections: DetectionTable, what: str) -> None:
+def _require_same_length(dim: int, detections: Detections, what: str) -> None:
     if len(detections) and dim != detections.dim:
         raise ArgumentError(f"{what} have {dim} numbers, the gallery's embeddings {detections.dim}. Take both from one model.")

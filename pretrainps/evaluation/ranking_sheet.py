@@ -1,4 +1,4 @@
-"""Draw what a search answered: the person asked for, and the best answers beside him, right ones green and wrong ones red."""
+"""Draw queries of a search and their best answers, right ones green and wrong ones red."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pretrainps.data.records import Boxes, Sample, SearchSet, pixels_of
 from pretrainps.errors import ArgumentError, ImageError
 from pretrainps.evaluation.search import SearchResult
-from pretrainps.inference.detections import DetectionTable
+from pretrainps.inference.detections import Detections
 
 _CELL = (160, 84)
 """Height and width that a person is fitted into."""
@@ -24,9 +24,9 @@ def worst_queries(result: SearchResult, count: int) -> list[int]:
 
 
 def ranking_sheet(
-    search_set: SearchSet, detections: DetectionTable, result: SearchResult, *, queries: int = 12, answers: int = 8
+    search_set: SearchSet, detections: Detections, result: SearchResult, *, queries: int = 12, answers: int = 8
 ) -> Image.Image:
-    """Draw the worst queries of a search, one a row: who was asked for, then the best answers, with their similarities.
+    """Draw the worst queries of a search, one a row: the person, then the best answers with their similarities.
 
     Args:
         search_set: What was searched.

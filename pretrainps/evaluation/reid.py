@@ -1,7 +1,7 @@
 """Re-identification on crops: mean average precision, CMC and mINP, by the protocol of Market-1501.
 
 For each query, gallery images of the same person from the same camera do not count at all; people without a label are
-wrong answers to everyone; queries nobody in the gallery could answer are left out of all means.
+wrong answers to every query. Queries without a match in the gallery are left out of all means.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from pretrainps.data.records import UNLABELLED
 from pretrainps.errors import ArgumentError
 from pretrainps.evaluation.average_precision import precisions, standing, trapezoid
-from pretrainps.evaluation.overlaps import F64
+from pretrainps.images.boxes import F64
 from pretrainps.inference.detections import F32, I64, unit_rows
 
 Formula = Literal["hits", "trapezoid"]
@@ -40,7 +40,7 @@ class ReidResult:
     mINP: float
     """Mean inverse negative penalty: right ones over the place of the last right one."""
     num_queries: int
-    """All that were asked."""
+    """All queries, also those left out."""
     skipped: int
     """Those without any match in the gallery."""
     evaluated: I64

@@ -13,10 +13,10 @@ from pretrainps.evaluation.miss_rate import MissRateResult
 from pretrainps.evaluation.reid import ReidResult
 from pretrainps.evaluation.search import Ranking, SearchResult
 
-Result = SearchResult | ReidResult | DetectionResult | CocoResult | MissRateResult
+EvaluationResult = SearchResult | ReidResult | DetectionResult | CocoResult | MissRateResult
 
 
-def report(result: Result, *, per_query: bool = False) -> dict[str, Any]:
+def report(result: EvaluationResult, *, per_query: bool = False) -> dict[str, Any]:
     """Return a result as numbers, strings and lists, the protocol's words first.
 
     >>> from pretrainps.evaluation.detection import DetectionResult

@@ -1,9 +1,9 @@
-"""Person search: who is found, in which scene, and how far up in the ranking.
+"""Person search: which people are found, in which scenes, and how far up in the ranking.
 
 The numbers of `eval_search_cuhk` and `eval_search_prw` of github.com/serend1p1ty/SeqNet (which agree with NAE's), without
-their loops over images. What a reader might take for a fault is the protocol, and kept:
+their loops over images. The following look like faults, but they are the protocol:
 
-- in an image where the person is, exactly one detection can be right: the most similar of those that overlap him enough;
+- in an image where the person is, exactly one detection can be right: the most similar of those that overlap the person enough;
 - enough is an IoU of min(0.5, w h / ((w + 10) (h + 10))), so that small people need less;
 - annotated boxes lose their fractions before they are compared;
 - an occurrence counts among those to be found even if nothing was detected in its image, and once more if the list names its
@@ -28,17 +28,18 @@ from pretrainps.evaluation.average_precision import precisions, standing
 from pretrainps.evaluation.cbgm import rerank
 from pretrainps.evaluation.galleries import galleries_of, require_suitable
 from pretrainps.evaluation.occurrences import Candidates
-from pretrainps.evaluation.overlaps import F64, best_of
+from pretrainps.evaluation.overlaps import best_of
 from pretrainps.evaluation.protocols import SearchProtocol
-from pretrainps.evaluation.query_side import QueryEmbeddings, askers_of
-from pretrainps.inference.detections import F32, I64, DetectionTable
+from pretrainps.evaluation.query_side import QueryEmbeddings, query_embeddings_of
+from pretrainps.images.boxes import F64
+from pretrainps.inference.detections import F32, I64, Detections
 
 TOP = (1, 5, 10)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Ranking:
-    """The first answers to each evaluated query, for pictures; (E, K) each, -1 where there are fewer."""
+    """The first answers to each evaluated query, for pictures: (E, K) each, -1 where there are fewer."""
 
     detections: I64
     """Row in the table of detections that was given."""
@@ -54,24 +55,25 @@ class SearchResult:
     """In words, what was computed."""
     mAP: float
     top1: float
+    """Share of queries with a right answer in first place."""
     top5: float
     top10: float
     num_queries: int
-    """All that were asked."""
+    """All queries, also those left out."""
     without_match: I64
     """Queries left out of all means because their gallery does not hold the person."""
     without_detection: I64
-    """Queries left out because nobody was detected in their own image, where a detection was to ask."""
+    """Queries left out because their own image has no detection, where the protocol takes the query embedding from one."""
     evaluated: I64
-    """(E,) which queries the following speak of."""
+    """(E,) the queries that the following arrays are about."""
     per_query_ap: F64
     """(E,)."""
     per_query_hits: I64
     """(E, 3) 1 if a right answer is among the first 1, 5 and 10, else 0."""
     found: I64
-    """(E,) occurrences that a detection stands for."""
+    """(E,) occurrences that have a detection."""
     occurrences: I64
-    """(E,) occurrences there are."""
+    """(E,) occurrences in the query's gallery."""
     ranking: Ranking | None = None
 
     @property
@@ -82,22 +84,23 @@ class SearchResult:
 
 def evaluate_search(
     search_set: SearchSet,
-    detections: DetectionTable,
+    detections: Detections,
     protocol: SearchProtocol,
     *,
     query_embeddings: ArrayLike | None = None,
-    query_detections: DetectionTable | None = None,
+    query_detections: Detections | None = None,
     ranking: int = 0,
 ) -> SearchResult:
     """Search the gallery for every query.
 
     Args:
-        search_set: The gallery and who is searched for.
+        search_set: The gallery and the people searched for.
         detections: What was found in each gallery image, in the gallery's order, before any threshold.
         protocol: How to judge; one of `PROTOCOLS`, or your own.
-        query_embeddings: (Q, D) of the annotated boxes, as `model.embed` returns them; for protocols that ask with these.
-        query_detections: One image a query, for context matching: from `model.query_as_gallery`, the person first. Where a
-            detection asks: plain detections of the queries' images; None takes them from the gallery, by the images' names.
+        query_embeddings: (Q, D) of the annotated boxes, as `model.embed` returns them; for protocols that take these.
+        query_detections: One image a query. For context matching: from `model.query_as_gallery`, the person first. For protocols
+            that take the query embedding from a detection: plain detections of the queries' images; None takes them from the
+            gallery, by the images' names.
         ranking: How many answers a query to return, for pictures.
 
     Raises:
@@ -107,25 +110,25 @@ def evaluate_search(
     if detections.num_images != len(search_set.gallery):
         raise ArgumentError(
             f"detections in {detections.num_images} images, but the gallery has {len(search_set.gallery)}. "
-            "Detect in every gallery image, in order; an image without anybody has an empty result."
+            "Detect in every gallery image, in order; an image without people has an empty result."
         )
     if protocol.normalize:
         detections = detections.normalized()
-    asking = askers_of(search_set, detections, protocol, query_embeddings, query_detections)
+    embeddings = query_embeddings_of(search_set, detections, protocol, query_embeddings, query_detections)
     require_suitable(search_set, protocol)
     sure = detections.scores >= protocol.min_score
     table = detections.rows(sure)
-    if len(table) == 0:  # then nobody said how long an embedding is
-        table = replace(table, embeddings=np.zeros((0, asking.vectors.shape[1]), dtype=np.float32))
+    if len(table) == 0:  # then the table does not know the length of an embedding
+        table = replace(table, embeddings=np.zeros((0, embeddings.vectors.shape[1]), dtype=np.float32))
     galleries = galleries_of(search_set, table, protocol)
     tally = _Tally(np.flatnonzero(sure), ranking)
-    for query, similarities, candidates in galleries.ask(asking.vectors):
+    for query, similarities, candidates in galleries.ask(embeddings.vectors):
         if candidates.occurrences == 0:
             tally.without_match.append(query)
-        elif not asking.able[query]:
+        elif not embeddings.has_detection[query]:
             tally.without_detection.append(query)
         else:
-            tally.add(query, _with_context(similarities, candidates, table, asking, query, protocol), candidates)
+            tally.add(query, _with_context(similarities, candidates, table, embeddings, query, protocol), candidates)
     words = protocol.words(detections.kept_above) + (
         "; the gallery's boxes are the annotated ones" if detections.annotated else ""
     )
@@ -135,14 +138,14 @@ def evaluate_search(
 def _with_context(
     similarities: F32,
     candidates: Candidates,
-    table: DetectionTable,
-    asking: QueryEmbeddings,
+    table: Detections,
+    embeddings: QueryEmbeddings,
     query: int,
     protocol: SearchProtocol,
 ) -> F32:
     if protocol.context is None:
         return similarities
-    return rerank(similarities, candidates.detections, table, asking.contexts[query], protocol.context)
+    return rerank(similarities, candidates.detections, table, embeddings.contexts[query], protocol.context)
 
 
 class _Tally:

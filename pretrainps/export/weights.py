@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from pretrainps.detectors import PersonSearchDetector
+from pretrainps.detectors.key_layouts import families, layout_of, layouts_of
 from pretrainps.errors import ArgumentError, LayoutError
 from pretrainps.files import new_file
 from pretrainps.heads import CropModel
 from pretrainps.hub.load import Model
 from pretrainps.hub.saving import backbone_of, own_model, state_to_save
 from pretrainps.weights import write_safetensors
-from pretrainps.weights.key_layouts import FAMILIES, KeyLayout, layout_of
+from pretrainps.weights.key_layout import KeyLayout
 from pretrainps.weights.unwrap import unwrap
 
 SUFFIXES = (".pth", ".pt", ".pkl", ".safetensors")
@@ -25,7 +26,7 @@ SUFFIXES = (".pth", ".pt", ".pkl", ".safetensors")
 
 def layout_names() -> list[str]:
     """Return the names of all key layouts of all families."""
-    return sorted({name for layouts in FAMILIES.values() for name in layouts})
+    return sorted({name for layouts in families().values() for name in layouts})
 
 
 def export_weights(model: Model, layout: str, path: Path | str) -> str:
@@ -33,8 +34,8 @@ def export_weights(model: Model, layout: str, path: Path | str) -> str:
 
     Args:
         model: The model; it is taken out of a wrapper such as torch.compile's or DistributedDataParallel. A detector is
-            written whole where the layout is its own code base's (NAE and NAE+ "nae", SeqNet "seqnet") or "native";
-            otherwise, and of a model with a head for crops, the backbone alone is written.
+            written whole where the layout is its own code base's (see `DetectorEntry.key_layouts`) or "native"; otherwise, and
+            of a model with a head for crops, the backbone alone is written.
         layout: The code base's key layout, see `layout_names`.
         path: Where to. `.pth` and `.pt` are torch files with the tensors where that code base looks for them;
             `.safetensors` holds the tensors alone; `.pkl` is detectron2's own format and for its layout only.
@@ -81,7 +82,7 @@ def export_weights(model: Model, layout: str, path: Path | str) -> str:
 def _tensors(model: Model, layout: str) -> tuple[str, Mapping[str, Tensor]]:
     """Return what is to be written under our own names, and the family that knows the layout."""
     state = state_to_save(model)
-    if isinstance(model, PersonSearchDetector) and (layout == "native" or layout in FAMILIES.get(model.family, {})):
+    if isinstance(model, PersonSearchDetector) and layout in layouts_of(model.family):
         return model.family, state
     backbone = unwrap(model.backbone) if isinstance(model, CropModel | PersonSearchDetector) else model
     return backbone.family, backbone_of(model, state)

@@ -1,53 +1,48 @@
-"""Fill a gallery: look at every new image, keep who was seen, forget what is gone; go on wherever the last run ended."""
+"""Fill a gallery: index every new image, keep what was found, drop what is gone; resume wherever the last run stopped."""
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from tqdm import tqdm
-
 from pretrainps.detectors import PersonSearchDetector
-from pretrainps.detectors.validation import check_shapes
-from pretrainps.errors import ArgumentError, GalleryError, NonFiniteError
+from pretrainps.errors import ArgumentError, GalleryError
 from pretrainps.gallery.model_match import model_mark, require_same
-from pretrainps.gallery.sources.folder import Reading, Source
-from pretrainps.gallery.storage.manifest import Failure, Manifest, ModelMark, read_manifest
-from pretrainps.gallery.storage.store import GalleryStore
-from pretrainps.gallery.storage.writer import Found, Keeper
-from pretrainps.inference.extraction import Precision
-
-_SIZES = 4
-"""BatchSampler' worth of images, of different sizes, that wait for company of their own size."""
+from pretrainps.gallery.search.opening import index_for, usable_index
+from pretrainps.gallery.sources.base import ImageKey, ImageSource
+from pretrainps.gallery.storage.header import Failure, GalleryHeader, ImageRecord, ModelMark
+from pretrainps.gallery.storage.protocol import DetectionStore, StoreWriter
+from pretrainps.gallery.storage.stored import StoredDetections
+from pretrainps.inference.runner import ImageDetections, ImageFailure, ModelRunner, Precision, with_progress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexReport:
-    """What a run did, and what there is now."""
+    """What a run did, and what is in the gallery now."""
 
     images: int
-    """Images in the gallery, also those in which nobody was seen."""
-    people: int
+    """Images in the gallery, also those without detections."""
+    detections: int
+    """Detections in the gallery."""
     added: int
-    """Images looked at that were new,"""
+    """New images that were indexed."""
     changed: int
-    """and that were known as something else."""
+    """Images that were indexed again because they had changed."""
     unchanged: int
+    """Images that are as they were."""
     removed: int
-    """Images that are there no more; their people were dropped."""
+    """Images that are gone. Their detections were dropped."""
     failures: tuple[Failure, ...]
-    """Images that could not be looked at. The next run tries again."""
+    """Images that could not be indexed. The next run tries them again."""
     seconds: float
+    """How long the run took."""
 
     @property
     def images_per_second(self) -> float:
-        """Images looked at in a second."""
+        """Images indexed in a second."""
         return (self.added + self.changed) / self.seconds if self.seconds > 0 else 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -56,15 +51,15 @@ class IndexReport:
 
     def __str__(self) -> str:
         return (
-            f"{self.people:,} people in {self.images:,} images: {self.added:,} new, {self.changed:,} changed, "
+            f"{self.detections:,} people in {self.images:,} images: {self.added:,} new, {self.changed:,} changed, "
             f"{self.unchanged:,} as before, {self.removed:,} gone, {len(self.failures):,} could not be read"
         )
 
 
 def fill(
-    source: Source,
+    source: ImageSource,
     model: PersonSearchDetector[Any],
-    store: GalleryStore,
+    store: DetectionStore,
     *,
     batch_size: int,
     precision: Precision,
@@ -72,133 +67,115 @@ def fill(
     wait: bool,
     progress: bool,
     approximate_above: int,
+    vector_index: str | None = None,
 ) -> IndexReport:
     """Bring a gallery up to date with its images.
 
-    Whatever ends it, by a key or an error, what was found until then is kept; only a killed process loses some seconds.
+    If a key or an error ends it, what was found until then is kept. Only a killed process loses some seconds.
 
     Args:
         source: The images.
         model: The detector, in eval mode.
-        store: Where the gallery lies.
-        batch_size: Images of equal size a forward pass.
-        precision: Of trunk, proposals and last stages.
-        rebuild: Begin anew, whatever is there.
+        store: Where the detections are kept.
+        batch_size: Images of equal size in a forward pass.
+        precision: Number format of trunk, proposals and last stages.
+        rebuild: Begin with nothing, whatever is there.
         wait: Wait for another run that writes there, instead of giving up.
         progress: Show a bar.
-        approximate_above: People from which on an index for approximate search is made.
+        approximate_above: Above this number of detections, an index for approximate search is built.
+        vector_index: The index to build whatever the number.
 
     Raises:
-        ArgumentError: no images, or a model or settings that cannot be.
-        GalleryError: another run is writing there, or it is a gallery of another model or folder.
-        IntegrityError: its manifest is damaged.
-        CacheError: the folder cannot be written to, or the disk is full.
+        ArgumentError: There are no images, or the model or a setting is not valid.
+        GalleryError: Another run is writing there, or it is a gallery of another model or folder.
+        IntegrityError: What is stored there is damaged.
+        MissingPackageError: The library of the index is not installed.
+        CacheError: The store cannot be written to, or the disk is full.
     """
-    if batch_size < 1:
-        raise ArgumentError(f"batch_size={batch_size}: it must be 1 or more.")
     mark = model_mark(model, precision)
+    runner = ModelRunner(model, precision=precision, batch_size=batch_size)
+    kind = usable_index(vector_index)
     start = time.perf_counter()
-    with store.lock(wait=wait):
-        old = None if rebuild else read_manifest(store.folder)
-        if old is None:
-            old = Manifest(model=mark, source=source.mark)
-        else:
+    with store.write(wait=wait, rebuild=rebuild) as writer:
+        old = writer.header
+        if old is not None:
             _require_continued(old, mark, model, source)
-        keeper = Keeper(store, old)
-        known = {record.name: record for record in keeper.open()}
-        survey = source.survey(known, old.failures, complete=old.complete)
-        keeper.begin(mark, source.mark, survey.kept)
-        readings = _counted(source.read(survey), survey.expected, progress)
+        known = writer.records()
+        before = GalleryHeader(model=mark, source=source.mark) if old is None else old
+        survey = source.survey(known, before.failures, complete=before.complete)
+        writer.begin(GalleryHeader(model=mark, source=source.mark), survey.kept)
+        images = with_progress(source.read(survey), total=survey.expected, what="indexing", show=progress)
+        run = _Run(writer, mark)
         try:
-            with contextlib.closing(_Looker(model, precision, batch_size).look(readings)) as looked:
-                for found in looked:
-                    keeper.add(found)
+            for answer in runner.detect(images):
+                run.take(answer)
         finally:
-            keeper.flush()
-        keeper.finish(survey.failures, approximate_above)
-    seen, failures = set(keeper.seen), keeper.manifest.failures
-    changed = len(seen & known.keys())
-    gone = known.keys() - survey.kept.keys() - seen - {failure.image for failure in failures}
-    return IndexReport(
-        images=keeper.manifest.images,
-        people=keeper.manifest.people,
-        added=len(seen) - changed,
-        changed=changed,
-        unchanged=len(survey.kept),
-        removed=len(gone),
-        failures=failures,
-        seconds=time.perf_counter() - start,
-    )
+            writer.flush(run.failures)
+        stored = writer.finish((*survey.failures, *run.failures))
+        writer.save_index(index_for(len(stored), above=approximate_above) if vector_index is None else kind)
+    return run.report(known, survey.kept, stored, time.perf_counter() - start)
 
 
-class _Looker:
-    """Detects everyone, in batches of images of one size.
+class _Run:
+    """Takes the answers of one run, and counts them.
 
     Args:
-        model: The detector.
-        precision: Of trunk, proposals and last stages.
-        batch_size: Images a forward pass.
+        writer: Where the detections go.
+        mark: The model that answers.
     """
 
-    def __init__(self, model: PersonSearchDetector[Any], precision: Precision, batch_size: int) -> None:
-        self.model, self.precision, self.batch_size = model, precision, batch_size
-        self.device = next(model.parameters()).device
+    def __init__(self, writer: StoreWriter, mark: ModelMark) -> None:
+        self._writer, self._mark = writer, mark
+        self.indexed: set[str] = set()
+        self.failures: list[Failure] = []
 
-    @cached_property
-    def fast(self) -> PersonSearchDetector[Any]:
-        """The detector, optimized once there is something to look at."""
-        return self.model.optimize_for_inference(dtype=getattr(torch, self.precision))
+    def take(self, answer: ImageDetections[ImageKey] | ImageFailure[ImageKey]) -> None:
+        """Write the detections of an image, or remember why there are none.
 
-    def look(self, readings: Iterator[Reading | Failure]) -> Generator[Found | Failure]:
-        """Yield who is in each image; images of a size that is rare come later than they were read."""
-        kinds: dict[tuple[int, ...], list[Reading]] = {}
-        for reading in readings:
-            if isinstance(reading, Failure):
-                yield reading
-                continue
-            shape = tuple(reading.pixels.shape)
-            try:
-                check_shapes([torch.empty(1).expand(shape)], self.model.config.max_size)
-            except ArgumentError as error:
-                yield Failure(image=reading.record.name, reason=str(error).removeprefix("image 0: "))
-                continue
-            kinds.setdefault(shape, []).append(reading)
-            if len(kinds[shape]) == self.batch_size:
-                yield from self._detect(kinds.pop(shape))
-            elif sum(map(len, kinds.values())) >= _SIZES * self.batch_size:
-                yield from self._detect(kinds.pop(next(iter(kinds))))  # who waits longest goes, in a smaller batch
-        for waiting in kinds.values():
-            yield from self._detect(waiting)
-
-    def _detect(self, batch: Sequence[Reading]) -> Iterator[Found | Failure]:
-        try:
-            with torch.inference_mode():
-                results = self.fast([reading.pixels.to(self.device).float() / 255 for reading in batch])
-        except NonFiniteError as error:
-            if len(batch) == 1:
-                yield Failure(image=batch[0].record.name, reason=str(error))
-            else:  # perhaps one of them is at fault
-                for reading in batch:
-                    yield from self._detect([reading])
+        Raises:
+            ArgumentError: The model's embeddings do not have the length that it states.
+        """
+        key = answer.key
+        if isinstance(answer, ImageFailure):
+            self.failures.append(Failure(image=key if isinstance(key, str) else key.name, reason=answer.reason))
             return
-        for reading, result in zip(batch, results, strict=True):
-            # cloned outside: tensors made in inference mode cannot be used everywhere
-            boxes, scores, embeddings = (result[name].float().cpu().clone() for name in ("boxes", "scores", "embeddings"))
-            if all(bool(each.isfinite().all()) for each in (boxes, scores, embeddings)):
-                yield Found(reading.record, boxes, scores, embeddings)
-            else:
-                yield Failure(image=reading.record.name, reason="the model answers with numbers that are not finite.")
+        assert not isinstance(key, str), "an image that was read has a record"
+        found = answer.detections
+        if len(found) and found.dim != self._mark.dim:
+            raise ArgumentError(
+                f"{self._mark.kind} returned embeddings of {found.dim} numbers for {key.name}, but its embedding_dim is "
+                f"{self._mark.dim}. Correct embedding_dim in the detector; such a gallery could never be searched."
+            )
+        self._writer.append(key, found)
+        self.indexed.add(key.name)
+
+    def report(
+        self, known: Mapping[str, ImageRecord], kept: Mapping[str, ImageRecord], stored: StoredDetections, seconds: float
+    ) -> IndexReport:
+        """Return what the run did.
+
+        Args:
+            known: Images that were in the gallery before.
+            kept: Those of them that were not indexed again.
+            stored: What is in the gallery now.
+            seconds: How long the run took.
+        """
+        failures = stored.header.failures
+        changed = len(self.indexed & known.keys())
+        return IndexReport(
+            images=len(stored.image_names),
+            detections=len(stored),
+            added=len(self.indexed) - changed,
+            changed=changed,
+            unchanged=len(kept),
+            removed=len(known.keys() - kept.keys() - self.indexed - {failure.image for failure in failures}),
+            failures=failures,
+            seconds=seconds,
+        )
 
 
-def _counted(readings: Iterator[Reading | Failure], expected: int, progress: bool) -> Iterator[Reading | Failure]:
-    with tqdm(total=expected, desc="indexing", unit="image", disable=not progress, leave=False) as bar:
-        for reading in readings:
-            yield reading
-            bar.update()
-
-
-def _require_continued(old: Manifest, mark: ModelMark, model: PersonSearchDetector[Any], source: Source) -> None:
-    """See that a gallery can be gone on with: by the same model, on the same images."""
+def _require_continued(old: GalleryHeader, mark: ModelMark, model: PersonSearchDetector[Any], source: ImageSource) -> None:
+    """Check that a gallery can be brought up to date: by the same model, with the same images."""
     other = "Give another folder for a second gallery, or begin this one anew: rebuild=True, on the command line --rebuild."
     try:
         require_same(old.model, model)

@@ -1,4 +1,4 @@
-"""What binds a gallery to a model: vectors of different models cannot be compared, however alike their names are."""
+"""Which model a gallery belongs to. Embeddings of different models cannot be compared, however similar their names are."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch import nn
 
 from pretrainps.detectors import PersonSearchDetector
 from pretrainps.errors import ArgumentError, GalleryError
-from pretrainps.gallery.storage.manifest import ModelMark
-from pretrainps.inference.extraction import Precision
-from pretrainps.inference.feature_cache import fingerprint_of_model
+from pretrainps.gallery.storage.header import ModelMark
+from pretrainps.inference.fingerprint import fingerprint_of_model
+from pretrainps.inference.runner import Precision
 from pretrainps.weights.unwrap import unwrap
 
 _Versions = tuple[str, tuple[tuple[int, int], ...]]
-"""Settings, and for each tensor where it lies and how often it was changed."""
+"""Settings, and for each tensor its address and how often it was changed."""
 _known: WeakKeyDictionary[nn.Module, tuple[_Versions, str]] = WeakKeyDictionary()
-"""Fingerprints of models in memory: to hash 200 MB for each query would be most of its time."""
+"""Fingerprints of models in memory. To hash 200 MB for each query would take most of its time."""
 
 
 def model_mark(model: PersonSearchDetector[Any], precision: Precision = "float32") -> ModelMark:
-    """Return what a manifest says of a model.
+    """Return what a gallery remembers of a model.
 
     Raises:
-        ArgumentError: it is no detector, is being trained, or is a copy that was optimized.
+        ArgumentError: It is not a detector, is in training mode, or is an optimized copy.
     """
     model = require_detector(model)
     spec = getattr(model, "spec", None)
@@ -33,17 +33,17 @@ def model_mark(model: PersonSearchDetector[Any], precision: Precision = "float32
         name=spec.name if spec is not None else model.kind,
         fingerprint=fingerprint(model),
         kind=model.kind,
-        dim=model.config.embedding_dim,
+        dim=model.embedding_dim,
         precision=precision,
-        weighted=model.config.weigh_by_score,
+        weighted=model.config.score_weighting,
     )
 
 
 def require_detector(model: object) -> PersonSearchDetector[Any]:
-    """Return the detector, out of its wrapper if it has one, that is to fill or search a gallery.
+    """Return a detector that can fill or search a gallery, out of its wrapper if it has one.
 
     Raises:
-        ArgumentError: it is no detector, is being trained, or is a copy that was optimized.
+        ArgumentError: It is not a detector, is in training mode, or is an optimized copy.
     """
     model = unwrap(model)
     if not isinstance(model, PersonSearchDetector):
@@ -59,11 +59,11 @@ def require_detector(model: object) -> PersonSearchDetector[Any]:
 
 
 def require_same(mark: ModelMark, model: PersonSearchDetector[Any]) -> None:
-    """See that a model is the one that a gallery is bound to.
+    """Check that a model is the one that a gallery was made with.
 
     Raises:
-        GalleryError: it is another one; says which, and why it will not do.
-        ArgumentError: it is none that fills galleries.
+        GalleryError: It is another one. The message says which, and what to do.
+        ArgumentError: It is not a model that fills galleries.
     """
     other = model_mark(model)
     if other.fingerprint == mark.fingerprint:
@@ -80,7 +80,7 @@ def require_same(mark: ModelMark, model: PersonSearchDetector[Any]) -> None:
 
 
 def fingerprint(model: PersonSearchDetector[Any]) -> str:
-    """Return the hash of a detector's tensors and settings; of an unchanged one it is computed once."""
+    """Return the hash of a detector's tensors and settings. It is computed once, as long as nothing changes."""
     model = unwrap(model)
     try:
         tensors = tuple((tensor.data_ptr(), tensor._version) for tensor in model.state_dict().values())
@@ -99,5 +99,5 @@ def _computed(model: PersonSearchDetector[Any]) -> str:
 
 
 def _settings(model: PersonSearchDetector[Any]) -> dict[str, str]:
-    config = json.dumps(model.config.changes(), sort_keys=True)
+    config = json.dumps(model.config.fingerprint_fields(), sort_keys=True)
     return {"kind": model.kind, "config": config, "input": str(model.convention)}

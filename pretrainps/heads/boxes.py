@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pretrainps.backbones.precision import matching
 from pretrainps.heads.norm_aware import initialize_projection
-from pretrainps.ops.precision import widened
+from pretrainps.ops.precision import to_float32
 
 _CLASSES = 2
 
@@ -26,7 +26,7 @@ class SoftmaxBoxHead(nn.Module):
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C) -> logits of background and person (N, 2), the person's box deltas (N, 4)."""
         pooled = matching(pooled, self)
-        return widened(self.cls_score(pooled)), widened(self.bbox_pred(pooled)[:, 4:])
+        return to_float32(self.cls_score(pooled)), to_float32(self.bbox_pred(pooled)[:, 4:])
 
 
 class BatchNormBoxHead(nn.Module):
@@ -40,4 +40,4 @@ class BatchNormBoxHead(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """(N, C) -> the person's box deltas (N, 4)."""
-        return widened(self.bbox_pred(matching(pooled, self))[:, 4:])
+        return to_float32(self.bbox_pred(matching(pooled, self))[:, 4:])

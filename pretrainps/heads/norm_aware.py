@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretrainps.backbones.precision import matching
-from pretrainps.ops.precision import widened
+from pretrainps.ops.precision import to_float32
 
 _SMALLEST_NORM = 1e-12
 
@@ -51,7 +51,7 @@ class UnitEmbedding(nn.Module):
     def project(self, pooled: Mapping[str, Tensor]) -> Tensor:
         """{name: (N, C)} -> (N, dim), of any length."""
         parts = [projector(matching(pooled[name], projector)) for name, projector in self.projectors.items()]
-        return widened(torch.cat(parts, dim=1))  # lengths are taken in full precision
+        return to_float32(torch.cat(parts, dim=1))  # lengths are taken in full precision
 
     def forward(self, pooled: Mapping[str, Tensor]) -> Tensor:
         """{name: (N, C)} -> (N, dim), rows of length 1."""
@@ -69,7 +69,7 @@ class NormAwareEmbedding(UnitEmbedding):
         """{name: (N, C)} -> unit vectors (N, dim) and logits of being a person (N,)."""
         vectors = self.project(pooled)
         norms = vectors.norm(dim=1, keepdim=True)  # (N, 1)
-        logits = widened(self.rescaler(matching(norms, self.rescaler)))
+        logits = to_float32(self.rescaler(matching(norms, self.rescaler)))
         return vectors / norms.clamp(min=_SMALLEST_NORM), logits.squeeze(1)
 
 
@@ -101,8 +101,8 @@ class PixelNormAwareEmbedding(nn.Module):
             if part.shape[-2:] != size:
                 part = F.interpolate(part, size, mode="bilinear", align_corners=False)
             parts.append(part)
-        vectors = widened(torch.cat(parts, dim=1))  # (N, dim, h, w)
+        vectors = to_float32(torch.cat(parts, dim=1))  # (N, dim, h, w)
         norms = vectors.norm(dim=1, keepdim=True)  # (N, 1, h, w)
-        logits = widened(self.rescaler(matching(norms, self.rescaler)))
+        logits = to_float32(self.rescaler(matching(norms, self.rescaler)))
         attended = vectors / norms.clamp(min=_SMALLEST_NORM) * logits.sigmoid()
         return attended.mean(dim=(2, 3)), logits.squeeze(1)

@@ -37,9 +37,9 @@ def build_detector(
     """Build a detector on a pre-trained backbone. Its heads have random weights, for training.
 
     Args:
-        name: "oim", "nae", "nae+" or "seqnet".
-        backbone: A name for `pretrainps.load`; or a backbone, which is copied.
-        num_identities: Number of people with identities in the training set; it may be in `config` instead.
+        name: A registered detector, a key of `pretrainps.detectors.DETECTORS`.
+        backbone: A name as `pretrainps.load` takes it; or a backbone, whose halves are copied.
+        num_identities: People with identities in the training set; may stand in `config` instead.
         config: The detector's config, or some of its fields as a mapping; the papers' values by default.
         convention: Input convention; by default that of the backbone's weights, or RGB with ImageNet's statistics.
         offline: See `pretrainps.load`.
@@ -56,8 +56,8 @@ def build_detector(
 
     Example:
         >>> import pretrainps
-        >>> model = pretrainps.build_detector("nae", backbone="resnet50-hybrid", num_identities=5532)  # doctest: +SKIP
-        >>> losses = model(images, targets)                                                          # doctest: +SKIP
+        >>> model = pretrainps.build_detector(NAME, backbone="resnet50-hybrid", num_identities=5532)  # doctest: +SKIP
+        >>> losses = model(images, targets)                                                         # doctest: +SKIP
     """
     settings = _settings(name, num_identities, config)
     origin, backbone = None, unwrap(backbone)

@@ -13,6 +13,8 @@ from torch import nn
 
 from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.detectors import PersonSearchDetector, assemble
+from pretrainps.detectors.key_layouts import layout_of
+from pretrainps.detectors.registry import detector_entry
 from pretrainps.download import Cache, Fetched, fetch
 from pretrainps.download.fetch import confirm, remedied
 from pretrainps.errors import ArgumentError, CacheError
@@ -22,7 +24,6 @@ from pretrainps.images.pixels import Preprocess, Size
 from pretrainps.registry.specs import DetectorSpec, HeadSpec, ModelSpec
 from pretrainps.weights import Adapter, LoadReport, NativeCheckpoint, compare, native_checkpoint, require_complete
 from pretrainps.weights.advice import advise
-from pretrainps.weights.key_layouts import layout_of
 from pretrainps.weights.report import Shape
 from pretrainps.weights.trunk import in_trunk
 from pretrainps.weights.unwrap import unwrap
@@ -102,11 +103,13 @@ def load(
         raise ArgumentError(f"{spec.name} is no detector, and settings (config=, --set) are for those. Leave them out.")
     # batch counters and identity tables start at zero; any other tensor that the file may lack needs its initial value
     may_lack = (*spec.file.expected_missing, *spec.file.new)
-    empty = all(pattern.endswith("num_batches_tracked") or pattern.startswith("oim_loss.") for pattern in may_lack)
+    tables = detector_entry(spec.detector.kind).tables if spec.detector is not None else ()
+    zeros = [pattern for table in tables for pattern in (table, table.rpartition(".")[0] + ".*")]
+    empty = all(pattern.endswith("num_batches_tracked") or pattern in zeros for pattern in may_lack)
     backbone = build_backbone(spec.arch, spec.arch_options, empty=empty)
     # under a head of this package, or in a detector, the backbone's tail has a longer prefix
     before = spec.file.prefix + ("" if spec.head is None and spec.detector is None else "backbone.")
-    declared = (*spec.file.ignored, *(before + pattern for pattern in backbone.tail))
+    declared = (*spec.file.ignored, *(before + pattern for pattern in backbone.dropped_keys))
     spec = replace(spec, file=replace(spec.file, ignored=(*declared, *ignore)))
     model: Model = backbone
     if spec.detector is not None:
@@ -139,7 +142,9 @@ def _tensors(
         fetched = fetch(spec, cache=cache, offline=offline, progress=progress, verify=verify, pin=False)
         try:
             with remedied(spec, fetched, cache):
-                return fetched, native_checkpoint(spec, fetched, family, cache, verify=verify, adapter=adapter)
+                return fetched, native_checkpoint(
+                    spec, fetched, layout_of(family, spec.file.layout), cache, family=family, verify=verify, adapter=adapter
+                )
         except FileNotFoundError:
             continue
     raise CacheError(f"{spec.name}: another process keeps removing it from {cache.root}. Wait for it to end, then load again.")
@@ -220,15 +225,15 @@ def _fill(
         checkpoint.tensors,
         name=spec.name,
         ignored=checkpoint.ignored,
-        stray=(*checkpoint.stray, *refused),
+        unprefixed=(*checkpoint.unprefixed, *refused),
         side_data=checkpoint.side_data,
         expected_missing=spec.file.expected_missing,
         new=spec.file.new,
     )
     if not report.ok:
         shapes = {key: tuple(value.shape) for key, value in checkpoint.tensors.items()} | dict(refused)
-        stray = set(checkpoint.stray)
-        require_complete(report, origin, advise(report, shapes, arch=spec.arch, prefix=spec.file.prefix, stray=stray))
+        unprefixed = set(checkpoint.unprefixed)
+        require_complete(report, origin, advise(report, shapes, arch=spec.arch, prefix=spec.file.prefix, unprefixed=unprefixed))
     state = model.state_dict()
     held = {key: checkpoint.tensors[key].to(state[key].dtype) for key in report.matched}
     for key in (*report.expected_missing, *report.new):

@@ -230,9 +230,9 @@ def _saved(config: Any, where: str) -> ModelSpec:
     # save_pretrained writes whole models under native names, so other declarations in a configuration are not used, except
     # for a pre-training's checkpoints, which hold the backbone in two parts
     if found.get("layout") == PRETRAINING:
-        from pretrainps.weights.key_layouts import layout_of
+        from pretrainps.weights.key_layouts import OF_PRETRAINING
 
-        return replace(spec, file=FileFormat(layout=PRETRAINING, ignored=layout_of("", PRETRAINING).heads))
+        return replace(spec, file=FileFormat(layout=PRETRAINING, ignored=OF_PRETRAINING.heads))
     return replace(spec, file=FileFormat())
 
 

@@ -75,8 +75,8 @@ def state_to_save(model: Model) -> dict[str, Tensor]:
     if any(isinstance(value, Tensor) and value.is_meta for value in state.values()):
         raise ArgumentError(f"{name} is on the meta device: its weights have no values. Load it, and save it then.")
     plain = {key: value for key, value in state.items() if _is_stored(value)}
-    report = compare(built, plain, name=name, stray=[key for key in state if key not in plain])
-    # a model without parameters has nothing to fill
+    report = compare(built, plain, name=name, unprefixed=[key for key in state if key not in plain])
+    # of a model without parameters nothing is filled
     if report.missing or report.unexpected or report.wrong_shape or report.wrong_kind:
         raise StateDictMismatchError(_refusal(report), report)
     broken = [key for key, value in plain.items() if value.is_floating_point() and not bool(value.isfinite().all())]
@@ -98,8 +98,9 @@ def backbone_of(model: Model, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     if isinstance(model, Backbone):
         return dict(state)
-    places = ("backbone.", "box_stage.stage.") if isinstance(model, PersonSearchDetector) else ("backbone.",)
-    return {key.removeprefix(place): value for place in places for key, value in state.items() if key.startswith(place)}
+    if isinstance(model, PersonSearchDetector):
+        return model.backbone_part(state)
+    return {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
 
 
 def _built_again(model: Model) -> Model:
@@ -111,7 +112,7 @@ def _built_again(model: Model) -> Model:
             if isinstance(model, CropModel):
                 return CropModel(backbone, model.head_spec)
             if isinstance(model, PersonSearchDetector):
-                return assemble(model.kind, backbone, model.config.changes(), model.convention)
+                return assemble(model.kind, backbone, model.config.non_defaults(), model.convention)
     return backbone
 
 

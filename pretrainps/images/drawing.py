@@ -23,7 +23,7 @@ PAPER: Final[Colour] = (250, 250, 248)
 NOTHING: Final[Colour] = (226, 226, 222)
 """Colour of a frame outside the image."""
 _MARGIN = 0.12
-"""Context around a person in a crop, as a share of the person's height."""
+"""Share of a person's height that is shown around them."""
 _SHADE: Final[Colour] = (0, 0, 0)
 
 
@@ -35,10 +35,10 @@ def within(box: Box, size: PillowSize) -> Box:
     return left, top, min(max(x2, left + 1), width), min(max(y2, top + 1), height)
 
 
-def sight(image: Image.Image, box: Box, size: PillowSize, colour: Colour | None = None) -> Image.Image:
-    """Return a crop of a person with context that fills a frame, with the person's box drawn.
+def crop_with_margin(image: Image.Image, box: Box, size: Size, colour: Colour | None = None) -> Image.Image:
+    """Return a person with a margin, cut out of a picture so that it fills a frame, with their box drawn.
 
-    The crop has the frame's shape. It is moved into the image if it would reach outside; parts that do not fit stay grey.
+    The cut has the frame's shape. It is moved so that it stays in the picture. What does not fit stays grey.
 
     Args:
         image: The whole scene, RGB.

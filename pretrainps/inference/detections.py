@@ -1,4 +1,7 @@
-"""All detections of a set of images in one table, which is what lets the evaluators work without a loop over images."""
+"""`Detections`: the one table of what a model found in some images, so that nothing has to loop over images.
+
+The inference runner makes it, and galleries, evaluation and the demo read it. It holds numpy arrays and needs no torch.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,20 @@ I64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class DetectionTable:
-    """Detections of image 0, then of image 1, and so on.
+class Detections:
+    """Detections of image 0, then of image 1, and so on: one row a detection.
 
-    >>> table = DetectionTable.from_images([{"boxes": [[0, 0, 4, 9]], "scores": [0.8], "embeddings": [[1.0, 0.0]]}])
+    >>> table = Detections.from_images([{"boxes": [[0, 0, 4, 9]], "scores": [0.8], "embeddings": [[1.0, 0.0]]}])
     >>> table.num_images, len(table), table.dim
     (1, 1, 2)
+    >>> table.boxes[table.rows_of(0)].tolist()
+    [[0.0, 0.0, 4.0, 9.0]]
     """
 
     boxes: F32
     """(N, 4) x1, y1, x2, y2 in pixels of the image."""
     scores: F32
-    """(N,) how sure the detector is."""
+    """(N,) the detection scores."""
     embeddings: F32
     """(N, D); D is 0 for a detector that only detects."""
     counts: I64
@@ -60,7 +65,7 @@ class DetectionTable:
 
     @property
     def num_images(self) -> int:
-        """How many images were looked at, also those in which nobody was found."""
+        """Number of images, also of those without a detection."""
         return len(self.counts)
 
     @property
@@ -68,8 +73,24 @@ class DetectionTable:
         """Length of an embedding."""
         return int(self.embeddings.shape[1])
 
+    def rows_of(self, image: int) -> slice:
+        """Return the rows of one image's detections."""
+        start = int(self.starts[image])
+        return slice(start, start + int(self.counts[image]))
+
     @classmethod
-    def from_images(cls, results: Sequence[Mapping[str, Any]]) -> DetectionTable:
+    def concatenate(cls, tables: Sequence[Detections]) -> Detections:
+        """Join tables of different images, in order. A table without a row may have embeddings of any length.
+
+        The result is not `annotated`, and its `kept_above` is not known; set them with `dataclasses.replace`.
+
+        Raises:
+            ArgumentError: tables with embeddings of different lengths; names the image.
+        """
+        return cls._joined([(table.boxes, table.scores, table.embeddings) for table in tables], [t.counts for t in tables])
+
+    @classmethod
+    def from_images(cls, results: Sequence[Mapping[str, Any]]) -> Detections:
         """Put together what a detector returned.
 
         Args:
@@ -78,24 +99,11 @@ class DetectionTable:
         Raises:
             ArgumentError: shapes that do not fit, or numbers that are not finite; names the image.
         """
-        parts = [_detections(index, result) for index, result in enumerate(results)]
-        widths: dict[int, int] = {}
-        for index, (boxes, _, embeddings) in enumerate(parts):
-            if len(boxes):
-                widths.setdefault(embeddings.shape[1], index)
-        if len(widths) > 1:
-            said = ", ".join(f"{width} in image {index}" for width, index in widths.items())
-            raise ArgumentError(f"embeddings of different lengths: {said}. One detector, one length.")
-        width = next(iter(widths), 0)
-        return cls(
-            boxes=np.concatenate([part[0] for part in parts] or [np.zeros((0, 4), np.float32)]),
-            scores=np.concatenate([part[1] for part in parts] or [np.zeros(0, np.float32)]),
-            embeddings=np.concatenate([part[2] for part in parts if len(part[0])] or [np.zeros((0, width), np.float32)]),
-            counts=np.array([len(part[0]) for part in parts], dtype=np.int64),
-        )
+        parts = [_arrays_of_image(index, result) for index, result in enumerate(results)]
+        return cls._joined(parts, [np.array([len(boxes)], dtype=np.int64) for boxes, _, _ in parts])
 
     @classmethod
-    def of_ground_truth(cls, split: Split, embeddings: Sequence[ArrayLike]) -> DetectionTable:
+    def of_ground_truth(cls, split: Split, embeddings: Sequence[ArrayLike]) -> Detections:
         """Take the annotated boxes for detections, each with score 1.
 
         Args:
@@ -117,20 +125,40 @@ class DetectionTable:
         )
         return replace(table, annotated=True)
 
-    def rows(self, keep: NDArray[np.bool_]) -> DetectionTable:
+    def rows(self, keep: NDArray[np.bool_]) -> Detections:
         """Return a table of some detections; all images stay, perhaps without any. (N,) -> table."""
         counts = np.bincount(self.images[keep], minlength=self.num_images).astype(np.int64)
         return replace(self, boxes=self.boxes[keep], scores=self.scores[keep], embeddings=self.embeddings[keep], counts=counts)
 
-    def of_images(self, images: I64) -> DetectionTable:
-        """Return a table of some images, in the order asked for; one may be asked for twice."""
+    def of_images(self, images: I64) -> Detections:
+        """Return a table of some images, in the given order; an image may be given twice."""
         counts = self.counts[images]
         _, rows = spread(self.starts[images], counts)
         return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], embeddings=self.embeddings[rows], counts=counts)
 
-    def normalized(self) -> DetectionTable:
+    def normalized(self) -> Detections:
         """Return the same with embeddings of length 1; one of length 0 stays."""
         return replace(self, embeddings=unit_rows(self.embeddings))
+
+    @classmethod
+    def _joined(cls, parts: Sequence[tuple[F32, F32, F32]], counts: Sequence[I64]) -> Detections:
+        """Join boxes, scores and embeddings of different images, each part with the counts of its images."""
+        widths: dict[int, int] = {}
+        first = 0
+        for (boxes, _, embeddings), images in zip(parts, counts, strict=True):
+            if len(boxes):
+                widths.setdefault(embeddings.shape[1], first)
+            first += len(images)
+        if len(widths) > 1:
+            lengths = ", ".join(f"{width} in image {image}" for width, image in widths.items())
+            raise ArgumentError(f"embeddings of different lengths: {lengths}. One detector gives one length.")
+        width = next(iter(widths), max((rows.shape[1] for _, _, rows in parts), default=0))
+        return cls(
+            boxes=np.concatenate([boxes for boxes, _, _ in parts] or [np.zeros((0, 4), np.float32)]),
+            scores=np.concatenate([scores for _, scores, _ in parts] or [np.zeros(0, np.float32)]),
+            embeddings=np.concatenate([rows for boxes, _, rows in parts if len(boxes)] or [np.zeros((0, width), np.float32)]),
+            counts=np.concatenate(counts or [np.zeros(0, np.int64)]),
+        )
 
     def _require_finite(self, what: str, array: F32) -> None:
         if np.isfinite(array).all():
@@ -160,7 +188,7 @@ def spread(starts: I64, counts: I64) -> tuple[I64, I64]:
     return run, np.arange(len(run)) + (starts - first)[run]
 
 
-def _detections(index: int, result: Mapping[str, Any]) -> tuple[F32, F32, F32]:
+def _arrays_of_image(index: int, result: Mapping[str, Any]) -> tuple[F32, F32, F32]:
     missing = [key for key in ("boxes", "scores") if key not in result]
     if missing:
         raise ArgumentError(f"image {index}: no {' and no '.join(missing)}. Detectors return boxes, scores and embeddings.")

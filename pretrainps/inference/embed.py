@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from torchvision.transforms.functional import pil_to_tensor
 
 from pretrainps.errors import ArgumentError, ImageError
+from pretrainps.files import new_file
 from pretrainps.heads import CropModel
-from pretrainps.images.pixels import Preprocess
+from pretrainps.images.read import read_image
+from pretrainps.inference.runner import READERS, ImageFailure, ImageInput, ModelRunner, read_ahead, with_progress
+from pretrainps.weights import write_safetensors
 from pretrainps.weights.unwrap import unwrap
 
 
@@ -40,6 +44,24 @@ class Embeddings:
             "failures": [{"image": str(path), "reason": reason} for path, reason in self.failures],
         }
 
+    def save(self, path: Path) -> None:
+        """Write the vectors to a file that is never seen half-written.
+
+        Args:
+            path: FILE.safetensors, with the images' names in its metadata, or FILE.npy.
+
+        Raises:
+            ArgumentError: another ending.
+            CacheError: the folder cannot be written to, or the disk is full.
+        """
+        if path.suffix == ".safetensors":
+            write_safetensors({"vectors": self.vectors}, path, {"images": [str(each) for each in self.paths]})
+        elif path.suffix == ".npy":
+            with new_file(path) as temporary, temporary.open("wb") as file:
+                np.save(file, self.vectors.numpy())
+        else:
+            raise ArgumentError(f"{path}: the ending says the format; use .safetensors or .npy.")
+
     def table(self, most: int = 12) -> str:
         """Return the similarities as text: a square for a few images, each one's nearest for many."""
         unique = len({path.name for path in self.paths}) == len(self.paths)
@@ -65,7 +87,6 @@ class Embeddings:
         return "\n".join([f"{'image':<{width}}  nearest", *rows])
 
 
-@torch.inference_mode()
 def embed(
     model: CropModel,
     images: Sequence[Path],
@@ -88,27 +109,26 @@ def embed(
     model = unwrap(model)
     if not isinstance(model, CropModel) or model.head_spec.kind != "embedding":
         raise ArgumentError("this model gives no embeddings. Load it with head='embedding'.")
-    if model.training:
-        raise ArgumentError("embedding needs the model in eval mode: call model.eval() first.")
-    transform = Preprocess(model.spec.input)
-    device = next(model.parameters()).device
+    runner = ModelRunner(model, batch_size=batch_size)
+    answers = runner.embed(read_ahead(_read, images, ahead=batch_size + READERS))
     paths: list[Path] = []
     rows: list[Tensor] = []
     failures: list[tuple[Path, str]] = []
-    batch: list[Tensor] = []
-    with tqdm(total=len(images), desc="embedding", unit="image", disable=None if progress else True, leave=False) as bar:
-        for index, path in enumerate(images):
-            try:
-                batch.append(transform(path))
-                paths.append(path)
-            except ImageError as error:
-                failures.append((path, str(error)))
-            if batch and (len(batch) == batch_size or index == len(images) - 1):
-                vectors = model(torch.stack(batch).to(device)).float()
-                rows.append(torch.nn.functional.normalize(vectors, dim=1).cpu())  # half precision misses length 1
-                batch.clear()
-            bar.update()
+    for answer in with_progress(answers, total=len(images), what="embedding", show=progress):
+        if isinstance(answer, ImageFailure):
+            failures.append((answer.key, answer.reason))
+        else:
+            paths.append(answer.key)
+            rows.append(torch.from_numpy(answer.detections.embeddings))
     if not rows:
         reasons = "\n".join(f"  {reason}" for _, reason in failures)
         raise ImageError(f"none of the {len(images)} images can be read:\n{reasons}")
-    return Embeddings(tuple(paths), torch.cat(rows), tuple(failures))
+    vectors = torch.nn.functional.normalize(torch.cat(rows), dim=1)  # half precision misses length 1
+    return Embeddings(tuple(paths), vectors, tuple(failures))
+
+
+def _read(path: Path) -> ImageInput[Path] | ImageFailure[Path]:
+    try:
+        return ImageInput(key=path, pixels=pil_to_tensor(read_image(path)))
+    except ImageError as error:
+        return ImageFailure(key=path, error=error)

@@ -1,73 +1,74 @@
-"""Results of hours of work, kept piece by piece: what was done is not done again, whatever ended the run."""
+"""Features of images kept in a folder, some images a file, so that an interrupted run continues where it stopped."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
-from torch import nn
 from tqdm import tqdm
 
 from pretrainps.data.records import Sample
 from pretrainps.files import new_file
-from pretrainps.weights.unwrap import bare_state
 
 Arrays = dict[str, NDArray[Any]]
-"""What was found in one image: arrays with a row each person."""
+"""The features of one image: arrays with a row for each person."""
 SHARD = 16
-"""Images in a file: what an interruption may cost."""
-FORMAT = 1
-"""Of what is kept. Raised when something that a result depends on is computed otherwise, it makes older files void."""
+"""Images in a file. An interruption loses at most so many."""
 
 
-class Shards:
-    """Keeps arrays of images in a folder, some images a file.
+class FeatureCache:
+    """Keeps arrays of images in a folder.
 
     Args:
-        folder: Where; it must belong to this very model and these very images (see `fingerprint`). `None` keeps nothing.
+        folder: Where. It must belong to this very model and these very images (`fingerprint_of_model`, `digest_of_samples`).
+            `None` keeps nothing.
         progress: Whether to show bars.
     """
 
     def __init__(self, folder: Path | None, *, progress: bool = True) -> None:
         self.folder, self.progress = folder, progress
 
-    def collect(self, what: str, count: int, compute: Callable[[range], Iterator[Arrays | None]]) -> list[Arrays | None]:
-        """Return what is found in each of some images, from files where there are any.
+    def collect(
+        self, what: str, count: int, compute: Callable[[Sequence[int]], Iterator[Arrays | None]]
+    ) -> list[Arrays | None]:
+        """Return the arrays of each image, from files where there are any.
 
-        A file that is damaged is made anew. None is written where an image could not be read: the next run tries again.
+        A damaged file is replaced. No file is written if one of its images could not be read: the next run tries again.
 
         Args:
-            what: What it is, in a word: part of the files' names, and shown in the bar.
-            count: Of images.
-            compute: Finds it for images of a range, one after the other; None for one that could not be read.
+            what: A word for the arrays: part of the files' names, and shown in the bar.
+            count: Number of images.
+            compute: Yields the arrays of the images that it is given, in order; None for one that could not be read. It is
+                called once, with all images that no file holds.
 
         Raises:
             CacheError: the folder cannot be written to.
         """
-        found: list[Arrays | None] = []
+        parts = [range(start, min(start + SHARD, count)) for start in range(0, count, SHARD)]
+        kept = {part.start: images for part in parts if (images := self._read(what, part)) is not None}
+        computed = compute([image for part in parts if part.start not in kept for image in part])
+        features: list[Arrays | None] = []
         with tqdm(total=count, desc=what, unit="image", disable=not self.progress, leave=False) as bar:
-            for start in range(0, count, SHARD):
-                images = range(start, min(start + SHARD, count))
-                kept = self._read(what, images)
-                if kept is not None:
-                    found += kept
-                    bar.update(len(images))
+            for part in parts:
+                if part.start in kept:
+                    features += kept[part.start]
+                    bar.update(len(part))
                     continue
                 new: list[Arrays] = []
-                for each in compute(images):
-                    found.append(each)
-                    new += [] if each is None else [each]
+                for arrays in itertools.islice(computed, len(part)):
+                    features.append(arrays)
+                    new += [] if arrays is None else [arrays]
                     bar.update()
-                if len(new) == len(images):
-                    self._write(what, images, new)
-        return found
+                if len(new) == len(part):
+                    self._write(what, part, new)
+        return features
 
     def _path(self, what: str, images: range) -> Path:
         assert self.folder is not None
@@ -97,16 +98,7 @@ class Shards:
             temporary.write_bytes(save({**arrays, "counts": counts}))
 
 
-def fingerprint_of_model(model: nn.Module, settings: Mapping[str, Any]) -> str:
-    """Return a hash of everything that a model's answers depend on: names and values of its tensors, and settings."""
-    digest = hashlib.sha256(repr((FORMAT, sorted(settings.items()))).encode())
-    for name, tensor in bare_state(model).items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def fingerprint_of_samples(samples: Iterable[Sample]) -> str:
+def digest_of_samples(samples: Iterable[Sample]) -> str:
     """Return a hash of images and what is annotated in them.
 
     For a file, its name, size and time stand: to read it would be slow.

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from pretrainps.errors import ArgumentError
 from pretrainps.losses.oim import UNLABELLED, OIMLoss
-from pretrainps.ops.precision import widened
+from pretrainps.ops.precision import to_float32
 
 _SMALLEST_SQUARE = 1e-12
 """Least squared distance, to limit the slope of the square root."""
@@ -75,7 +75,7 @@ class CosineClassifier(nn.Module):
     def forward(self, embeddings: Tensor, ids: Tensor) -> Tensor:
         """Return the mean loss of the labelled people; 0, with a gradient of 0, if there are none. (N, dim), (N,) -> ()."""
         with torch.autocast(embeddings.device.type, enabled=False):
-            logits = self.scalar * widened(embeddings) @ F.normalize(self.weight, dim=1).T
+            logits = self.scalar * to_float32(embeddings) @ F.normalize(self.weight, dim=1).T
             labelled = ids != UNLABELLED
             total = F.cross_entropy(logits[labelled], ids[labelled], label_smoothing=self.label_smoothing, reduction="sum")
         return total / labelled.sum().clamp(min=1)
@@ -142,7 +142,7 @@ def batch_hard_triplet(embeddings: Tensor, ids: Tensor, datasets: Tensor, *, mar
         The mean over the images that are used; 0, with a gradient of 0, if there are none.
     """
     with torch.autocast(embeddings.device.type, enabled=False):
-        vectors = widened(embeddings)
+        vectors = to_float32(embeddings)
         comparable = (datasets[:, None] == datasets) & (ids != UNLABELLED) & (ids != UNLABELLED)[:, None]
         same = comparable & (ids[:, None] == ids)
         strangers = comparable & ~same

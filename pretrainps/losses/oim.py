@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional as F
 
-from pretrainps.ops.precision import widened
+from pretrainps.ops.precision import to_float32
 
 UNLABELLED = -1
 """The id of a person without an identity."""
@@ -56,17 +56,17 @@ class OIMLoss(nn.Module):
             ids: (N,) identities, or `UNLABELLED`.
         """
         with torch.autocast(embeddings.device.type, enabled=False):
-            people = widened(embeddings).to(self.lookup_table.dtype)
-            tables = torch.cat([self.lookup_table, self.queue])  # a copy that the update below does not change
+            people = to_float32(embeddings).to(self.lookup_table.dtype)
+            tables = torch.cat([self.lookup_table, self.queue])  # a copy, which the update below does not reach
             logits = self.scalar * people @ tables.T  # (N, identities + queue)
             total = F.cross_entropy(logits, ids, ignore_index=UNLABELLED, reduction="sum")
         loss = total / (ids != UNLABELLED).sum().clamp(min=1)
         if self.training and torch.is_grad_enabled():
-            self.enter(*_of_all_ranks(people.detach(), ids))
+            self.update_tables(*_of_all_ranks(people.detach(), ids))
         return loss
 
     @torch.no_grad()
-    def enter(self, embeddings: Tensor, ids: Tensor) -> None:
+    def update_tables(self, embeddings: Tensor, ids: Tensor) -> None:
         """Enter people into the tables, in order. (N, dim), (N,) -> nothing.
 
         A row that is not finite is left out: it would stay in the tables, although training skips its step.

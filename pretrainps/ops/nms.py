@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision import ops
 
 _APART = ((-2.0, -2.0, -1.0, -1.0), (-4.0, -4.0, -3.0, -3.0))
 """Two boxes that overlap neither each other nor any box in an image."""
 
 
-def suppress(boxes: Tensor, scores: Tensor, iou: float, most: int) -> Tensor:
+def nms(boxes: Tensor, scores: Tensor, iou: float, most: int) -> Tensor:
     """Return the indices of boxes that no better one covers, the best first.
 
     Args:
@@ -20,8 +20,8 @@ def suppress(boxes: Tensor, scores: Tensor, iou: float, most: int) -> Tensor:
         most: Largest number of boxes to keep.
     """
     if not torch.compiler.is_exporting():
-        return nms(boxes, scores.to(boxes.dtype), iou)[:most]
-    # torchvision tells the exporter that at least two boxes are kept, so a graph would fail on an image with one person.
-    # Two additional boxes that are always kept make this true for any runtime; they are removed afterwards.
-    kept = nms(torch.cat([boxes, boxes.new_tensor(_APART)]), torch.cat([scores, scores.new_ones(len(_APART))]), iou)
+        return ops.nms(boxes, scores.to(boxes.dtype), iou)[:most]
+    # torchvision tells the exporter that two boxes or more are kept, so that a graph would refuse an image with one person:
+    # two more that always are make it true, whatever a runtime thinks of their scores, and are taken out again
+    kept = ops.nms(torch.cat([boxes, boxes.new_tensor(_APART)]), torch.cat([scores, scores.new_ones(len(_APART))]), iou)
     return kept[kept < boxes.shape[0]][:most]

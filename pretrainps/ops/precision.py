@@ -6,6 +6,6 @@ import torch
 from torch import Tensor
 
 
-def widened(x: Tensor) -> Tensor:
-    """Return float16 and bfloat16 as float32, and wider types unchanged."""
+def to_float32(x: Tensor) -> Tensor:
+    """Return float16 and bfloat16 as float32, anything wider as it is."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -57,8 +57,8 @@ class RegionGrid:
         """Return the grid of every second bin, which a 1x1 convolution of stride 2 reads."""
         return replace(self, pixels=self.pixels[:, ::2, ::2], weights=self.weights[:, ::2, ::2])
 
-    def cut(self, rows: Tensor) -> Tensor:
-        """Pool each bin. Rows of map pixels (N * H * W, C) -> (R, C, bins, bins), channels last."""
+    def pool_regions(self, rows: Tensor) -> Tensor:
+        """Sum up each bin. Map pixels as rows (N * H * W, C) -> (R, C, bins, bins), channels last."""
         regions, height, width, taps = self.pixels.shape
         wide = rows.to(self.weights.dtype)
         bins = F.embedding_bag(

@@ -17,7 +17,7 @@ from pathlib import Path
 from pretrainps.errors import ArgumentError, RegistryError, UnknownModelError
 from pretrainps.registry.packages import package_file
 from pretrainps.registry.parse import read_registry
-from pretrainps.registry.specs import HubSource, ModelSpec, Task
+from pretrainps.registry.specs import BundledSource, HubSource, ModelSpec, Task
 
 PLUGIN_GROUP = "pretrainps.registry"
 
@@ -63,6 +63,21 @@ def list_models(pattern: str = "*", *, task: Task | None = None) -> list[str]:
     specs = registry()
     names = [n for n in fnmatch.filter(specs, pattern) if task is None or specs[n].task == task]
     return sorted(names, key=_natural)
+
+
+def shipped_model(task: Task = "detector") -> str:
+    """Return the name of a model that comes with the package and needs no download. Imports no torch.
+
+    Args:
+        task: What it does. Of several such models it is the first one in the registry's files.
+
+    Raises:
+        UnknownModelError: no such model comes with the package.
+    """
+    for name, spec in registry().items():
+        if spec.task == task and all(isinstance(each, BundledSource) for each in spec.sources):
+            return name
+    raise UnknownModelError(f"no {task} comes with this package. `pretrainps list` shows all names.")
 
 
 def find_spec(name: str) -> ModelSpec:

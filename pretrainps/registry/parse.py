@@ -26,7 +26,7 @@ from pretrainps.registry.specs import (
     LocalSource,
     ModelSpec,
     Provenance,
-    Result,
+    PublishedResult,
     Source,
 )
 
@@ -85,7 +85,7 @@ def parse_spec(name: str, entry: object, where: str) -> ModelSpec:
         if values.get(section) is not None:
             values[section] = build_record(cls, values[section], f"{label}.{section}")
     values["sources"] = tuple(_parse_source(s, f"{label}.sources") for s in _tables(values, "sources", label))
-    values["results"] = tuple(build_record(Result, r, f"{label}.results") for r in _tables(values, "results", label))
+    values["results"] = tuple(build_record(PublishedResult, r, f"{label}.results") for r in _tables(values, "results", label))
     return build_record(ModelSpec, {**values, "name": name}, label)
 
 

@@ -201,7 +201,7 @@ class Provenance:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
+class PublishedResult:
     """One published or measured number."""
 
     dataset: str
@@ -306,8 +306,8 @@ class ModelSpec:
     sha256_prefix: str | None = None
     """The first hex digits of the sha256, if the publisher's file name has them."""
     published_size: float | None = None
-    """The rounded size in MB (10^6 bytes) that the source shows; a file that differs by more than 5 % is refused."""
-    results: tuple[Result, ...] = ()
+    """Size in MB (10^6 bytes) as the source shows it, rounded there; a file off by more than 5 % is refused."""
+    results: tuple[PublishedResult, ...] = ()
 
     def __post_init__(self) -> None:
         if self.task not in ("backbone", "detector"):

@@ -1,6 +1,7 @@
-"""Training: an engine that goes on exactly where it was stopped, and what it trains.
+"""Training: an engine that resumes exactly where it was stopped, and the trainings that it runs.
 
-`train` is the loop; a `Task` says what it trains on, `OptimSettings` and `LoopSettings` how. Needs the extra `train`.
+`train` is the loop. A `Task` is a model with its data; `OptimSettings` and `LoopSettings` say how it is trained. Needs the
+extra `train`.
 """
 
 from pretrainps.training.engine.loop import RunResult as RunResult

@@ -1,4 +1,4 @@
-"""Data sets for training, from what was named on the command line or in a script: read, counted, and warned of."""
+"""Read the data sets that are named on the command line or in a script, count them, and give warnings about them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def read_sets(named: Mapping[str, Path | str], task: Task, *, force: bool = Fals
     """Read the training splits of data sets.
 
     Args:
-        named: Root of each data set by name. A layout's name says what is expected there; any other is yours, and the layout is
+        named: Root of each data set by name. A layout's name says what is expected there. Under any other name the layout is
             recognized.
-        task: What they are for.
+        task: The task that they must be for.
         force: Read data sets that their owners have withdrawn.
 
     Returns:
         The splits by the same names.
 
     Raises:
-        ArgumentError: a data set that is for something else.
-        DatasetError: a root that is not as its layout wants it, or an empty split.
+        ArgumentError: a data set that is for another task.
+        DatasetError: a root that does not have the layout, or an empty split.
     """
     layouts = {name: _layout(name, root) for name, root in named.items()}
     for name, layout in layouts.items():
@@ -47,8 +47,8 @@ def _layout(name: str, root: Path | str) -> Layout:
     return layout_named(name) if name in {layout.name for layout in LAYOUTS} else recognize_layout(root)
 
 
-def fingerprint(samples: Sequence[Sample]) -> str:
-    """Return a hash of a split's images, by name, and of what is annotated in them, to be recorded with a run."""
+def digest_of(samples: Sequence[Sample]) -> str:
+    """Return a hash of the names of a split's images and of their annotations, to be recorded with a run."""
     digest = hashlib.sha256()
     for sample in samples:
         digest.update(f"{sample.name}\n".encode() + sample.boxes.tobytes() + sample.ids.tobytes() + sample.ignore.tobytes())
@@ -62,7 +62,7 @@ def described(splits: Mapping[str, Split]) -> dict[str, object]:
             "layout": split.dataset,
             "images": len(split),
             "identities": len(split.identities),
-            "fingerprint": fingerprint(split.samples),
+            "fingerprint": digest_of(split.samples),
             "notes": list(split.notes),
         }
         for name, split in splits.items()

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from pretrainps.weights.prefixes import shared_prefixes
+from pretrainps.weights.report import LoadReport, Shape, some
 from pretrainps.weights.trunk import in_trunk, likely_architecture
-
-if TYPE_CHECKING:
-    from pretrainps.weights.report import LoadReport
-
-Shape = tuple[int, ...]
 
 
 def advise(
-    report: LoadReport, shapes: Mapping[str, Shape], *, arch: str = "", prefix: str = "", stray: Collection[str] = ()
+    report: LoadReport, shapes: Mapping[str, Shape], *, arch: str = "", prefix: str = "", unprefixed: Collection[str] = ()
 ) -> str:
     """Return one or two sentences on why a file does not fit its model, and what to do.
 
     Args:
-        report: The result of `compare`, which is not ok.
-        shapes: The file's tensors, under native names if they have one.
-        arch: The architecture of the model.
-        prefix: The prefix that was removed from the file's keys.
-        stray: Unexpected keys that did not have that prefix.
+        report: The outcome of `compare`, which is not ok.
+        shapes: The file's tensors, under our own names as far as they have one.
+        arch: The architecture that the model has.
+        prefix: What was stripped from the file's keys.
+        unprefixed: Unexpected keys that did not have that prefix.
     """
     if report.no_tensor:
         return (
@@ -41,7 +36,7 @@ def advise(
             f"{'Every key carries' if every else 'The keys carry'} the prefix {prefix + before!r}, which is not declared for "
             f"this file: load it with prefix={prefix + before!r} (--prefix {prefix + before})."
         )
-    inside = in_trunk((key for key in report.unexpected if key not in stray), model_keys)
+    inside = in_trunk((key for key in report.unexpected if key not in unprefixed), model_keys)
     trunk = [key for key in report.unexpected if key in inside]
     other = likely_architecture(shapes)
     other = None if other == arch else other
@@ -50,7 +45,7 @@ def advise(
         name = f" It looks like a {other.removeprefix('timm:')}: load it with arch={other!r} (--arch {other})." if other else ""
         return f"{what} is of another architecture, and nothing of it may be left out.{name}" + ("" if name else _INSPECT)
     if report.unexpected and not (report.missing or report.wrong_shape or report.wrong_kind):
-        extra = [key if key in stray else prefix + key for key in report.unexpected]
+        extra = [key if key in unprefixed else prefix + key for key in report.unexpected]
         patterns = patterns_of(extra, [prefix + key for key in report.matched])
         return (
             f"The file has more than the model: {some(extra)}, perhaps a classifier. If that is not wanted, load it with "
@@ -60,11 +55,6 @@ def advise(
 
 
 _INSPECT = " `pretrainps inspect FILE` says what a file is."
-
-
-def some(keys: Sequence[str]) -> str:
-    """Return the first few keys as text."""
-    return ", ".join(keys[:4]) + (", ..." if len(keys) > 4 else "")
 
 
 def patterns_of(keys: Sequence[str], kept: Collection[str]) -> list[str]:

@@ -23,7 +23,7 @@ from pretrainps.download.cache import Record
 from pretrainps.errors import CacheError, CheckpointFormatError, LayoutError
 from pretrainps.files import sha256_of
 from pretrainps.registry.specs import FileFormat, ModelSpec
-from pretrainps.weights.key_layouts import layout_of
+from pretrainps.weights.key_layout import KeyLayout
 from pretrainps.weights.read import Tensors, read_contents, read_tensors
 from pretrainps.weights.report import SideData
 from pretrainps.weights.write import read_metadata, write_safetensors
@@ -40,9 +40,9 @@ class NativeCheckpoint:
     ignored: tuple[str, ...] = ()
     """The file's keys that were left out, as declared."""
     declared: tuple[str, ...] = ()
-    """Those of `ignored` that match a declared pattern; an architecture's own filter may leave out more."""
-    stray: tuple[str, ...] = ()
-    """The file's keys without the declared prefix; they are undeclared, so they fit no model."""
+    """Of these, the tensors that a declared pattern names: an architecture's own filter may leave out more."""
+    unprefixed: tuple[str, ...] = ()
+    """The file's keys without the declared prefix: nothing is declared of them, so they fit no model."""
     side_data: tuple[SideData, ...] = ()
     """Entries of the file that are no tensors."""
 
@@ -73,22 +73,21 @@ class Adapter(Protocol):
 
 
 def convert(
-    path: Path, file: FileFormat, family: str, *, mapped: bool = True, adapter: Adapter | None = None
+    path: Path, file: FileFormat, layout: KeyLayout, *, mapped: bool = True, adapter: Adapter | None = None
 ) -> NativeCheckpoint:
     """Read a file and convert its tensors to native names. It writes nothing.
 
     Args:
         path: The checkpoint.
-        file: The form of its tensors in the file.
-        family: The architecture's family, which has the key layouts.
+        file: How its tensors lie in it.
+        layout: The key layout that its names are in, `file.layout`.
         mapped: See `read_object`.
         adapter: The architecture's own converter of files that are not in the native layout.
 
     Raises:
-        CheckpointFormatError: the file is not readable, holds NaN or infinity, or has no tensor with the declared prefix.
-        LayoutError: the family does not have the layout, or the file is not proven to be in it.
+        CheckpointFormatError: unreadable, holding NaN or infinity, or without any tensor that the declared prefix fits.
+        LayoutError: the file is not proven to be in the layout.
     """
-    layout = layout_of(family, file.layout)
     contents = read_contents(path, file.wrapper, mapped=mapped)
     found = contents.tensors
     ignored = [key for key in (*found, *contents.side_data) if any(fnmatch.fnmatchcase(key, each) for each in file.ignored)]
@@ -98,7 +97,7 @@ def convert(
         raise CheckpointFormatError(
             f"{path}: no tensor has the declared prefix {file.prefix!r}. `pretrainps inspect {path}` shows what the file is."
         )
-    stray = tuple(key for key in kept if not key.startswith(file.prefix))
+    unprefixed = tuple(key for key in kept if not key.startswith(file.prefix))
     bare = {key.removeprefix(file.prefix): value for key, value in kept.items() if key.startswith(file.prefix)}
     if adapter is not None and file.layout != "native":
         everything = {key.removeprefix(file.prefix): value for key, value in found.items() if key.startswith(file.prefix)}
@@ -128,7 +127,7 @@ def convert(
         tensors=native,
         ignored=tuple(ignored),
         declared=declared,
-        stray=stray,
+        unprefixed=unprefixed,
         side_data=tuple(
             SideData(key, layout.native_name(key.removeprefix(file.prefix)) if key.startswith(file.prefix) else None, what)
             for key, what in contents.side_data.items()
@@ -138,7 +137,14 @@ def convert(
 
 
 def native_checkpoint(
-    spec: ModelSpec, fetched: Fetched, family: str, cache: Cache, *, verify: bool = False, adapter: Adapter | None = None
+    spec: ModelSpec,
+    fetched: Fetched,
+    layout: KeyLayout,
+    cache: Cache,
+    *,
+    family: str,
+    verify: bool = False,
+    adapter: Adapter | None = None,
 ) -> NativeCheckpoint:
     """Return a fetched model's tensors, from the cached conversion if there is one.
 
@@ -147,9 +153,10 @@ def native_checkpoint(
     Args:
         spec: The model.
         fetched: Its verified file.
-        family: The architecture's family, which knows the key layouts.
-        cache: Cache for the conversions.
-        verify: Whether to hash a cached conversion again even if its size and time have not changed.
+        layout: The key layout that its names are in.
+        cache: Where conversions are kept.
+        family: The architecture's family: layouts of two families may have one name.
+        verify: Hash a cached conversion again even though its size and time have not changed.
         adapter: See `convert`.
 
     Raises:
@@ -157,13 +164,13 @@ def native_checkpoint(
         LayoutError: see `convert`.
     """
     if not fetched.cached:
-        return convert(fetched.path, spec.file, family, mapped=False, adapter=adapter)
+        return convert(fetched.path, spec.file, layout, mapped=False, adapter=adapter)
     name = f"native-{fetched.sha256[:12]}-{_fingerprint(spec.file, family, adapter)}.safetensors"
     target = cache.folder(spec.name) / name
     cached = _read_conversion(target, fetched, verify=verify)
     if cached is not None:
         return cached
-    checkpoint = convert(fetched.path, spec.file, family, adapter=adapter)
+    checkpoint = convert(fetched.path, spec.file, layout, adapter=adapter)
     with contextlib.suppress(CacheError), cache.lock(spec.name):
         _write_conversion(target, checkpoint, spec, fetched)
     return checkpoint
@@ -190,7 +197,7 @@ def _read_conversion(target: Path, fetched: Fetched, *, verify: bool) -> NativeC
         tensors=tensors,
         ignored=tuple(notes.get("ignored", ())),
         declared=tuple(notes.get("declared", ())),
-        stray=tuple(notes.get("stray", ())),
+        unprefixed=tuple(notes.get("stray", ())),
         side_data=tuple(SideData(*entry) for entry in notes.get("side_data", ())),
     )
 
@@ -205,7 +212,7 @@ def _write_conversion(target: Path, checkpoint: NativeCheckpoint, spec: ModelSpe
         "source_sha256": fetched.sha256,
         "ignored": list(checkpoint.ignored),
         "declared": list(checkpoint.declared),
-        "stray": list(checkpoint.stray),
+        "stray": list(checkpoint.unprefixed),
         "side_data": [list(astuple(entry)) for entry in checkpoint.side_data],
     }
     write_safetensors(checkpoint.tensors, target, notes)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from pretrainps.detectors import DETECTORS
+from pretrainps.detectors.key_layouts import layout_of
 from pretrainps.download.kinds import FileKind, folder_advice, kind_of, pickled_globals, safetensors_header
 from pretrainps.download.shards import index_in
 from pretrainps.errors import CheckpointFormatError, LayoutError, PretrainPSError
@@ -20,11 +21,12 @@ from pretrainps.heads import CropModel
 from pretrainps.hub.runs import find_weights
 from pretrainps.registry.specs import PRETRAINING
 from pretrainps.weights import compare, convert
-from pretrainps.weights.advice import patterns_of, some
-from pretrainps.weights.key_layouts import layout_of
+from pretrainps.weights.advice import patterns_of
+from pretrainps.weights.key_layouts import OF_PRETRAINING
 from pretrainps.weights.read import Contents, contents_of, read_object
 from pretrainps.weights.recognize import Recognition, Shape
 from pretrainps.weights.recognize_detector import detector_named, identify, skeleton, unrecognized
+from pretrainps.weights.report import some
 from pretrainps.weights.trunk import likely_architecture
 from pretrainps.weights.write import read_metadata
 
@@ -102,7 +104,7 @@ class Inspection:
             "matched_tensors": found.matched if found else 0,
             "loads_as_detector": found.detector.kind if found and found.detector else None,
             "loads_with_head": found.head.kind if found and found.head else None,
-            "not_used": list(found.foreign + found.extra + found.trunk) if found else [],
+            "not_used": list(found.known_extra + found.extra + found.trunk) if found else [],
             "detector": self.detector,
             "run": self.run,
             "saved_by_pretrainps": dict(self.saved_by_us) if self.saved_by_us else None,
@@ -166,7 +168,10 @@ class Inspection:
         whole = f"{found.detector.kind} on {found.arch}" if found.detector else found.arch
         lines.append(f"  architecture  {whole}, all {found.matched} of its tensors")
         lines.append(f"  key layout    {found.file.layout}{prefix}")
-        for label, keys in (("not used" if found.detector else "other parts", found.foreign), ("unknown keys", found.extra)):
+        for label, keys in (
+            ("not used" if found.detector else "other parts", found.known_extra),
+            ("unknown keys", found.extra),
+        ):
             if keys:
                 shown = ", ".join(f"{key} {list(self.shapes[key])}" for key in keys[:3])
                 lines.append(f"  {label:13} {len(keys)}: {shown}{', ...' if len(keys) > 3 else ''}")
@@ -240,7 +245,7 @@ def look(path: Path | str) -> Inspection:
             shapes, dtypes = _header_tensors(path)
             ours = read_metadata(path).get("config") if trained is None else trained.config
             if isinstance(ours, Mapping) and ours.get("layout") == PRETRAINING:
-                layout_of("", PRETRAINING).to_native({key: torch.empty(0, device="meta") for key in shapes})
+                OF_PRETRAINING.to_native({key: torch.empty(0, device="meta") for key in shapes})
         else:
             (wrapper, contents), *others = _find_tensors(read_object(path))
             base, ours = replace(base, other_wrappers=tuple(where for where, _ in others)), None
@@ -260,7 +265,7 @@ def _refusal(seen: Inspection, found: Recognition) -> str | None:
     family = (model.backbone if isinstance(model, CropModel) else model).family
     file = replace(found.file, ignored=(*found.file.ignored, *seen.to_ignore))
     try:
-        checkpoint = convert(seen.path, file, family)
+        checkpoint = convert(seen.path, file, layout_of(family, file.layout))
     except PretrainPSError as error:
         return str(error).removeprefix(f"{seen.path}: ")
     report = compare(
@@ -268,7 +273,7 @@ def _refusal(seen: Inspection, found: Recognition) -> str | None:
         checkpoint.tensors,
         name=seen.path.name,
         ignored=checkpoint.ignored,
-        stray=checkpoint.stray,
+        unprefixed=checkpoint.unprefixed,
         side_data=checkpoint.side_data,
         expected_missing=file.expected_missing,
         new=file.new,
@@ -318,12 +323,13 @@ def _detector(found: Recognition | None, shapes: Mapping[str, Shape]) -> str | N
     """Return the name of a person-search detector with the sizes of its tables."""
     if found is None or found.detector is None:
         kind = detector_named(shapes) if found is None else None
-        return DETECTORS[kind].model.__name__ if kind is not None else None
-    sizes = DETECTORS[found.detector.kind].config.from_mapping(found.detector.config)
-    name = DETECTORS[found.detector.kind].model.__name__
+        return DETECTORS[kind].title if kind is not None else None
+    entry = DETECTORS[found.detector.kind]
     if found.file.new:
-        return f"{name}, without {' and '.join(found.file.new)}"
-    return f"{name}, {sizes.num_identities} identities, a queue of {sizes.queue_size}"
+        return f"{entry.title}, without {' and '.join(found.file.new)}"
+    sizes = entry.config.from_mapping(found.detector.config)
+    queue = getattr(sizes, "queue_size", None)  # not every detector remembers people without an identity
+    return f"{entry.title}, {sizes.num_identities} identities" + ("" if queue is None else f", a queue of {queue}")
 
 
 def _count(shape: Shape) -> int:

@@ -85,3 +85,8 @@ def rename(tensors: Tensors, rules: Rules) -> Tensors:
             raise LayoutError(f"the file has {key!r} and another key that both mean {renamed!r} in this key layout.")
         result[renamed] = value
     return result
+
+
+def renumbered(prefix: str, shift: int) -> Callable[[re.Match[str]], str]:
+    """Return a substitution for `rename` that renumbers the stage that a pattern's first group caught."""
+    return lambda match: f"{prefix}{int(match[1]) + shift}"

@@ -1,17 +1,13 @@
-"""All key layouts, by family and name."""
+"""The key layouts that are no other code base's: our own names, and those of a pre-training's checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from pretrainps.errors import LayoutError
 from pretrainps.registry.specs import PRETRAINING
-from pretrainps.weights.backbone_key_layouts import BACKBONE_LAYOUTS
-from pretrainps.weights.detector_key_layouts import DETECTOR_LAYOUTS
-from pretrainps.weights.key_layout import KeyLayout as KeyLayout
-from pretrainps.weights.key_layout import Tensors, rename
+from pretrainps.weights.key_layout import KeyLayout, Tensors, rename
 
-_NATIVE = KeyLayout(name="native")
+NATIVE = KeyLayout(name="native")
+"""Our own names."""
 
 
 def _from_pretraining(tensors: Tensors) -> Tensors:
@@ -23,49 +19,10 @@ def _from_pretraining(tensors: Tensors) -> Tensors:
     return rename(tensors, ((r"^backbone\.", ""), (r"^box_stage\.stage\.", "")))
 
 
-_PRETRAINING = KeyLayout(
+OF_PRETRAINING = KeyLayout(
     name=PRETRAINING,
     to_native=_from_pretraining,
     heads=("detection.*", "identity.*", "alignment.*", "weights.*"),
 )
-"""Layout of pre-training checkpoints: the two parts of a backbone, and the heads of both sub-tasks. It is only declared,
-never guessed, because a detector's native keys are similar."""
-
-
-def _out_of_detector(tensors: Tensors) -> Tensors:
-    return rename(tensors, ((r"^(backbone|box_stage\.stage)\.", ""),))
-
-
-def _not_written(tensors: Tensors) -> Tensors:
-    raise LayoutError("'detector' names a backbone inside a detector of this package; write 'native' instead.")
-
-
-IN_DETECTOR = KeyLayout(
-    name="detector",
-    to_native=_out_of_detector,
-    from_native=_not_written,
-    heads=("rpn.*", "proposal_head.*", "box_head.*", "embedding_head.*", "reid_stage.*", "oim_loss.*"),
-)
-"""A backbone inside a detector of this package; only for reading."""
-
-FAMILIES: Mapping[str, Mapping[str, KeyLayout]] = {
-    family: {layout.name: layout for layout in (_NATIVE, *layouts)}
-    for family, layouts in {**BACKBONE_LAYOUTS, **DETECTOR_LAYOUTS}.items()
-}
-"""The layouts of each family that has more than the native names."""
-
-
-def layout_of(family: str, name: str) -> KeyLayout:
-    """Return a family's layout by name.
-
-    Raises:
-        LayoutError: the family has no such layout; the message lists its layouts.
-    """
-    if name == PRETRAINING:
-        return _PRETRAINING
-    layouts = FAMILIES.get(family, {_NATIVE.name: _NATIVE})
-    if name == IN_DETECTOR.name:
-        return IN_DETECTOR
-    if name not in layouts:
-        raise LayoutError(f"{family} has no key layout {name!r}. It has: {', '.join(layouts)}.")
-    return layouts[name]
+"""Of the checkpoints of a pre-training: the two halves of a backbone, and the heads of both sub-tasks. It is declared only,
+never guessed, for a detector's own keys look much like it."""

@@ -7,16 +7,13 @@ import pickle
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pretrainps.weights.placeholders import Array, DType, OldText, RefusedNameError, Storage, Stranger, as_key
-
-if TYPE_CHECKING:
-    from pretrainps.weights.unpickle import Unpickler
 
 _MOST_DIMENSIONS = 64
 _ITEM = 100
@@ -35,8 +32,25 @@ STORAGES = {
 """A storage class's name -> the type of its numbers."""
 
 
-def _view(self: Unpickler, storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype | None = None) -> Any:
-    """Return a view of a storage, after a check that it is inside the storage."""
+class Unpickling(Protocol):
+    """What a maker may ask of the pickle that is being carried out."""
+
+    def name(self, module: Any, name: Any) -> Any:
+        """Return what stands for a name."""
+
+    def call(self, function: Any, arguments: Any) -> Any:
+        """Return what a name and arguments stand for."""
+
+    def spend(self, amount: int) -> None:
+        """Take bytes from the budget of what may be made."""
+
+
+Maker = Callable[[Unpickling, tuple[Any, ...]], Any]
+"""From the pickle and the arguments that it gives, to what they make; `None` if it is nothing that is known here."""
+
+
+def _view(self: Unpickling, storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype | None = None) -> Any:
+    """Return a view of a storage, after proving that it lies inside."""
     if not isinstance(storage, Storage):
         raise pickle.UnpicklingError("a tensor without a storage")
     numbers = [offset, *size, *stride]
@@ -61,26 +75,26 @@ def _view(self: Unpickler, storage: Any, offset: Any, size: Any, stride: Any, dt
     return found
 
 
-def _rebuild_tensor(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
+def _rebuild_tensor(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
     storage, offset, size, stride, *more = arguments
     if len(more) > 2 and more[2]:  # marked as conjugated or negated, but its numbers are not
         return None
     return _view(self, storage, offset, size, stride)
 
 
-def _rebuild_tensor_of_type(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
+def _rebuild_tensor_of_type(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
     storage, offset, size, stride, _, _, dtype, *more = arguments
     if (more and more[0]) or not isinstance(dtype, torch.dtype):
         return None
     return _view(self, storage, offset, size, stride, dtype)
 
 
-def _first_tensor(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
+def _first_tensor(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
     return arguments[0] if arguments and isinstance(arguments[0], Tensor) else None
 
 
-def _with_attributes(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
-    """Make a tensor with additional attributes; a tensor of another class has a meaning that is not known here."""
+def _with_attributes(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
+    """Make a tensor that has attributes of its own; one of a class of its own means something that is not known here."""
     function, kind, inner, _ = arguments
     name = getattr(kind, "name", "")
     if name in ("torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"):
@@ -88,7 +102,7 @@ def _with_attributes(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
     return Stranger(f"{name} (a tensor class)")
 
 
-def _bytes(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
+def _bytes(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
     match arguments:
         case (str() as text, "latin1" | "latin-1"):
             self.spend(len(text))
@@ -98,10 +112,10 @@ def _bytes(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
     return None
 
 
-def _copied(kind: Callable[..., Any], *accepted: type) -> Callable[[Unpickler, tuple[Any, ...]], Any]:
-    """Return a function that makes a container from the items of one plain container."""
+def _copied(kind: Callable[..., Any], *accepted: type) -> Maker:
+    """Make a container of what one plain container holds."""
 
-    def make(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
+    def make(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
         if not arguments:
             return kind()
         if len(arguments) > 1 or type(arguments[0]) not in accepted:
@@ -112,8 +126,8 @@ def _copied(kind: Callable[..., Any], *accepted: type) -> Callable[[Unpickler, t
     return make
 
 
-def _ordered(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
-    """Make an ordered dictionary: empty, or from pairs as Python 2 writes them."""
+def _ordered(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
+    """Make an ordered dictionary: empty, or of the pairs that Python 2 writes."""
     pairs = arguments[0] if arguments else []
     if (
         len(arguments) > 1
@@ -125,8 +139,8 @@ def _ordered(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
     return OrderedDict((as_key(key), value) for key, value in pairs)
 
 
-def _hashable(kind: Callable[..., Any]) -> Callable[[Unpickler, tuple[Any, ...]], Any]:
-    def make(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
+def _hashable(kind: Callable[..., Any]) -> Maker:
+    def make(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
         if len(arguments) > 1 or (arguments and type(arguments[0]) not in (list, tuple)):
             return None
         self.spend(_ITEM * len(arguments[0]) if arguments else 0)
@@ -135,47 +149,47 @@ def _hashable(kind: Callable[..., Any]) -> Callable[[Unpickler, tuple[Any, ...]]
     return make
 
 
-def _complex(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
+def _complex(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
     return complex(*arguments) if len(arguments) == 2 and all(type(part) is float for part in arguments) else None
 
 
-def _attribute(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
-    """Return the name of an attribute of a class. Old pickles use it for nested classes, and attacks for anything."""
+def _attribute(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
+    """Name what lies in a class: old pickles reach a class in a class so, and attacks whatever they need."""
     match arguments:
         case (Stranger() as owner, str() as attribute) if attribute.isidentifier() and not attribute.startswith("_"):
             return self.name(owner.name, attribute)
     raise RefusedNameError("builtins.getattr")
 
 
-def _reconstructed(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
+def _reconstructed(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
     return Stranger(arguments[0].name) if arguments and isinstance(arguments[0], Stranger) else None
 
 
-def _dtype(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
+def _dtype(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
     name = arguments[0] if arguments else None
     return DType(np.dtype(str(name))) if isinstance(name, str) and re.fullmatch(r"[<>|=]?[biufc](1|2|4|8|16)", name) else None
 
 
-def _array(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
+def _array(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
     return Array() if arguments and isinstance(arguments[0], Stranger) and arguments[0].name == "numpy.ndarray" else None
 
 
-def filled_array(self: Unpickler, state: Any) -> Any:
-    """Return the NumPy array from a state: version, shape, dtype, order and numbers."""
+def filled_array(self: Unpickling, state: Any) -> Any:
+    """Return the NumPy array of a state: version, shape, dtype, order and numbers."""
     match state:
         case (_, tuple() as shape, DType() as dtype, bool() | int() as fortran, data):
             return _array_of(self, data, dtype, shape, "F" if fortran else "C")
     return Stranger("numpy.ndarray")
 
 
-def _array_from_buffer(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
+def _array_from_buffer(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
     match arguments:
         case (data, DType() as dtype, tuple() as shape, "C" | "F" as order):
             return _array_of(self, data, dtype, shape, order)
     return None
 
 
-def _array_of(self: Unpickler, data: Any, dtype: DType, shape: tuple[Any, ...], order: str) -> Any:
+def _array_of(self: Unpickling, data: Any, dtype: DType, shape: tuple[Any, ...], order: str) -> Any:
     raw = _raw(data)
     if raw is None or any(type(length) is not int or length < 0 for length in shape):
         return Stranger("numpy.ndarray")
@@ -187,7 +201,7 @@ def _array_of(self: Unpickler, data: Any, dtype: DType, shape: tuple[Any, ...], 
     return np.array(np.frombuffer(raw, dtype.dtype).reshape(shape, order="F" if order == "F" else "C"), dtype=native)
 
 
-def _scalar(self: Unpickler, arguments: tuple[Any, ...]) -> Any:
+def _scalar(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
     match arguments:
         case (DType() as dtype, data) if (raw := _raw(data)) is not None and len(raw) == dtype.dtype.itemsize:
             return np.frombuffer(raw, dtype.dtype)[0].item()
@@ -203,7 +217,7 @@ def _raw(data: Any) -> bytes | None:
 
 
 _QUANTISED = frozenset({torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4})
-MAKERS: dict[str, Callable[[Unpickler, tuple[Any, ...]], Any]] = {
+MAKERS: dict[str, Maker] = {
     "torch._utils._rebuild_tensor": _rebuild_tensor,
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils._rebuild_tensor_v3": _rebuild_tensor_of_type,

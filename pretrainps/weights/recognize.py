@@ -12,10 +12,11 @@ from functools import cache
 import torch
 
 from pretrainps.backbones import ARCHITECTURES, build_backbone
+from pretrainps.detectors.key_layouts import IN_DETECTOR, layout_of, layouts_of
 from pretrainps.errors import RegistryError
 from pretrainps.heads import build_head
 from pretrainps.registry.specs import DetectorSpec, FileFormat, HeadSpec
-from pretrainps.weights.key_layouts import FAMILIES, IN_DETECTOR, KeyLayout, layout_of
+from pretrainps.weights.key_layout import KeyLayout
 from pretrainps.weights.prefixes import shared_prefixes
 from pretrainps.weights.trunk import in_trunk
 
@@ -39,9 +40,9 @@ class Recognition:
     head: HeadSpec | None = None
     """The head for crops, if the file holds one on the backbone."""
     missing: tuple[str, ...] = ()
-    """The model's keys that the file lacks; batch counters do not count if the file has none at all."""
-    foreign: tuple[str, ...] = ()
-    """Keys of the file that the layout knows but does not use."""
+    """The model's keys that are not, batch counters excepted if the file has none at all."""
+    known_extra: tuple[str, ...] = ()
+    """Keys of the file that the layout knows and nothing is taken from."""
     extra: tuple[str, ...] = ()
     """Keys of the file that belong to no known part, and may be ignored."""
     trunk: tuple[str, ...] = ()
@@ -74,7 +75,7 @@ class Fit:
     """The model's keys that the file has."""
     used: int
     missing: tuple[str, ...]
-    foreign: tuple[str, ...]
+    known_extra: tuple[str, ...]
     extra: tuple[str, ...]
     trunk: tuple[str, ...]
     uncounted: tuple[str, ...]
@@ -104,7 +105,7 @@ def recognize(
 
 
 def _rank(found: Recognition) -> tuple[bool, int, int, int]:
-    size = -len(found.foreign) - len(found.file.prefix)
+    size = -len(found.known_extra) - len(found.file.prefix)
     return not found.missing, found.matched - len(found.missing), -len(found.extra) - len(found.trunk), size
 
 
@@ -117,14 +118,14 @@ def _candidates(
                 if arch is None and 2 * count < len(expected.native):
                     continue
                 known = expected.layout.heads if arch is not None else ()
-                fit = fitted(shapes, before, expected, known=(*known, *_network(name).tail))
+                fit = fitted(shapes, before, expected, known=(*known, *_network(name).dropped_keys))
                 yield Recognition(
                     arch=name,
                     file=file_format(fit, expected.layout, wrapper, before),
                     matched=len(fit.have),
                     used=fit.used,
                     missing=fit.missing,
-                    foreign=fit.foreign,
+                    known_extra=fit.known_extra,
                     extra=fit.extra,
                     trunk=fit.trunk,
                 )
@@ -215,7 +216,7 @@ def fitted(
             *(key for key in absent if not _matches(key, uncounted)),
             *(prefix + key for key in lost),
         ),
-        foreign=tuple(prefix + key for key in inside if key in aside),
+        known_extra=tuple(prefix + key for key in inside if key in aside),
         extra=(
             *(prefix + key for key in extra if key not in set(trunk)),
             *(key for key in shapes if not key.startswith(prefix)),
@@ -242,7 +243,7 @@ def file_format(fit: Fit, layout: KeyLayout, wrapper: tuple[str, ...], prefix: s
         layout=layout.name,
         wrapper=wrapper,
         prefix=prefix,
-        ignored=tuple(glob.escape(key) for key in fit.foreign),
+        ignored=tuple(glob.escape(key) for key in fit.known_extra),
         expected_missing=fit.uncounted,
         new=new,
         tensors=len(fit.have),
@@ -271,8 +272,8 @@ class _Network:
     family: str
     shapes: Mapping[str, Shape]
     in_detector: Mapping[str, str]
-    """Each key inside a detector of this package -> the backbone's own key."""
-    tail: tuple[str, ...]
+    """From each key inside one of our detectors to the backbone's own."""
+    dropped_keys: tuple[str, ...]
     width: int
     """Channels of its last map."""
 
@@ -282,20 +283,20 @@ def _network(arch: str) -> _Network:
     # only names and shapes are needed; but a timm model must compute a probe before it is split
     with torch.device("meta") if arch in ARCHITECTURES else contextlib.nullcontext():
         backbone = build_backbone(arch).to("meta")
-    trunk, last = backbone.halves()
+    trunk, last = backbone.split()
     names = {f"backbone.{key}": key for key in trunk.state_dict()} | {
         f"box_stage.stage.{key}": key for key in last.state_dict()
     }
     shapes = {key: tuple(value.shape) for key, value in backbone.state_dict().items()}
-    return _Network(backbone.family, shapes, names, backbone.tail, backbone.channels["c5"])
+    return _Network(backbone.family, shapes, names, backbone.dropped_keys, backbone.channels["c5"])
 
 
 @cache
 def _in_layouts(arch: str, *, inside_detectors: bool) -> tuple[Expected, ...]:
     """Return an architecture's keys in each layout of its family; layouts with the same names come once."""
     network = _network(arch)
-    # native names last: if another code base has the same names, its name says more
-    layouts = [each for each in FAMILIES.get(network.family, {}).values() if each.name != "native"]
+    # our own names last, for where another code base has the same ones, its name says more
+    layouts = [each for each in layouts_of(network.family).values() if each.name != "native"]
     found: dict[frozenset[str], Expected] = {}
     for layout in (*layouts, layout_of(network.family, "native")):
         expected = expected_in(layout, network.shapes)

@@ -6,8 +6,9 @@ the whole. Loading reports missing and additional keys.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any
 
@@ -15,9 +16,10 @@ import torch
 
 from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.detectors import DETECTORS, PersonSearchDetector, assemble
+from pretrainps.detectors.key_layouts import layout_of, layouts_of
+from pretrainps.errors import PretrainPSError
 from pretrainps.heads import CropModel
-from pretrainps.registry.specs import ASSUMED_INPUT, LARGEST_HEAD, DetectorSpec
-from pretrainps.weights.key_layouts import FAMILIES, layout_of
+from pretrainps.registry.specs import ASSUMED_INPUT, DetectorSpec
 from pretrainps.weights.recognize import (
     Expected,
     Recognition,
@@ -31,13 +33,8 @@ from pretrainps.weights.recognize import (
 )
 from pretrainps.weights.trunk import likely_architecture
 
-_PIECES = ("rpn.", "oim_loss.", "roi_heads.", "box_stage.", "reid_stage.", "proposal_head.", "embedding_head.", "box_head.")
-"""Part of a key in every detector's file; files without it need no comparison with detectors."""
-_TABLE, _QUEUE, _CURSOR = "oim_loss.lookup_table", "oim_loss.queue", "oim_loss.cursor"
-_COUNTED_APART = ("backbone.*", "box_stage.*", "reid_stage.*", "box_head.*", "embedding_head.*")
-"""Groups with batch counters: a backbone may be older than batch counters, or frozen without them, while heads have them."""
-_DIM = 256
-_EMBEDDED = "embedding_head.projectors.{}.0.weight"
+_EXAMPLE = "resnet_tiny"
+"""On which detectors are built, to know what their heads are called."""
 
 
 def identify(
@@ -72,33 +69,32 @@ def recognize_detector(
         wrapper: Where in the file they were found.
         prefix: The prefix of every key; by default it is searched for.
     """
-    if not any(piece in key for key in shapes for piece in _PIECES):
-        return None
     candidates = [
-        _compared(kind, fuse_c4, arch, layout, shapes, before, wrapper)
+        _compared(form, arch, layout, shapes, before, wrapper)
+        for form in _forms(shapes)
+        if DETECTORS[form.kind].sizes is not None
         for arch in closest_architectures(shapes)[:1]
-        for kind, fuse_c4 in _KINDS
-        for layout in _layout_names(kind, arch)
-        for before, count in prefixes(shapes, _template(kind, fuse_c4, arch, layout), prefix)
-        if 2 * count >= len(_template(kind, fuse_c4, arch, layout).native)
+        for layout in _layout_names(form.kind, arch)
+        if (expected := _template(form, arch, layout)) is not None
+        for before, count in prefixes(shapes, expected, prefix)
+        if 2 * count >= len(expected.native)
     ]
     return max(candidates, key=_rank, default=None)
 
 
 def detector_named(shapes: Mapping[str, Shape]) -> str | None:
-    """Return the detector with at least half of its heads in a file, on any backbone; `None` if there is none."""
-    if not any(piece in key for key in shapes for piece in _PIECES):
-        return None
+    """Return the detector that at least half of whose heads a file holds, on whatever backbone; `None` if there is none."""
     shares: dict[str, float] = {}
-    for kind, fuse_c4 in _KINDS:
-        for layout in _layout_names(kind, "resnet_tiny"):
-            expected = _template(kind, fuse_c4, "resnet_tiny", layout)
-            heads = [key for key, name in expected.native.items() if not name.startswith(("backbone.", "box_stage."))]
-            heads = [key for key in heads if not expected.native[key].startswith("reid_stage.")]
+    for form in _forms(shapes):
+        for layout in _layout_names(form.kind, _EXAMPLE):
+            expected, built = _template(form, _EXAMPLE, layout), _built(form, _EXAMPLE)
+            if expected is None or built is None:
+                continue
+            heads = [key for key, name in expected.native.items() if not name.startswith(built.backbones)]
             votes = max((count for _, count in prefixes(shapes, _only(expected, heads), None)), default=0)
-            shares[kind] = max(shares.get(kind, 0.0), votes / len(heads))
-    best = max(shares, key=lambda kind: shares[kind])
-    return best if 2 * shares[best] >= 1 else None
+            shares[form.kind] = max(shares.get(form.kind, 0.0), votes / max(len(heads), 1))
+    best = max(shares, key=lambda kind: shares[kind], default=None)
+    return best if best is not None and 2 * shares[best] >= 1 else None
 
 
 def unrecognized(shapes: Mapping[str, Shape]) -> str:
@@ -131,8 +127,36 @@ def _only(expected: Expected, keys: list[str]) -> Expected:
     return Expected(layout=expected.layout, shapes={}, native={key: expected.native[key] for key in keys}, unused={})
 
 
-_KINDS = [(kind, fuse_c4) for kind in DETECTORS for fuse_c4 in ((True, False) if kind == "nae+" else (True,))]
-"""Detectors with different keys: NAE+ has two forms."""
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """A detector with one of its sets of keys."""
+
+    kind: str
+    variant: int
+    """Which of the entry's `variants`."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return DETECTORS[self.kind].variants[self.variant]
+
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """A detector on one architecture, as far as files of it are concerned."""
+
+    family: str
+    shapes: Mapping[str, Shape]
+    backbones: tuple[str, ...]
+    """What stands before the keys of its parts that are backbones."""
+
+
+def _forms(shapes: Mapping[str, Shape]) -> list[_Form]:
+    """Return the detectors of which a file may be, by pieces of its keys."""
+    found = []
+    for kind, entry in DETECTORS.items():
+        if not entry.signature_keys or any(piece in key for key in shapes for piece in entry.signature_keys):
+            found += [_Form(kind, number) for number in range(len(entry.variants))]
+    return found
 
 
 def _rank(found: Recognition) -> tuple[bool, int, int]:
@@ -140,7 +164,7 @@ def _rank(found: Recognition) -> tuple[bool, int, int]:
 
 
 def _layout_names(kind: str, arch: str) -> list[str]:
-    return list(FAMILIES.get(f"{kind}-{_family(arch)}", {"native": None}))
+    return list(layouts_of(f"{kind}-{_family(arch)}"))
 
 
 @cache
@@ -149,60 +173,55 @@ def _family(arch: str) -> str:
 
 
 def _compared(
-    kind: str, fuse_c4: bool, arch: str, layout: str, shapes: Mapping[str, Shape], prefix: str, wrapper: tuple[str, ...]
+    form: _Form, arch: str, layout: str, shapes: Mapping[str, Shape], prefix: str, wrapper: tuple[str, ...]
 ) -> Recognition:
+    entry, expected = DETECTORS[form.kind], _template(form, arch, layout)
+    assert expected is not None and entry.sizes is not None
     inside = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
-    expected = _template(kind, fuse_c4, arch, layout)
     found = {name: inside[key] for key, name in expected.native.items() if key in inside}
-    config = _config(kind, fuse_c4, found)
-    sizes = DETECTORS[kind].config.from_mapping(config)
-    if sizes.embedding_dim != _DIM:
-        expected = _template(kind, fuse_c4, arch, layout, sizes.embedding_dim)
-    tables = {_TABLE: (sizes.num_identities, sizes.embedding_dim), _QUEUE: (sizes.queue_size, sizes.embedding_dim)}
-    expected = replace(expected, shapes={**expected.shapes, **tables})
-    original = layout != "native"  # the originals keep the queue's cursor outside their files
-    new = [name for name in tables if name not in found]
-    if _QUEUE in new and _CURSOR not in found and not original:
-        new.append(_CURSOR)
-    optional = {*new, _CURSOR} if original else set(new)
-    fit = fitted(shapes, prefix, expected, counters=_COUNTED_APART, optional=optional)
+    sizes = entry.config.from_mapping(entry.sizes(found, form.settings))
+    built = _built(form, arch, json.dumps(sizes.non_defaults()))
+    expected = replace(expected, shapes=built.shapes if built is not None else expected.shapes)
+    # the original may keep some outside its files
+    elsewhere = [name for name in entry.tables if name not in set(expected.native.values())]
+    new = [name for name in entry.tables if name not in found and name not in elsewhere]
+    if all(expected.shapes[name] == () for name in new):  # a counter alone is missing, not stripped
+        new = []
+    counters = dict.fromkeys(f"{name.partition('.')[0]}.*" for name in expected.shapes)
+    fit = fitted(shapes, prefix, expected, counters=tuple(counters), optional={*new, *elsewhere})
     file = file_format(fit, expected.layout, wrapper, prefix, tuple(new))
-    if original:
-        file = replace(file, expected_missing=(_CURSOR, *file.expected_missing))
+    file = replace(file, expected_missing=(*elsewhere, *file.expected_missing))
     return Recognition(
         arch=arch,
-        detector=DetectorSpec(kind=kind, config=sizes.changes()),
+        detector=DetectorSpec(kind=form.kind, config=sizes.non_defaults()),
         file=file,
         matched=len(fit.have),
         used=fit.used,
         missing=fit.missing,
-        foreign=fit.foreign,
+        known_extra=fit.known_extra,
         extra=fit.extra,
         trunk=fit.trunk,
     )
 
 
-def _config(kind: str, fuse_c4: bool, found: Mapping[str, Shape]) -> dict[str, Any]:
-    """Return the config with the sizes from a file; missing tensors and impossible shapes give valid default sizes."""
-    table, queue = (shape if len(shape := found.get(name, ())) == 2 else () for name in (_TABLE, _QUEUE))
-    parts = [found.get(_EMBEDDED.format(part), ()) for part in (("c4", "c5") if fuse_c4 else ("c5",))]
-    dims = [sum(shape[0] for shape in parts)] if all(parts) else []
-    dims = [dim for dim in (*dims, *table[1:], *queue[1:]) if 2 <= dim <= LARGEST_HEAD] or [_DIM]
-    config: dict[str, Any] = {
-        # the size of a removed table is not known
-        "num_identities": table[0] if table and 1 <= table[0] <= LARGEST_HEAD else 1,
-        "embedding_dim": max(dims, key=dims.count),
-    }
-    if queue and 1 <= queue[0] <= LARGEST_HEAD:
-        config["queue_size"] = queue[0]
-    return config if fuse_c4 else {**config, "fuse_c4": False}
+@lru_cache(maxsize=256)
+def _template(form: _Form, arch: str, layout: str) -> Expected | None:
+    """Return what a file of a detector has, with tables of some size; `None` if it cannot be put on the architecture."""
+    built = _built(form, arch)
+    return None if built is None else expected_in(layout_of(built.family, layout), built.shapes)
 
 
 @lru_cache(maxsize=256)
-def _template(kind: str, fuse_c4: bool, arch: str, layout: str, embedding_dim: int = _DIM) -> Expected:
-    """Return the expected keys of a detector's file, with tables of any size."""
-    config = {"num_identities": 1, "embedding_dim": embedding_dim, **({} if fuse_c4 else {"fuse_c4": False})}
-    with torch.device("meta"):
-        model = assemble(kind, build_backbone(arch, empty=True), config, ASSUMED_INPUT)
-    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    return expected_in(layout_of(model.family, layout), shapes)
+def _built(form: _Form, arch: str, config: str | None = None) -> _Built | None:
+    """Build a detector without memory. `config` is JSON; by default it says no more than it must."""
+    settings = json.loads(config) if config is not None else {"num_identities": 1, **form.settings}
+    try:
+        with torch.device("meta"):
+            model = assemble(form.kind, build_backbone(arch, empty=True), settings, ASSUMED_INPUT)
+    except (PretrainPSError, RuntimeError):  # a detector may want maps that the architecture does not have
+        return None
+    return _Built(
+        model.family,
+        {key: tuple(value.shape) for key, value in model.state_dict().items()},
+        tuple(f"{path}." for path, module in model.named_modules() if isinstance(module, Backbone)),
+    )

@@ -1,15 +1,9 @@
-"""Compare a file's tensors with a model's, and report the result for every tensor."""
+"""How a file's tensors fit a model: the report of a load, as plain data. Imports no torch."""
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from torch import Tensor, nn
-
-from pretrainps.errors import StateDictMismatchError
-from pretrainps.weights.advice import advise, some
 
 Shape = tuple[int, ...]
 
@@ -100,82 +94,6 @@ class LoadReport:
         return "\n".join(lines)
 
 
-def compare(
-    model: nn.Module,
-    found: Mapping[str, Tensor],
-    *,
-    name: str,
-    ignored: Iterable[str] = (),
-    stray: Iterable[str] = (),
-    side_data: Iterable[SideData] = (),
-    expected_missing: Iterable[str] = (),
-    new: Iterable[str] = (),
-) -> LoadReport:
-    """Compare a state dict with a model, by key, shape and kind of number. It loads nothing.
-
-    Args:
-        model: The model to fill; its tensors may be on the meta device.
-        found: The file's tensors, in the model's key layout.
-        name: The model's name, for the report.
-        ignored: Keys that were left out of `found` as declared; reported as such.
-        stray: Keys of the file that were left out without a declaration; reported as unexpected.
-        side_data: Entries of the file that are no tensors.
-        expected_missing: Shell patterns of model keys that the file may lack.
-        new: Shell patterns of model keys that the file may lack because they start anew.
-    """
-    side_data = tuple(side_data)
-    wanted: dict[str, Tensor] = model.state_dict()
-    learned = {key: value.numel() for key, value in model.named_parameters()}
-    same_shape = [key for key, value in wanted.items() if key in found and found[key].shape == value.shape]
-    matched = [key for key in same_shape if found[key].is_floating_point() == wanted[key].is_floating_point()]
-    no_tensor = {entry.native: entry.what for entry in side_data if entry.native in wanted and entry.native not in found}
-    absent = [key for key in wanted if key not in found and key not in no_tensor]
-    fresh = _matching(absent, new)
-    excused = _matching((key for key in absent if key not in fresh), expected_missing)
-    return LoadReport(
-        name=name,
-        matched=tuple(matched),
-        expected_missing=tuple(key for key in absent if key in excused),
-        ignored=tuple(ignored),
-        side_data=tuple(entry.key for entry in side_data if entry.native not in no_tensor),
-        no_tensor=tuple((key, what) for key, what in no_tensor.items() if key is not None),
-        missing=tuple(key for key in absent if key not in excused and key not in fresh),
-        unexpected=(*(key for key in found if key not in wanted), *stray),
-        wrong_shape=tuple(
-            (key, tuple(found[key].shape), tuple(value.shape))
-            for key, value in wanted.items()
-            if key in found and found[key].shape != value.shape
-        ),
-        wrong_kind=tuple(
-            (key, str(found[key].dtype).removeprefix("torch."), str(wanted[key].dtype).removeprefix("torch."))
-            for key in same_shape
-            if found[key].is_floating_point() != wanted[key].is_floating_point()
-        ),
-        converted=tuple(key for key in matched if found[key].dtype != wanted[key].dtype),
-        new=tuple(key for key in absent if key in fresh),
-        parameters_loaded=sum(learned.get(key, 0) for key in matched),
-        parameters=sum(learned.values()),
-    )
-
-
-def _matching(keys: Iterable[str], patterns: Iterable[str]) -> set[str]:
-    known = tuple(patterns)
-    return {key for key in keys if any(fnmatch.fnmatchcase(key, pattern) for pattern in known)}
-
-
-def require_complete(report: LoadReport, origin: str, advice: str = "") -> None:
-    """Raise an error if there is an undeclared difference.
-
-    Args:
-        report: The result of `compare`.
-        origin: The origin of the tensors, for the message.
-        advice: Advice about the cause; by default a guess from the report.
-
-    Raises:
-        StateDictMismatchError: file and model differ; the message has the report and the likely cause.
-    """
-    if report.ok:
-        return
-    raise StateDictMismatchError(
-        f"{origin} does not fit the model, and nothing was loaded.\n{report}\n{advice or advise(report, {})}", report
-    )
+def some(keys: Sequence[str]) -> str:
+    """Return the first few of some keys in words."""
+    return ", ".join(keys[:4]) + (", ..." if len(keys) > 4 else "")

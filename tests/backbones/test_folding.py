@@ -28,7 +28,7 @@ def norms(module: nn.Module) -> int:
 
 @pytest.mark.parametrize("arch", ["resnet18", "resnet50", "shufflenetv1", "timm:mobilenetv3_small_050", "timm:regnety_002"])
 def test_nothing_changes_but_the_norms_are_gone(arch: str) -> None:
-    trunk, last = lively(arch).halves()
+    trunk, last = lively(arch).split()
     for half in (trunk, last):
         half.requires_grad_(False)
     images = torch.randn(2, 3, 64, 96)
@@ -42,7 +42,7 @@ def test_nothing_changes_but_the_norms_are_gone(arch: str) -> None:
 
 
 def test_a_network_without_batch_norm_stays_as_it_is() -> None:
-    trunk, _ = build_backbone("timm:convnext_atto").halves()
+    trunk, _ = build_backbone("timm:convnext_atto").split()
     folded = fold_batch_norms(trunk, torch.randn(1, 3, 64, 64), trunk=True)
     assert folded is not trunk and folded.state_dict().keys() == trunk.state_dict().keys()
 
@@ -59,7 +59,7 @@ def test_a_guess_that_is_wrong_is_taken_back() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.conv(self.bn(x))
 
-    trunk, _ = lively("resnet18").halves()
+    trunk, _ = lively("resnet18").split()
     layer3 = trunk.get_submodule("layer3")
     layer3.append(Reversed(256))
     nn.init.uniform_(layer3[-1].bn.running_var, 0.5, 2.0)

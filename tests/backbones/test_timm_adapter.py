@@ -53,7 +53,7 @@ def test_split_and_keys(name: str) -> None:
     for feature in ours.feature_maps:
         assert maps[feature.name].shape == (2, feature.channels, 96 // feature.stride, 64 // feature.stride)
     assert set(ours.state_dict()) <= set(timm.create_model(name, num_classes=0).state_dict())
-    assert not any(key.startswith(pattern.removesuffix("*")) for pattern in ours.tail for key in ours.state_dict())
+    assert not any(key.startswith(pattern.removesuffix("*")) for pattern in ours.dropped_keys for key in ours.state_dict())
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "hrnet_w18_small"])

@@ -16,6 +16,7 @@ from timm.models import _builder
 import pretrainps
 from pretrainps.backbones import Backbone, build_backbone, timm_files
 from pretrainps.backbones.timm_files import TimmFiles
+from pretrainps.detectors.key_layouts import layout_of
 from pretrainps.errors import StateDictMismatchError
 from pretrainps.registry.specs import FileFormat
 from pretrainps.weights import LoadReport, compare, convert
@@ -43,8 +44,13 @@ def report_of(backbone: Backbone, file: Tensors) -> tuple[LoadReport, Tensors]:
     """The result of `load` for a file with these tensors, without writing it."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sys.modules[convert.__module__], "read_contents", lambda *args, **kwargs: Contents(dict(file)))
-        found = convert(Path("w"), FileFormat(layout="timm", ignored=backbone.tail), "timm", adapter=backbone.adapter)
-    return compare(backbone, found.tensors, name="x", ignored=found.ignored, stray=found.stray), found.tensors
+        found = convert(
+            Path("w"),
+            FileFormat(layout="timm", ignored=backbone.dropped_keys),
+            layout_of("timm", "timm"),
+            adapter=backbone.adapter,
+        )
+    return compare(backbone, found.tensors, name="x", ignored=found.ignored, unprefixed=found.unprefixed), found.tensors
 
 
 def authors_stages(state: Tensors) -> Tensors:
@@ -193,4 +199,4 @@ def test_files_of_our_own_names_meet_no_filter(tmp_path: Path) -> None:
 
     (tmp_path / "w.pth").write_bytes(torch_bytes({"w": torch.ones(1)}))
     refuse.fingerprint = ""  # type: ignore[attr-defined]
-    assert list(convert(tmp_path / "w.pth", FileFormat(), "timm", adapter=refuse).tensors) == ["w"]  # type: ignore[arg-type]
+    assert list(convert(tmp_path / "w.pth", FileFormat(), layout_of("timm", "native"), adapter=refuse).tensors) == ["w"]  # type: ignore[arg-type]

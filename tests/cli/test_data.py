@@ -14,11 +14,11 @@ import pretrainps
 from pretrainps.backbones import build_backbone
 from pretrainps.cli import main
 from pretrainps.data.layouts import LAYOUTS, layout_named, leaks, recognize_layout
-from pretrainps.data.writers import market1501, prw
 from pretrainps.errors import ArgumentError, DatasetError
 from pretrainps.images.read import image_size
 from pretrainps.synthetic.writing import WRITABLE
 from tests.support.detectors import SMALL, lively_detector
+from tests.support.miniatures import market1501, prw
 
 SIZE = ("--people", "3", "--test-people", "4", "--appearances", "3", "--quiet")
 
@@ -85,7 +85,8 @@ def test_context_and_cameras(detector: Path, tmp_path: Path, capsys: pytest.Capt
     assert status == 0 and "cross-camera only" in out
     status, out, err = run(capsys, *base, "--protocol", "prw-alignps", "--set", "score_threshold=0.5")
     assert status == 0 and "score above 0.5, for the detector kept no others (not the protocol's 0.15 and above)" in out
-    assert "keeps only those above 0.5. To have all: --set score_threshold=0.15\n" in err
+    remedy = "config={'score_threshold': 0.15}, on the command line --set score_threshold=0.15"
+    assert f"keeps only those above 0.5. To have all: {remedy}\n" in err
     status, out, err = run(capsys, *base, "--protocol", "prw-alignps", "--set", "score_threshold=0.15", "--set", "min_size=80")
     assert status == 0 and "detections of score 0.15 and above" in out and "keeps only" not in err
     for options, message in (
@@ -104,7 +105,7 @@ def test_context_and_cameras(detector: Path, tmp_path: Path, capsys: pytest.Capt
 
 def test_what_is_broken_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "prw"
-    prw.replica(root)
+    prw.write_miniature(root)
     status, out, _ = run(capsys, "data", "check", root, "--quiet")
     assert status == 1 and "lies outside" in out and "11816" not in out and "5704 were published" in out.replace(",", "")
     assert "images with one person twice" in out
@@ -126,7 +127,7 @@ def test_what_a_search_lacks_is_said_before_anything_is_computed(
     """And options that would be ignored are refused."""
     root, crops = tmp_path / "album", tmp_path / "market"
     run(capsys, "data", "synthesize", "--layout", "cuhk_sysu", "--out", root, *SIZE)
-    market1501.replica(crops)
+    market1501.write_miniature(crops)
     base = ["evaluate", f"file:{detector}", "--quiet", "--data"]
     status, out, err = run(capsys, *base, root)
     assert status == 0 and "no lists of the usual size" in err and "mAP" in out
@@ -148,7 +149,7 @@ def test_what_a_search_lacks_is_said_before_anything_is_computed(
 
 
 def test_search_files_that_are_missing_do_not_hide_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    prw.replica(tmp_path)
+    prw.write_miniature(tmp_path)
     (tmp_path / "query_info.txt").unlink()
     status, out, _ = run(capsys, "data", "check", tmp_path, "--quiet")
     assert status == 1 and "train: 4 images" in out and "search: " in out and "query_info.txt" in out
@@ -157,7 +158,7 @@ def test_search_files_that_are_missing_do_not_hide_the_rest(tmp_path: Path, caps
 
 
 def test_an_image_named_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    prw.replica(tmp_path)
+    prw.write_miniature(tmp_path)
     prw.write_frames(tmp_path, "test", ["c3s1_000501", "c5s2_042630", "c4s1_000601", "c3s1_000501"])
     for read in (lambda: layout_named("prw").read(tmp_path, "test"), lambda: layout_named("prw").read_search(tmp_path)):
         with pytest.raises(DatasetError, match=r"more than once, such as 'c3s1_000501\.jpg' \(2 times\)"):
@@ -173,7 +174,7 @@ def test_into_the_folder_one_stands_in(
 
 
 def test_withdrawn_data_needs_to_be_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    market1501.replica(tmp_path / "market")
+    market1501.write_miniature(tmp_path / "market")
     for part in ("bounding_box_train", "query", "bounding_box_test"):
         folder = tmp_path / "duke" / part
         folder.mkdir(parents=True)

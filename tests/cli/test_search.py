@@ -59,7 +59,7 @@ def answers(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 def test_a_box_is_searched_for_and_found_where_it_was(run: Run, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gallery = Gallery.open(place / "gallery")
-    asked = gallery.people_of("photo 1.png")[0]
+    asked = gallery.detections_of("photo 1.png")[0]
     x1, y1, x2, y2 = asked.box
     assert run("--box", f"{x1},{y1},{x2 - x1},{y2 - y1}", "--json", "--top", "3") == 0
     result = answers(capsys)
@@ -67,11 +67,11 @@ def test_a_box_is_searched_for_and_found_where_it_was(run: Run, place: Path, cap
     assert result["query"]["box"] == pytest.approx(asked.box, abs=1e-3)
     model = pretrainps.load(f"file:{place / 'model'}")
     reference = gallery.search(model, place / "photos/photo 1.png", asked.box, top=3)  # type: ignore[arg-type]
-    assert [hit["image"] for hit in result["hits"]] == [hit.person.image for hit in reference.hits]
+    assert [hit["image"] for hit in result["hits"]] == [hit.detection.image for hit in reference.hits]
     assert [hit["similarity"] for hit in result["hits"]] == pytest.approx([hit.similarity for hit in reference.hits], abs=1e-5)
     assert run("--box", f"{x1},{y1},{x2 - x1},{y2 - y1}", "--top", "40") == 0
     table = capsys.readouterr().out
-    assert "the query itself" in table and table.splitlines()[0].split() == ["rank", "similarity", "image", "x,y,w,h"]
+    assert "the query itself" in table and table.splitlines()[0].split() == ["rank", "similarity", "person", "x,y,w,h"]
     assert run("--box", f"{x1},{y1},{x2 - x1},{y2 - y1}", "--leave-own-image-out", "--json", "--top", "40") == 0
     assert {hit["image"] for hit in answers(capsys)["hits"]} == {f"photo {number}.png" for number in (0, 2, 3)}
 
@@ -174,8 +174,8 @@ def test_a_gallery_of_other_settings_is_searched_with_them(
     gallery, model = tmp_path / "sure", "file:model"
     settings = ["--set", "score_threshold=0.2", "--set", "max_detections=2"]
     assert main(["index", "photos", "--model", model, "-o", str(gallery), *settings]) == 0
-    assert all(len(Gallery.open(gallery).people_of(name)) <= 2 for name in Gallery.open(gallery).image_names)
-    (hint,) = re.findall("find somebody: pretrainps (.*)", capsys.readouterr().err)
+    assert all(len(Gallery.open(gallery).detections_of(name)) <= 2 for name in Gallery.open(gallery).image_names)
+    (hint,) = re.findall("find a person: pretrainps (.*)", capsys.readouterr().err)
     command = [each.replace("PHOTO", "photos/photo 1.png") for each in shlex.split(hint)]
     assert main([*command, "--box", "10,10,40,80", "--quiet"]) == 0
     plain = [each for each in command if "=" not in each and each != "--set"]

@@ -52,7 +52,7 @@ def test_from_sub_task_data_to_a_measured_detector(world: Path, tmp_path: Path, 
     pretrain = ["pretrain", "--config", "recipes.hybrid_synthetic", *sets, "--reid", f"market1501={world / 'market'}", *small]
     pretrain += [
         "--set",
-        "alone_share=0.5",
+        "crops_only_share=0.5",
         "--set",
         "crops.people=2",
         "--set",

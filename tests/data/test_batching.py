@@ -25,7 +25,7 @@ ASPECTS = [0.5, 1.5, 0.6, 1.8, 0.7, 1.2, 0.4, 1.9, 1.1, 2.0, 0.5]
 KINDS: list[Callable[..., BatchSampler]] = [
     lambda **places: ShuffledBatches(25, 3, **places),
     lambda **places: AspectBatches(ASPECTS, 2, **places),
-    lambda **places: PKBatchSampler(IDS, people=2, shots=3, **places),
+    lambda **places: PKBatchSampler(IDS, p=2, k=3, **places),
     lambda **places: BalancedBatches((5, 30), 4, length=7, **places),
     lambda **places: JoinedBatches([ShuffledBatches(5, 2), PKBatchSampler(IDS, 2, 2)], (5, len(IDS)), length=6, **places),
 ]
@@ -88,7 +88,7 @@ def test_aspects_keep_apart_but_for_the_odd_ones() -> None:
 
 
 def test_people_and_shots() -> None:
-    batches = PKBatchSampler(IDS, people=2, shots=3, seed=0)
+    batches = PKBatchSampler(IDS, p=2, k=3, seed=0)
     people_of = [[IDS[item] for item in batch] for batch in items(batches)]
     assert len(batches) == len(people_of) == 3  # seven people
     assert all(sorted(Counter(people).values()) == [3, 3] for people in people_of)
@@ -138,13 +138,13 @@ def test_joined_batches_hold_a_batch_of_each() -> None:
         (lambda: ShuffledBatches(0, 1), "0 images do not fill"),
         (lambda: ShuffledBatches(5, 0), "batch of 0"),
         (lambda: ShuffledBatches(5, 1, seed=-1), "seed=-1"),
-        (lambda: PKBatchSampler([0, 0, 1], people=0, shots=2), "people=0"),
-        (lambda: PKBatchSampler([0, 0, 1], people=2, shots=0), "shots=0"),
+        (lambda: PKBatchSampler([0, 0, 1], p=0, k=2), "p=0"),
+        (lambda: PKBatchSampler([0, 0, 1], p=2, k=0), "k=0"),
         (lambda: BalancedBatches((4, 4), 0), "batch_size=0"),
         (lambda: JoinedBatches([ShuffledBatches(4, 2)], (4, 5)), "give one size for each part"),
         (lambda: BalancedBatches((4, 4), 2, length=0), "length=0"),
-        (lambda: PKBatchSampler([0, 0, 0], people=1, shots=2), "1 people with images"),
-        (lambda: PKBatchSampler([-1, -1], people=2, shots=2), "0 people with images"),
+        (lambda: PKBatchSampler([0, 0, 0], p=1, k=2), "1 identities with images"),
+        (lambda: PKBatchSampler([-1, -1], p=2, k=2), "0 identities with images"),
         (lambda: BalancedBatches((4, 0), 2), "at least one"),
         (lambda: BalancedBatches((4, 4), 2, weights=(1, 0)), "above 0"),
         (lambda: BalancedBatches((4, 4), 2, weights=(1,)), "each data set needs a weight above 0"),

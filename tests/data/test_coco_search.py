@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from pretrainps.data.layouts.coco_search import LAYOUT
 from pretrainps.data.records import GalleryList, Query, Sample, SearchSet, Split, as_boxes
-from pretrainps.data.writers.coco_search import replica, write
-from pretrainps.data.writers.pictures import write_blank
+from pretrainps.data.writers.coco_search import write
 from pretrainps.errors import ArgumentError, DatasetError
+from tests.support.miniatures.coco_search import write_miniature
+from tests.support.miniatures.pictures import write_blank
 from tests.support.records import assert_same_search, assert_same_split
 
 Content = dict[str, list[dict[str, Any]]]
@@ -26,7 +27,7 @@ Content = dict[str, list[dict[str, Any]]]
 
 @pytest.mark.parametrize("queries", [True, False])
 def test_queries_are_read_or_chosen(queries: bool, tmp_path: Path) -> None:
-    train, search = replica(tmp_path, queries=queries)
+    train, search = write_miniature(tmp_path, queries=queries)
     assert_same_split(LAYOUT.read(tmp_path, "train"), train)
     assert_same_split(LAYOUT.read(tmp_path, "test"), search.gallery)
     read = LAYOUT.read_search(tmp_path)
@@ -73,7 +74,7 @@ def change_image(image: int, **fields: object) -> Callable[[Content], None]:
     ],
 )
 def test_what_is_wrong_is_told_by_id_and_field(wrong: Callable[[Content], None], complaint: str, tmp_path: Path) -> None:
-    replica(tmp_path)
+    write_miniature(tmp_path)
     path = tmp_path / "annotations" / "test.json"
     content = json.loads(path.read_text())
     wrong(content)
@@ -87,7 +88,7 @@ def test_what_is_wrong_is_told_by_id_and_field(wrong: Callable[[Content], None],
 
 @pytest.mark.parametrize("part", ["train", "test", "query"])
 def test_a_file_that_is_cut_off_is_told_with_its_line(part: str, tmp_path: Path) -> None:
-    replica(tmp_path)
+    write_miniature(tmp_path)
     path = tmp_path / "annotations" / f"{part}.json"
     path.write_text('{"images": [],\n "annotations": [')
     with pytest.raises(DatasetError) as caught:
@@ -97,7 +98,7 @@ def test_a_file_that_is_cut_off_is_told_with_its_line(part: str, tmp_path: Path)
 
 @pytest.mark.parametrize("fields", [{"person_id": None}, {"ignore": 1}, {"bbox": [1, 1, 0, 30]}])
 def test_a_query_is_somebody(fields: dict[str, object], tmp_path: Path) -> None:
-    replica(tmp_path)
+    write_miniature(tmp_path)
     path = tmp_path / "annotations" / "query.json"
     content = json.loads(path.read_text())
     content["annotations"][2].update(fields)
@@ -107,7 +108,7 @@ def test_a_query_is_somebody(fields: dict[str, object], tmp_path: Path) -> None:
 
 
 def test_without_anybody_to_search_for_there_is_no_search(tmp_path: Path) -> None:
-    replica(tmp_path)
+    write_miniature(tmp_path)
     query, test = (tmp_path / "annotations" / f"{part}.json" for part in ("query", "test"))
     query.write_text(json.dumps({"images": [], "annotations": []}))
     with pytest.raises(DatasetError, match=r"query.json names no query."):
@@ -122,8 +123,8 @@ def test_without_anybody_to_search_for_there_is_no_search(tmp_path: Path) -> Non
 
 
 def test_a_root_with_a_val_file_is_somebody_elses(tmp_path: Path) -> None:
-    """PoseTrack21 was also published with annotations/train.json, val.json and query.json."""
-    replica(tmp_path)
+    """PoseTrack21 was given away with annotations/train.json, val.json and query.json too."""
+    write_miniature(tmp_path)
     (tmp_path / "annotations" / "test.json").rename(tmp_path / "annotations" / "val.json")
     assert not LAYOUT.recognize(tmp_path)
 
@@ -196,7 +197,7 @@ def test_what_is_written_is_read(records: tuple[Split, SearchSet]) -> None:
 
 
 def test_what_has_no_place_is_not_written(tmp_path: Path) -> None:
-    train, search = replica(tmp_path / "replica")
+    train, search = write_miniature(tmp_path / "miniature")
     entry = GalleryList(frames=np.zeros(1, dtype=np.int64), boxes=as_boxes([[np.nan] * 4]))
     with pytest.raises(ArgumentError, match="one gallery for all queries"):
         write(tmp_path, train, replace(search, lists={50: [entry] * 3}))

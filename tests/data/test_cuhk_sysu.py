@@ -18,8 +18,9 @@ from scipy.io import loadmat
 from pretrainps.data.layouts import cuhk_sysu
 from pretrainps.data.layouts.cuhk_sysu import LAYOUT
 from pretrainps.data.records import Query, SearchSet, Split, as_boxes
-from pretrainps.data.writers import cuhk_sysu as replicas
+from pretrainps.data.writers import cuhk_sysu as writer
 from pretrainps.errors import ArgumentError, DatasetError
+from tests.support.miniatures.cuhk_sysu import write_miniature
 from tests.support.search_records import listed, search_records, searched, shown
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -28,7 +29,7 @@ LISTS = Path("annotation/test/train_test")
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    replicas.replica(tmp_path / "set")
+    write_miniature(tmp_path / "set")
     return tmp_path / "set"
 
 
@@ -116,7 +117,7 @@ def plain(part: str, number: int, camera: int) -> str:
 def test_there_and_back(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     root = tmp_path_factory.mktemp("set")
     train, search = search_records(seed, plain, lowest=-20, sizes=(50, 100))
-    replicas.write(root, train, search)
+    writer.write(root, train, search)
     found = LAYOUT.read_search(root)
     assert shown(LAYOUT.read(root, "train")) == shown(train)
     assert shown(found.gallery) == shown(search.gallery)
@@ -132,7 +133,7 @@ def test_there_and_back(tmp_path_factory: pytest.TempPathFactory, seed: int) -> 
 
 def test_names_that_do_not_fit_are_numbered(tmp_path: Path) -> None:
     train, search = search_records(3, lambda part, number, camera: f"deep/{number}", sizes=(50,))
-    replicas.write(tmp_path, train, search)
+    writer.write(tmp_path, train, search)
     found = LAYOUT.read(tmp_path, "train")
     assert [sample.name for sample in found.samples] == [f"s{number:05d}.jpg" for number in range(1, len(train) + 1)]
     assert [people for _, people in shown(found)] == [people for _, people in shown(train)]
@@ -141,7 +142,7 @@ def test_names_that_do_not_fit_are_numbered(tmp_path: Path) -> None:
 def test_public_readers_indexing_reads_the_same(tmp_path: Path) -> None:
     """Nested indices as in the torchvision family's readers, on files written here."""
     train, search = search_records(11, plain)
-    replicas.write(tmp_path, train, search)
+    writer.write(tmp_path, train, search)
     boxes = {}
     for name, _, people in loadmat(tmp_path / "annotation/Images.mat")["Img"].squeeze(axis=0):
         boxes[str(name[0])] = [person[0][0].astype(np.int32).tolist() for person in people[0]]
@@ -178,7 +179,7 @@ def test_what_the_layout_cannot_hold(tmp_path: Path) -> None:
         ),
     ):
         with pytest.raises(ArgumentError, match=match):
-            replicas.write(tmp_path / "no", train, wrong)
+            writer.write(tmp_path / "no", train, wrong)
     assert not (tmp_path / "no").exists()
 
 
@@ -215,21 +216,19 @@ def lost_images(root: Path) -> None:
 
 
 def unknown_in_training(root: Path) -> None:
-    replicas.write_people(
-        root / LISTS / "Train.mat", [("p1", [("s1.jpg", (1, 2, 10, 20))]), ("p2", [("s99.jpg", (1, 1, 2, 2))])]
-    )
+    writer.write_people(root / LISTS / "Train.mat", [("p1", [("s1.jpg", (1, 2, 10, 20))]), ("p2", [("s99.jpg", (1, 1, 2, 2))])])
 
 
 def no_struct(root: Path) -> None:
-    replicas.save_matlab(root / LISTS / "Train.mat", "Train", np.zeros((1, 3)))
+    writer.save_matlab(root / LISTS / "Train.mat", "Train", np.zeros((1, 3)))
 
 
 def no_images_listed(root: Path) -> None:
-    replicas.save_matlab(root / "annotation/Images.mat", "Img", np.ones((1, 1)))
+    writer.save_matlab(root / "annotation/Images.mat", "Img", np.ones((1, 1)))
 
 
 def short_box(root: Path) -> None:
-    replicas.write_images(root / "annotation/Images.mat", {"s1.jpg": [(1, 2, 3, 4)], "s2.jpg": [(1, 2, 3)]})  # type: ignore[list-item]
+    writer.write_images(root / "annotation/Images.mat", {"s1.jpg": [(1, 2, 3, 4)], "s2.jpg": [(1, 2, 3)]})  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(
@@ -260,20 +259,20 @@ def no_lists(root: Path) -> None:
         (root / LISTS / f"TestG{size}.mat").unlink()
 
 
-def search_row(root: Path, *rows: replicas.Search, size: int = 50) -> None:
-    replicas.write_searches(root / LISTS / f"TestG{size}.mat", f"TestG{size}", rows)
+def search_row(root: Path, *rows: writer.Search, size: int = 50) -> None:
+    writer.write_searches(root / LISTS / f"TestG{size}.mat", f"TestG{size}", rows)
 
 
 def unknown_query(root: Path) -> None:
-    search_row(root, replicas.Search("p21", ("s98.jpg", (1, 1, 2, 2)), [("s3.jpg", None)]))
+    search_row(root, writer.Search("p21", ("s98.jpg", (1, 1, 2, 2)), [("s3.jpg", None)]))
 
 
 def not_in_pool(root: Path) -> None:
-    search_row(root, replicas.Search("p21", ("s3.jpg", (3, 3, 13, 26)), [("s1.jpg", (1, 2, 10, 20))]))
+    search_row(root, writer.Search("p21", ("s3.jpg", (3, 3, 13, 26)), [("s1.jpg", (1, 2, 10, 20))]))
 
 
 def unknown_in_pool(root: Path) -> None:
-    replicas.write_pool(root / "annotation/pool.mat", ["s3.jpg", "s4.jpg", "s5.jpg", "s6.jpg", "s7.jpg", "s8.jpg", "s97.jpg"])
+    writer.write_pool(root / "annotation/pool.mat", ["s3.jpg", "s4.jpg", "s5.jpg", "s6.jpg", "s7.jpg", "s8.jpg", "s97.jpg"])
 
 
 def wrong_variable(root: Path) -> None:
@@ -299,7 +298,7 @@ def test_broken_search_sets(root: Path, damage: Callable[[Path], None], match: s
 
 
 def test_lists_of_other_queries(root: Path) -> None:
-    one = replicas.Search("p21", ("s3.jpg", (3, 3, 13, 26)), [("s8.jpg", None)])
+    one = writer.Search("p21", ("s3.jpg", (3, 3, 13, 26)), [("s8.jpg", None)])
     search_row(root, one, size=100)
     with pytest.raises(DatasetError, match=r"TestG100\.mat has 1 rows, but there are 2 queries"):
         LAYOUT.read_search(root).lists[100]
@@ -311,7 +310,7 @@ def test_lists_of_other_queries(root: Path) -> None:
 def test_a_box_of_two_people(root: Path) -> None:
     """As in the original, the last name counts."""
     place = ("s1.jpg", (1, 2, 10, 20))
-    replicas.write_people(root / LISTS / "Train.mat", [("p1", [place]), ("p2", [place])])
+    writer.write_people(root / LISTS / "Train.mat", [("p1", [place]), ("p2", [place])])
     train = LAYOUT.read(root, "train")
     assert train.samples[0].ids.tolist() == [1, -1, -1]
     assert train.notes[-1] == "1 boxes have two people's names in the lists: the later one counts"

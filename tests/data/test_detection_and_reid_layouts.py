@@ -1,4 +1,4 @@
-"""Every layout of detection and re-ID: its replica is read exactly, no file is opened needlessly, and missing files raise."""
+"""Every layout of detection and re-ID: its miniature is read exactly, no file is opened needlessly, missing files raise."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from pretrainps.data.layouts import (
     widerperson,
 )
 from pretrainps.data.records import SearchSet, Split
-from pretrainps.data.writers import citypersons as citypersons_replica
-from pretrainps.data.writers import coco_persons as coco_persons_replica
-from pretrainps.data.writers import coco_search as coco_search_replica
-from pretrainps.data.writers import crowdhuman as crowdhuman_replica
-from pretrainps.data.writers import cuhk03_np as cuhk03_np_replica
-from pretrainps.data.writers import eurocity_persons as eurocity_persons_replica
-from pretrainps.data.writers import identity_folders as identity_folders_replica
-from pretrainps.data.writers import market1501 as market1501_replica
-from pretrainps.data.writers import msmt17 as msmt17_replica
-from pretrainps.data.writers import widerperson as widerperson_replica
-from pretrainps.data.writers.pictures import write_blank
 from pretrainps.errors import ArgumentError, DatasetError
+from tests.support.miniatures import citypersons as citypersons_miniature
+from tests.support.miniatures import coco_persons as coco_persons_miniature
+from tests.support.miniatures import coco_search as coco_search_miniature
+from tests.support.miniatures import crowdhuman as crowdhuman_miniature
+from tests.support.miniatures import cuhk03_np as cuhk03_np_miniature
+from tests.support.miniatures import eurocity_persons as eurocity_persons_miniature
+from tests.support.miniatures import identity_folders as identity_folders_miniature
+from tests.support.miniatures import market1501 as market1501_miniature
+from tests.support.miniatures import msmt17 as msmt17_miniature
+from tests.support.miniatures import widerperson as widerperson_miniature
+from tests.support.miniatures.pictures import write_blank
 from tests.support.records import assert_same_split
 
 
 def coco_search_splits(root: Path) -> dict[str, Split]:
-    train, search = coco_search_replica.replica(root)
+    train, search = coco_search_miniature.write_miniature(root)
     return {"train": train, "test": search.gallery}
 
 
 def msmt17_v2(root: Path) -> dict[str, Split]:
-    return msmt17_replica.replica(root, "V2")
+    return msmt17_miniature.write_miniature(root, "V2")
 
 
 def duke(root: Path) -> dict[str, Split]:
@@ -53,29 +53,29 @@ def duke(root: Path) -> dict[str, Split]:
     return {}
 
 
-REPLICAS: Mapping[str, tuple[Layout, Callable[[Path], Mapping[str, Split]]]] = {
-    "citypersons": (citypersons.LAYOUT, citypersons_replica.replica),
-    "coco_persons": (coco_persons.LAYOUT, coco_persons_replica.replica),
+MINIATURES: Mapping[str, tuple[Layout, Callable[[Path], Mapping[str, Split]]]] = {
+    "citypersons": (citypersons.LAYOUT, citypersons_miniature.write_miniature),
+    "coco_persons": (coco_persons.LAYOUT, coco_persons_miniature.write_miniature),
     "coco_search": (coco_search.LAYOUT, coco_search_splits),
-    "crowdhuman": (crowdhuman.LAYOUT, crowdhuman_replica.replica),
-    "cuhk03_np": (cuhk03_np.LAYOUT, cuhk03_np_replica.replica),
-    "eurocity_persons": (eurocity_persons.LAYOUT, eurocity_persons_replica.replica),
-    "identity_folders": (identity_folders.LAYOUT, identity_folders_replica.replica),
-    "market1501": (market1501.LAYOUT, market1501_replica.replica),
-    "msmt17": (msmt17.LAYOUT, msmt17_replica.replica),
+    "crowdhuman": (crowdhuman.LAYOUT, crowdhuman_miniature.write_miniature),
+    "cuhk03_np": (cuhk03_np.LAYOUT, cuhk03_np_miniature.write_miniature),
+    "eurocity_persons": (eurocity_persons.LAYOUT, eurocity_persons_miniature.write_miniature),
+    "identity_folders": (identity_folders.LAYOUT, identity_folders_miniature.write_miniature),
+    "market1501": (market1501.LAYOUT, market1501_miniature.write_miniature),
+    "msmt17": (msmt17.LAYOUT, msmt17_miniature.write_miniature),
     "msmt17 V2": (msmt17.LAYOUT, msmt17_v2),
-    "widerperson": (widerperson.LAYOUT, widerperson_replica.replica),
+    "widerperson": (widerperson.LAYOUT, widerperson_miniature.write_miniature),
 }
-LAYOUTS = {layout.name: layout for layout, _ in REPLICAS.values()} | {"dukemtmc": dukemtmc.LAYOUT}
+LAYOUTS = {layout.name: layout for layout, _ in MINIATURES.values()} | {"dukemtmc": dukemtmc.LAYOUT}
 
-by_replica = pytest.mark.parametrize(("layout", "replica"), REPLICAS.values(), ids=REPLICAS)
+by_miniature = pytest.mark.parametrize(("layout", "miniature"), MINIATURES.values(), ids=MINIATURES)
 
 
-@by_replica
-def test_a_replica_is_read_exactly(
-    layout: Layout, replica: Callable[[Path], Mapping[str, Split]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@by_miniature
+def test_a_miniature_is_read_exactly(
+    layout: Layout, miniature: Callable[[Path], Mapping[str, Split]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = replica(tmp_path)
+    expected = miniature(tmp_path)
     assert set(expected) == set(layout.splits)
     monkeypatch.setattr("PIL.Image.open", None)  # the annotation is read without opening images
     for name, split in expected.items():
@@ -83,12 +83,12 @@ def test_a_replica_is_read_exactly(
 
 
 @pytest.mark.parametrize(
-    ("replica", "name"), [*((replica, layout.name) for layout, replica in REPLICAS.values()), (duke, "dukemtmc")]
+    ("miniature", "name"), [*((miniature, layout.name) for layout, miniature in MINIATURES.values()), (duke, "dukemtmc")]
 )
-def test_a_replica_is_recognized_as_what_it_is_and_nothing_else(
-    replica: Callable[[Path], object], name: str, tmp_path: Path
+def test_a_miniature_is_recognized_as_what_it_is_and_nothing_else(
+    miniature: Callable[[Path], object], name: str, tmp_path: Path
 ) -> None:
-    replica(tmp_path)
+    miniature(tmp_path)
     assert [layout.name for layout in LAYOUTS.values() if layout.recognize(tmp_path)] == [name]
 
 
@@ -145,8 +145,8 @@ LISTED = [
 def test_files_that_are_not_there_are_counted_and_the_first_is_named(
     name: str, split: str, of: str, files: list[str], tmp_path: Path
 ) -> None:
-    layout, replica = REPLICAS[name]
-    total = len(replica(tmp_path)[split].samples)
+    layout, miniature = MINIATURES[name]
+    total = len(miniature(tmp_path)[split].samples)
     for file in files:
         (tmp_path / file).unlink()
     with pytest.raises(DatasetError) as caught:
@@ -180,8 +180,8 @@ def test_files_that_are_not_there_are_counted_and_the_first_is_named(
     ],
 )
 def test_what_is_missing_is_named(name: str, split: str, missing: str, tmp_path: Path) -> None:
-    layout, replica = REPLICAS[name]
-    replica(tmp_path)
+    layout, miniature = MINIATURES[name]
+    miniature(tmp_path)
     (tmp_path / missing).rename(tmp_path / "moved away")
     with pytest.raises(DatasetError) as caught:
         layout.read(tmp_path, split)
@@ -196,7 +196,7 @@ def test_only_search_data_has_queries(tmp_path: Path) -> None:
         if layout.task != "search":
             with pytest.raises(ArgumentError, match=f"is for {layout.task}"):
                 layout.read_search(tmp_path)
-    coco_search_replica.replica(tmp_path)
+    coco_search_miniature.write_miniature(tmp_path)
     assert isinstance(coco_search.LAYOUT.read_search(tmp_path), SearchSet)
 
 

@@ -19,12 +19,14 @@ from PIL import Image
 from pretrainps.data import matlab
 from pretrainps.data.layouts import citypersons, coco_persons, crowdhuman, eurocity_persons, widerperson
 from pretrainps.data.records import UNLABELLED, Sample, Split, as_boxes
-from pretrainps.data.writers import citypersons as citypersons_replica
-from pretrainps.data.writers import coco_persons as coco_persons_replica
-from pretrainps.data.writers import crowdhuman as crowdhuman_replica
-from pretrainps.data.writers import eurocity_persons as eurocity_persons_replica
-from pretrainps.data.writers import widerperson as widerperson_replica
+from pretrainps.data.writers import coco_persons as coco_persons_writer
+from pretrainps.data.writers import crowdhuman as crowdhuman_writer
 from pretrainps.errors import ArgumentError, DatasetError
+from tests.support.miniatures import citypersons as citypersons_miniature
+from tests.support.miniatures import coco_persons as coco_persons_miniature
+from tests.support.miniatures import crowdhuman as crowdhuman_miniature
+from tests.support.miniatures import eurocity_persons as eurocity_persons_miniature
+from tests.support.miniatures import widerperson as widerperson_miniature
 from tests.support.records import assert_same_split
 
 PERSON: Mapping[str, Any] = {"tag": "person", "fbox": [1, 1, 9, 30], "vbox": [1, 1, 9, 20]}
@@ -58,7 +60,7 @@ def person(**changes: object) -> dict[str, Any]:
     ],
 )
 def test_a_wrong_line_of_crowdhuman_is_named(line: str, complaint: str, tmp_path: Path) -> None:
-    crowdhuman_replica.replica(tmp_path)
+    crowdhuman_miniature.write_miniature(tmp_path)
     path = tmp_path / "annotation_val.odgt"
     path.write_bytes(path.read_bytes() + b"\n\n" + line.encode("latin-1"))
     with pytest.raises(DatasetError, match=complaint) as caught:
@@ -67,14 +69,14 @@ def test_a_wrong_line_of_crowdhuman_is_named(line: str, complaint: str, tmp_path
 
 
 def test_somebody_wholly_hidden_has_a_visible_box_without_area(tmp_path: Path) -> None:
-    crowdhuman_replica.replica(tmp_path)
+    crowdhuman_miniature.write_miniature(tmp_path)
     (tmp_path / "annotation_val.odgt").write_text(json.dumps({"ID": "nobody", "gtboxes": [PERSON | {"vbox": [5, 6, -2, 0]}]}))
     (sample,) = crowdhuman.LAYOUT.read(tmp_path, "val").samples
     assert sample.visible is not None and sample.visible.tolist() == [[5, 6, 5, 6]]
 
 
 def test_citypersons_names_the_cell_that_is_wrong(tmp_path: Path) -> None:
-    citypersons_replica.replica(tmp_path)
+    citypersons_miniature.write_miniature(tmp_path)
     path = tmp_path / "annotations" / "anno_val.mat"
     fields = ("cityname", "im_name", "bbs")
     good = matlab.struct_array(fields, [("munster", "munster_000000_000007_leftImg8bit.png", np.zeros((0, 0), np.uint8))])
@@ -103,7 +105,7 @@ def test_citypersons_names_the_cell_that_is_wrong(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_file_of_eurocity_is_named(content: object, complaint: str, tmp_path: Path) -> None:
-    eurocity_persons_replica.replica(tmp_path)
+    eurocity_persons_miniature.write_miniature(tmp_path)
     path = tmp_path / "ECP" / "day" / "labels" / "val" / "roma" / "roma_00018.json"
     path.write_text(json.dumps(content))
     with pytest.raises(DatasetError, match=complaint) as caught:
@@ -114,7 +116,7 @@ def test_a_wrong_file_of_eurocity_is_named(content: object, complaint: str, tmp_
 @pytest.mark.parametrize(("moved", "missing"), [("img", "labels"), ("labels", "img")])
 def test_images_and_labels_of_eurocity_belong_together(moved: str, missing: str, tmp_path: Path) -> None:
     """Otherwise no check would notice that an image without labels is missing."""
-    eurocity_persons_replica.replica(tmp_path)
+    eurocity_persons_miniature.write_miniature(tmp_path)
     (file,) = (tmp_path / "ECP" / "night" / moved / "train" / "amsterdam").iterdir()
     file.rename(file.with_stem("amsterdam_00019"))
     with pytest.raises(DatasetError, match=r"amsterdam_0001\d.\w+ is missing: 1 of the 1 files that") as caught:
@@ -124,7 +126,7 @@ def test_images_and_labels_of_eurocity_belong_together(moved: str, missing: str,
 
 
 def test_the_folder_of_eurocity_may_be_given_itself(tmp_path: Path) -> None:
-    expected = eurocity_persons_replica.replica(tmp_path)
+    expected = eurocity_persons_miniature.write_miniature(tmp_path)
     assert eurocity_persons.LAYOUT.recognize(tmp_path / "ECP")
     assert_same_split(eurocity_persons.LAYOUT.read(tmp_path / "ECP", "train"), expected["train"])
 
@@ -142,7 +144,7 @@ def test_the_folder_of_eurocity_may_be_given_itself(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_line_of_widerperson_is_named(text: str, complaint: str, tmp_path: Path) -> None:
-    widerperson_replica.replica(tmp_path)
+    widerperson_miniature.write_miniature(tmp_path)
     path = tmp_path / "Annotations" / "000042.jpg.txt"
     path.write_text(text)
     with pytest.raises(DatasetError) as caught:
@@ -151,15 +153,15 @@ def test_a_wrong_line_of_widerperson_is_named(text: str, complaint: str, tmp_pat
 
 
 def test_an_image_of_widerperson_is_listed_once(tmp_path: Path) -> None:
-    widerperson_replica.replica(tmp_path)
+    widerperson_miniature.write_miniature(tmp_path)
     (tmp_path / "val.txt").write_text("000042\n000041\n000042\n")
     with pytest.raises(DatasetError, match=r"val.txt: 000042 is listed more than once"):
         widerperson.LAYOUT.read(tmp_path, "val")
 
 
 def test_coco_is_read_as_its_own_tools_read_it(tmp_path: Path) -> None:
-    """The replica's people, crowds and images, as the reimplementation of COCO's API gives them."""
-    coco_persons_replica.replica(tmp_path)
+    """The miniature's people, crowds and images, as the reimplementation of COCO's API gives them."""
+    coco_persons_miniature.write_miniature(tmp_path)
     tools = COCO(str(tmp_path / "annotations" / "instances_train2017.json"))
     split = coco_persons.LAYOUT.read(tmp_path, "train")
     images = {image["file_name"]: image["id"] for image in tools.loadImgs(tools.getImgIds(catIds=[1]))}
@@ -204,7 +206,7 @@ def detection_splits(draw: st.DrawFn) -> Split:
 @given(split=detection_splits())
 def test_crowdhuman_reads_what_it_writes(split: Split) -> None:
     with TemporaryDirectory() as folder:
-        crowdhuman_replica.write(Path(folder), split)
+        crowdhuman_writer.write(Path(folder), split)
         read = crowdhuman.LAYOUT.read(folder, split.name)
         assert_same_split(read, split, but=("dataset", "camera", "size"))
 
@@ -215,7 +217,7 @@ def test_coco_reads_what_it_writes(split: Split, with_visible: bool) -> None:
     if not (with_visible and any(len(sample.boxes) for sample in split.samples)):  # a file without people cannot say so
         split = replace(split, samples=[replace(sample, visible=None) for sample in split.samples])
     with TemporaryDirectory() as folder:
-        coco_persons_replica.write(Path(folder), split)
+        coco_persons_writer.write(Path(folder), split)
         kept = [sample for sample in split.samples if len(sample.boxes) + len(sample.ignore)]
         if kept:
             read = coco_persons.LAYOUT.read(folder, split.name)
@@ -231,7 +233,7 @@ def test_a_file_of_the_same_format_is_copied_byte_by_byte(tmp_path: Path) -> Non
         path = tmp_path / f"noise{suffix}"
         Image.fromarray(noise).save(path, **({} if suffix == ".png" else {"quality": 50}))
         sample = Sample(name=suffix, image=path, boxes=as_boxes(()), ids=np.zeros(0, dtype=np.int64))
-        crowdhuman_replica.write(tmp_path, Split(dataset="x", name="val", task="detection", samples=[sample]))
+        crowdhuman_writer.write(tmp_path, Split(dataset="x", name="val", task="detection", samples=[sample]))
         copied = (tmp_path / "Images" / f"{suffix}.jpg").read_bytes() == path.read_bytes()
         assert copied == (suffix != ".png")
 
@@ -246,4 +248,4 @@ def test_coco_refuses_to_write_what_it_could_not_read(tmp_path: Path) -> None:
         ([sample("a"), sample("b", visible=as_boxes(()))], "some records have visible boxes and some have none"),
     ):
         with pytest.raises(ArgumentError, match=complaint):
-            coco_persons_replica.write(tmp_path, Split(dataset="x", name="val", task="detection", samples=samples))
+            coco_persons_writer.write(tmp_path, Split(dataset="x", name="val", task="detection", samples=samples))

@@ -14,9 +14,10 @@ from scipy.io import loadmat
 
 from pretrainps.data.layouts import cuhk_sysu
 from pretrainps.data.layouts.movienet_ps import LAYOUT
-from pretrainps.data.writers import cuhk_sysu as cuhk_replicas
-from pretrainps.data.writers import movienet_ps as replicas
+from pretrainps.data.writers import cuhk_sysu as cuhk_writer
+from pretrainps.data.writers import movienet_ps as writer
 from pretrainps.errors import DatasetError
+from tests.support.miniatures.movienet_ps import write_miniature
 from tests.support.search_records import listed, search_records, searched, shown
 
 LISTS = Path("annotation/test/train_test")
@@ -24,7 +25,7 @@ LISTS = Path("annotation/test/train_test")
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    replicas.replica(tmp_path / "set")
+    write_miniature(tmp_path / "set")
     return tmp_path / "set"
 
 
@@ -35,7 +36,7 @@ def plain(part: str, number: int, camera: int) -> str:
 @pytest.mark.parametrize("annotation", ["annotation", "anno_mvn-cs"])
 @pytest.mark.parametrize("images", ["Image", "Image/SSM"])
 def test_the_miniature(tmp_path: Path, annotation: str, images: str) -> None:
-    replicas.replica(tmp_path, annotation=annotation, images=images)
+    write_miniature(tmp_path, annotation=annotation, images=images)
     assert LAYOUT.recognize(tmp_path) and not cuhk_sysu.LAYOUT.recognize(tmp_path)
     first = ("tt1_0002.jpg", [([3, 2, 13, 22], "nm1"), ([-5, 2, 5, 302], None)])
     train = LAYOUT.read(tmp_path, "train")
@@ -77,7 +78,7 @@ def test_annotation_in_two_folders(root: Path) -> None:
 def test_there_and_back(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     root = tmp_path_factory.mktemp("set")
     train, search = search_records(seed, plain, lowest=-20, sizes=(2000, 10000))
-    replicas.write(root, train, search)
+    writer.write(root, train, search)
     found_train, found = LAYOUT.read(root, "train"), LAYOUT.read_search(root)
     known = [image for image, sample in zip(shown(train), train.samples, strict=True) if (sample.ids >= 0).any()]
     assert sorted(shown(found_train)) == sorted(known) and found_train.identities == train.identities
@@ -96,8 +97,8 @@ def test_public_readers_indexing_reads_the_same(root: Path) -> None:
 
 
 def other_queries(root: Path) -> None:
-    rows = [cuhk_replicas.Search("nm3", ("tt2_0002.jpg", (5, 2, 10, 20)), [("tt2_0001.jpg", (4, 2, 10, 20))])]
-    cuhk_replicas.write_searches(root / LISTS / "TestG4000.mat", "TestG4000", rows)
+    rows = [cuhk_writer.Search("nm3", ("tt2_0002.jpg", (5, 2, 10, 20)), [("tt2_0001.jpg", (4, 2, 10, 20))])]
+    cuhk_writer.write_searches(root / LISTS / "TestG4000.mat", "TestG4000", rows)
 
 
 def no_lists(root: Path) -> None:
@@ -120,7 +121,7 @@ def no_lists(root: Path) -> None:
         ),
         (lambda root: (root / "Image/tt2_0004.jpg").unlink(), "test", r"tt2_0004\.jpg is missing: 1 of the 4 "),
         (
-            lambda root: replicas.write_people(root / LISTS / "Train_app10.mat", [("nm1", [("tt9.jpg", (1, 2, 3, 4))])]),
+            lambda root: writer.write_people(root / LISTS / "Train_app10.mat", [("nm1", [("tt9.jpg", (1, 2, 3, 4))])]),
             "train",
             r"Train_app10\.mat, person 1: image 'tt9\.jpg' is not in .*Images\.mat",
         ),

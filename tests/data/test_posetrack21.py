@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from pretrainps.data.layouts.posetrack21 import LAYOUT
 from pretrainps.data.records import Query, SearchSet
-from pretrainps.data.writers import posetrack21 as replicas
+from pretrainps.data.writers import posetrack21 as writer
 from pretrainps.errors import ArgumentError, DatasetError
+from tests.support.miniatures.posetrack21 import write_miniature
 from tests.support.search_records import search_records, searched, shown
 
 CLIP = "images/train/000001_bonn_train/"
@@ -25,7 +26,7 @@ HALL = "images/val/000342_mpii_test/"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    replicas.replica(tmp_path / "set")
+    write_miniature(tmp_path / "set")
     return tmp_path / "set"
 
 
@@ -35,7 +36,7 @@ def frame(part: str, number: int, camera: int) -> str:
 
 @pytest.mark.parametrize("folder", ["posetrack_person_search", "annotations", "annotations/posetrack_person_search"])
 def test_the_miniature(tmp_path: Path, folder: str) -> None:
-    replicas.replica(tmp_path, folder=folder)
+    write_miniature(tmp_path, folder=folder)
     assert LAYOUT.recognize(tmp_path)
     train = LAYOUT.read(tmp_path, "train")
     assert shown(train) == [
@@ -70,7 +71,7 @@ def test_the_miniature(tmp_path: Path, folder: str) -> None:
 def test_there_and_back(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     root = tmp_path_factory.mktemp("set")
     train, search = search_records(seed, frame, lowest=-20, with_ignore=True)
-    replicas.write(root, train, search)
+    writer.write(root, train, search)
     found = LAYOUT.read_search(root)
     for ours, theirs in ((LAYOUT.read(root, "train"), train), (found.gallery, search.gallery)):
         assert shown(ours) == shown(theirs) and set(ours.identities) == set(theirs.identities) and ours.notes == ()
@@ -82,7 +83,7 @@ def test_there_and_back(tmp_path_factory: pytest.TempPathFactory, seed: int) -> 
 
 def test_names_that_do_not_fit_are_numbered(tmp_path: Path) -> None:
     train, search = search_records(3, lambda part, number, camera: f"{part}{number}")
-    replicas.write(tmp_path, train, search)
+    writer.write(tmp_path, train, search)
     found = LAYOUT.read(tmp_path, "train")
     assert [people for _, people in shown(found)] == [people for _, people in shown(train)]
     assert all(re.fullmatch(r"images/train/\d{6}_train/\d{6}\.jpg", sample.name) for sample in found.samples)
@@ -92,7 +93,7 @@ def test_what_the_layout_cannot_hold(tmp_path: Path) -> None:
     train, search = search_records(5, frame)
     stranger = Query(sample=train.samples[0], box=search.queries[0].box, id=0)
     with pytest.raises(ArgumentError, match="must be in the gallery"):
-        replicas.write(tmp_path, train, SearchSet(gallery=search.gallery, queries=[stranger]))
+        writer.write(tmp_path, train, SearchSet(gallery=search.gallery, queries=[stranger]))
     assert not list(tmp_path.iterdir())
 
 

@@ -14,14 +14,16 @@ from scipy.io import loadmat
 
 from pretrainps.data.layouts.prw import LAYOUT
 from pretrainps.data.records import Query, SearchSet
-from pretrainps.data.writers import prw as replicas
+from pretrainps.data.writers import prw as writer
 from pretrainps.errors import ArgumentError, DatasetError
+from tests.support.miniatures.pictures import write_blank
+from tests.support.miniatures.prw import write_miniature
 from tests.support.search_records import search_records, searched, shown
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    replicas.replica(tmp_path / "set")
+    write_miniature(tmp_path / "set")
     return tmp_path / "set"
 
 
@@ -61,7 +63,7 @@ def test_the_miniature(root: Path) -> None:
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", " \r\n\r\n"])
 def test_lines_end_as_they_like(tmp_path: Path, newline: str) -> None:
-    replicas.replica(tmp_path / "set", newline=newline)
+    write_miniature(tmp_path / "set", newline=newline)
     raw = (tmp_path / "set/query_info.txt").read_bytes()
     assert raw.endswith(b"c4s1_000601" + newline.encode())
     (tmp_path / "set/query_info.txt").write_bytes(raw[: -len(newline)])  # and the last one need not
@@ -78,10 +80,10 @@ def test_the_originals_order_of_operations(
     tmp_path_factory: pytest.TempPathFactory, boxes: list[tuple[float, float, float, float]]
 ) -> None:
     root = tmp_path_factory.mktemp("set")
-    replicas.write_blank([root / "frames/c1s1_000001.jpg"])
-    replicas.write_frames(root, "test", ["c1s1_000001"])
-    replicas.write_people(root, "c1s1_000001", {"box_new": [(7, *box) for box in boxes]})
-    replicas.write_queries(root, [(7, *box, "c1s1_000001") for box in boxes])
+    write_blank([root / "frames/c1s1_000001.jpg"])
+    writer.write_frames(root, "test", ["c1s1_000001"])
+    writer.write_people(root, "c1s1_000001", {"box_new": [(7, *box) for box in boxes]})
+    writer.write_queries(root, [(7, *box, "c1s1_000001") for box in boxes])
     rois = np.clip(np.array(boxes), 0, None)
     rois[:, 2:] += rois[:, :2]
     in_gallery = [box for box in rois.astype(np.int32).tolist() if box[2] > box[0] and box[3] > box[1]]
@@ -96,7 +98,7 @@ def test_the_originals_order_of_operations(
 def test_there_and_back(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     root = tmp_path_factory.mktemp("set")
     train, search = search_records(seed, frame)
-    replicas.write(root, train, search)
+    writer.write(root, train, search)
     found_train, found = LAYOUT.read(root, "train"), LAYOUT.read_search(root)
     for ours, theirs in ((found_train, train), (found.gallery, search.gallery)):
         assert shown(ours) == shown(theirs) and ours.identities == theirs.identities and ours.notes == ()
@@ -108,7 +110,7 @@ def test_there_and_back(tmp_path_factory: pytest.TempPathFactory, seed: int) -> 
 
 def test_names_that_do_not_fit_are_numbered(tmp_path: Path) -> None:
     train, search = search_records(3, lambda part, number, camera: f"{part}/{number}")
-    replicas.write(tmp_path, train, search)
+    writer.write(tmp_path, train, search)
     found = LAYOUT.read(tmp_path, "train")
     assert [sample.name for sample in found.samples] == [
         f"c{sample.camera}s1_{number:06d}.jpg" for number, sample in enumerate(train.samples, start=1)
@@ -118,7 +120,7 @@ def test_names_that_do_not_fit_are_numbered(tmp_path: Path) -> None:
 
 def test_public_readers_indexing_reads_the_same(tmp_path: Path) -> None:
     train, search = search_records(11, frame)
-    replicas.write(tmp_path, train, search)
+    writer.write(tmp_path, train, search)
     names = [f"{cell[0][0]}.jpg" for cell in loadmat(tmp_path / "frame_train.mat")["img_index_train"]]
     assert names == [sample.name for sample in train.samples]
     for sample in search.gallery.samples:
@@ -133,16 +135,16 @@ def test_what_the_layout_cannot_hold(tmp_path: Path) -> None:
     train, search = search_records(5, frame)
     stranger = Query(sample=train.samples[0], box=search.queries[0].box, id=0)
     with pytest.raises(ArgumentError, match="must be in the gallery"):
-        replicas.write(tmp_path / "a", train, SearchSet(gallery=search.gallery, queries=[stranger]))
+        writer.write(tmp_path / "a", train, SearchSet(gallery=search.gallery, queries=[stranger]))
     halves = Query(sample=search.queries[0].sample, box=search.queries[0].box + np.float32(0.5), id=0)
     with pytest.raises(ArgumentError, match="whole pixels"):
-        replicas.write(tmp_path / "b", train, SearchSet(gallery=search.gallery, queries=[halves]))
+        writer.write(tmp_path / "b", train, SearchSet(gallery=search.gallery, queries=[halves]))
 
 
 def test_queries_beyond_the_gallery(root: Path) -> None:
-    """A frame outside all lists is read for its query; a person in no frame gets a number after all others."""
-    replicas.write_frames(root, "test", ["c3s1_000501", "c3s1_000502"])
-    replicas.write_queries(root, [(9, 12, 5, 20, 30, "c5s2_042630.jpg"), (4, 1, 2, 3, 4, "c3s1_000502")])
+    """A frame of no list is read for its query; a person of no frame gets a number after all others."""
+    writer.write_frames(root, "test", ["c3s1_000501", "c3s1_000502"])
+    writer.write_queries(root, [(9, 12, 5, 20, 30, "c5s2_042630.jpg"), (4, 1, 2, 3, 4, "c3s1_000502")])
     search = LAYOUT.read_search(root)
     assert search.gallery.identities == ("9", "20", "4") and [query.id for query in search.queries] == [0, 2]
     assert search.queries[0].sample.ids.tolist() == [0, -1, 0] and len(search.gallery) == 2
@@ -157,7 +159,7 @@ def replace_line(line: bytes) -> Callable[[Path], None]:
 
 
 def annotate(rows: object, variable: str = "box_new", name: str = "c4s1_000601") -> Callable[[Path], None]:
-    return lambda root: replicas.write_people(root, name, {variable: rows})
+    return lambda root: writer.write_people(root, name, {variable: rows})
 
 
 def remove(*paths: str) -> Callable[[Path], None]:
@@ -213,16 +215,16 @@ def test_broken_sets(root: Path, damage: Callable[[Path], None], match: str) -> 
 
 
 def test_a_query_without_annotation(root: Path) -> None:
-    replicas.write_blank([root / "frames/c5s2_000009.jpg"])
-    replicas.write_queries(root, [(9, 12, 5, 20, 30, "c5s2_000009")])
+    write_blank([root / "frames/c5s2_000009.jpg"])
+    writer.write_queries(root, [(9, 12, 5, 20, 30, "c5s2_000009")])
     with pytest.raises(DatasetError, match=r"annotations/c5s2_000009\.jpg\.mat is missing: 1 of the 1 .*query_info\.txt"):
         LAYOUT.read_search(root)
 
 
 def test_a_name_without_camera(root: Path) -> None:
-    replicas.write_blank([root / "frames/000001.jpg"])
-    replicas.write_people(root, "000001", {"box_new": np.zeros((0, 5))})
-    replicas.write_frames(root, "train", ["000001"])
+    write_blank([root / "frames/000001.jpg"])
+    writer.write_people(root, "000001", {"box_new": np.zeros((0, 5))})
+    writer.write_frames(root, "train", ["000001"])
     with pytest.raises(DatasetError, match=r"the frame '000001\.jpg' does not say which camera"):
         LAYOUT.read(root, "train")
 

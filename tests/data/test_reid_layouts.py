@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from pretrainps.data.layout import Layout
 from pretrainps.data.layouts import cuhk03_np, dukemtmc, identity_folders, market1501, msmt17
 from pretrainps.data.records import UNLABELLED, Sample, Split
-from pretrainps.data.writers import cuhk03_np as cuhk03_np_replica
-from pretrainps.data.writers import identity_folders as identity_folders_replica
-from pretrainps.data.writers import market1501 as market1501_replica
-from pretrainps.data.writers import msmt17 as msmt17_replica
-from pretrainps.data.writers.pictures import write_blank
+from pretrainps.data.writers import identity_folders as identity_folders_writer
+from pretrainps.data.writers import market1501 as market1501_writer
 from pretrainps.errors import ArgumentError, DatasetError
+from tests.support.miniatures import cuhk03_np as cuhk03_np_miniature
+from tests.support.miniatures import market1501 as market1501_miniature
+from tests.support.miniatures import msmt17 as msmt17_miniature
+from tests.support.miniatures.pictures import write_blank
 from tests.support.records import assert_same_split
 
 
@@ -35,7 +36,7 @@ def reid(name: str, samples: list[Sample], identities: tuple[str, ...]) -> Split
 
 def test_query_and_gallery_share_their_numbers_also_read_one_by_one(tmp_path: Path) -> None:
     """A person of the gallery alone (1500) and one of the queries alone (0009) must not shift the others."""
-    market1501_replica.replica(tmp_path)
+    market1501_miniature.write_miniature(tmp_path)
     query, gallery = (market1501.LAYOUT.read(tmp_path, split) for split in ("query", "gallery"))
     assert query.identities == gallery.identities
     named = {sample.name: query.identities[sample.ids[0]] for sample in query.samples}
@@ -46,18 +47,18 @@ def test_query_and_gallery_share_their_numbers_also_read_one_by_one(tmp_path: Pa
 
 def test_the_folder_of_an_archive_or_the_one_around_it(tmp_path: Path) -> None:
     around = {
-        "Market-1501-v15.09.15": (market1501.LAYOUT, market1501_replica.replica),
-        "cuhk03-np": (cuhk03_np.LAYOUT, cuhk03_np_replica.replica),
-        "MSMT17_V1": (msmt17.LAYOUT, msmt17_replica.replica),
+        "Market-1501-v15.09.15": (market1501.LAYOUT, market1501_miniature.write_miniature),
+        "cuhk03-np": (cuhk03_np.LAYOUT, cuhk03_np_miniature.write_miniature),
+        "MSMT17_V1": (msmt17.LAYOUT, msmt17_miniature.write_miniature),
     }
-    for name, (layout, replica) in around.items():
-        expected = replica(tmp_path / name)
+    for name, (layout, miniature) in around.items():
+        expected = miniature(tmp_path / name)
         assert layout.recognize(tmp_path)
         assert_same_split(layout.read(tmp_path, "gallery"), expected["gallery"])
 
 
 def test_an_image_that_is_called_otherwise_is_an_error(tmp_path: Path) -> None:
-    market1501_replica.replica(tmp_path)
+    market1501_miniature.write_miniature(tmp_path)
     stray = tmp_path / "bounding_box_test" / "cover.jpg"
     write_blank([stray])
     with pytest.raises(DatasetError, match="names of images here must have person and camera") as caught:
@@ -94,7 +95,7 @@ def test_nothing_else_is_refused(layout: Layout) -> None:
     ["0000/0000_000_01_0303morning_0008_0.jpg", "0000/0000_000.jpg 0", "0000/0000_000_x1_0303morning.jpg 0", "a_b_1_c.jpg -1"],
 )
 def test_a_wrong_line_of_msmt17_is_named(line: str, tmp_path: Path) -> None:
-    msmt17_replica.replica(tmp_path)
+    msmt17_miniature.write_miniature(tmp_path)
     path = tmp_path / "list_query.txt"
     path.write_text(f"{path.read_text()}\n{line}\n")
     with pytest.raises(DatasetError, match="expected an image, with its camera") as caught:
@@ -103,7 +104,7 @@ def test_a_wrong_line_of_msmt17_is_named(line: str, tmp_path: Path) -> None:
 
 
 def test_training_people_of_msmt17_are_not_those_of_the_same_number_in_the_test(tmp_path: Path) -> None:
-    msmt17_replica.replica(tmp_path, "V2")
+    msmt17_miniature.write_miniature(tmp_path, "V2")
     train, query = (msmt17.LAYOUT.read(tmp_path, split) for split in ("trainval", "query"))
     assert not set(train.identities) & set(query.identities)
 
@@ -153,7 +154,7 @@ def test_market_reads_what_it_writes(samples: list[Sample], people: tuple[str, .
     split = reid("gallery", samples, people)
     query = reid("query", [sample for sample in samples if sample.ids[0] >= 0], people)
     with TemporaryDirectory() as folder:
-        market1501_replica.write(Path(folder), [query, split])
+        market1501_writer.write(Path(folder), [query, split])
         read = market1501.LAYOUT.read(folder, "gallery")
         if people == tuple("abc"):
             people = ("0001", "0002", "0003")
@@ -168,7 +169,7 @@ def test_market_keeps_names_that_are_its_own(tmp_path: Path) -> None:
         crop("0007_c3s1_000004_01.jpg", 1, 3),
     ]
     split = reid("train", samples, ("0002", "0007"))
-    market1501_replica.write(tmp_path, [split])
+    market1501_writer.write(tmp_path, [split])
     assert_same_split(market1501.LAYOUT.read(tmp_path, "train"), split, but=("dataset",))
 
 
@@ -177,7 +178,7 @@ def test_market_keeps_names_that_are_its_own(tmp_path: Path) -> None:
 def test_folders_of_people_are_read_as_written(samples: list[Sample], part: str) -> None:
     split = reid(part, samples, ("anna", "bob", "zoe"))
     with TemporaryDirectory() as folder:
-        identity_folders_replica.write(Path(folder), [replace(split, name=name) for name in identity_folders.PARTS])
+        identity_folders_writer.write(Path(folder), [replace(split, name=name) for name in identity_folders.PARTS])
         read = identity_folders.LAYOUT.read(folder, part)
         assert read.identities == split.identities
         assert shown(read) == shown(split)
@@ -192,7 +193,7 @@ def test_folders_of_people_are_read_as_written(samples: list[Sample], part: str)
     ],
 )
 def test_what_a_layout_cannot_hold_is_not_written(split: Split, complaint: str, tmp_path: Path) -> None:
-    write = market1501_replica.write if "Market" in complaint else identity_folders_replica.write
+    write = market1501_writer.write if "Market" in complaint else identity_folders_writer.write
     with pytest.raises(ArgumentError) as caught:
         write(tmp_path, [split])
     assert str(caught.value).startswith(complaint)

@@ -15,7 +15,7 @@ from torch import Tensor
 import pretrainps
 from pretrainps.backbones import build_backbone
 from pretrainps.detectors import NAEPlusConfig, PersonSearchDetector, assemble
-from pretrainps.detectors.registry import detector_kind
+from pretrainps.detectors.registry import detector_entry
 from pretrainps.errors import ArgumentError
 from pretrainps.gallery.model_match import fingerprint
 from pretrainps.registry.specs import ASSUMED_INPUT
@@ -32,7 +32,7 @@ DETECTING: list[dict[str, Any]] = [
     {"rpn_proposals": 3, "rpn_nms_iou": 0.3},
     {"region_size": 6, "region_sampling": 1},
     {"pooling": "average"},
-    {"weigh_by_score": True},
+    {"score_weighting": True},
 ]
 TRAINING: list[dict[str, Any]] = [
     {"region_samples": 4, "region_positive_fraction": 0.25},
@@ -230,7 +230,7 @@ def test_settings_that_a_file_cannot_have(name: str, config: Any, message: str) 
 def test_every_setting_is_of_the_weights_or_can_be_set(kind: str) -> None:
     """A field that is added later must be in one of the two ways."""
     model = detector(kind)
-    config = detector_kind(kind).config
+    config = detector_entry(kind).config
     names = {each.name for each in fields(config)}
     for name in names:
         assert model.config.changed({name: getattr(model.config, name)}) == model.config

@@ -210,7 +210,7 @@ def test_lengths_of_embeddings(kind: str) -> None:
             assert 0 < length < 1
         else:
             torch.testing.assert_close(length, torch.ones(1))
-    weighed, plain = (detections(changed(kind, weigh_by_score=each), images) for each in (True, False))
+    weighed, plain = (detections(changed(kind, score_weighting=each), images) for each in (True, False))
     for one, other in zip(weighed, plain, strict=True):
         torch.testing.assert_close(one["embeddings"].norm(dim=1), one["scores"])
         torch.testing.assert_close(other["embeddings"].norm(dim=1), torch.ones(len(other["scores"])))

@@ -53,7 +53,7 @@ def test_unknown_detectors_name_the_nearest(name: str, nearest: str) -> None:
 
 
 def test_unknown_detectors_like_none_list_all() -> None:
-    with pytest.raises(UnknownModelError, match=r"There are: oim, nae, nae\+, seqnet"):
+    with pytest.raises(UnknownModelError, match=r"There are: nae, nae\+, oim, seqnet"):
         assemble("yolo", build_backbone("shufflenetv1"), {"num_identities": 3}, ASSUMED_INPUT)
 
 
@@ -156,7 +156,7 @@ def test_fields_that_cannot_be(config: Any, field: str, value: Any) -> None:
         (NAEPlusConfig, "pixel_labels", "all"),
         (NAEPlusConfig, "fuse_c4", "yes"),
         (NAEPlusConfig, "focal", 2),
-        (NAEConfig, "weigh_by_score", "yes"),
+        (NAEConfig, "score_weighting", "yes"),
         (NAEConfig, "freeze_stem", 1),
     ],
 )
@@ -173,13 +173,13 @@ def test_an_embedding_needs_a_number_of_each_map(kind: str) -> None:
 
 def test_configs_survive_plain_values() -> None:
     config = SeqNetConfig(num_identities=7, anchor_sizes=(16, 32), rpn_box_loss="smooth_l1", score_threshold=0.25)
-    assert config.changes() == {
+    assert config.non_defaults() == {
         "num_identities": 7,
         "anchor_sizes": [16, 32],
         "rpn_box_loss": "smooth_l1",
         "score_threshold": 0.25,
     }
-    assert SeqNetConfig.from_mapping(config.changes()) == config
+    assert SeqNetConfig.from_mapping(config.non_defaults()) == config
 
 
 # --------------------------------------------------------------------------------------------------------- images

@@ -28,7 +28,7 @@ from pretrainps.download import Cache
 from pretrainps.files import sha256_of
 from pretrainps.hub.cards import render_card
 from pretrainps.registry import ModelSpec, parse_spec, registry
-from pretrainps.registry.specs import BundledSource, Result
+from pretrainps.registry.specs import BundledSource, PublishedResult
 from pretrainps.weights.inspect import inspect
 from tests.support.detectors import SMALL
 from tests.support.fakehub import FakeHub
@@ -199,7 +199,7 @@ def test_info_says_where_it_lies(
 
 def test_its_card_says_that_it_was_measured_here(shipped: tuple[Path, ModelSpec]) -> None:
     _, spec = shipped
-    results = (Result(dataset="world", metric="mAP", value=50.0, model="SeqNet", source="pretrainps evaluate it"),)
+    results = (PublishedResult(dataset="world", metric="mAP", value=50.0, model="SeqNet", source="pretrainps evaluate it"),)
     own = render_card(replace(spec, results=results, sources=(BundledSource(file="weights/w.safetensors"),)))
     assert "## Results" in own and "has not reproduced" not in own and "drawn people only" in own
     theirs = render_card(replace(spec, results=results))

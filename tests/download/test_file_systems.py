@@ -88,10 +88,10 @@ def test_who_waits_for_a_marker_is_told_which(
 
 
 def test_a_gallery_that_a_dead_run_left_marked_names_the_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pretrainps.gallery.storage.store import GalleryStore
+    from pretrainps.gallery.storage.files import GalleryFiles
 
     monkeypatch.setattr(fcntl, "flock", refusing(errno.ENOLCK))
-    store = GalleryStore(tmp_path / "g")
+    store = GalleryFiles(tmp_path / "g")
     (tmp_path / "g").mkdir()
     marker = tmp_path / "g" / "index.lock.held"
     marker.write_text("1\nanother-machine\n")

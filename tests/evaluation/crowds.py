@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pretrainps.data.records import Sample, Split
-from pretrainps.evaluation import DetectionTable
+from pretrainps.evaluation import Detections
 
 
 def random_boxes(rng: np.random.Generator, count: int, low: float = 20, high: float = 120) -> np.ndarray:
@@ -15,7 +15,7 @@ def random_boxes(rng: np.random.Generator, count: int, low: float = 20, high: fl
     return np.hstack([corner, corner + np.hstack([0.41 * height, height])]).round(1).astype(np.float32)
 
 
-def random_crowd(seed: int, *, images: int = 8, many: int = 6) -> tuple[Split, list[dict[str, Any]], DetectionTable]:
+def random_crowd(seed: int, *, images: int = 8, many: int = 6) -> tuple[Split, list[dict[str, Any]], Detections]:
     rng = np.random.default_rng(seed)
     samples, results = [], []
     for index in range(images):
@@ -44,4 +44,4 @@ def random_crowd(seed: int, *, images: int = 8, many: int = 6) -> tuple[Split, l
             }
         )
     split = Split(dataset="toy", name="val", task="detection", samples=samples)
-    return split, results, DetectionTable.from_images(results)
+    return split, results, Detections.from_images(results)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pretrainps.errors import MissingPackageError
-from pretrainps.evaluation import ContextMatching, DetectionTable
+from pretrainps.evaluation import ContextMatching, Detections
 from pretrainps.evaluation.cbgm import maximum_weight_matching, rerank
 from tests.evaluation.worlds import ROOT, plain
 
@@ -36,7 +36,7 @@ def test_as_every_permutation(rows: int, columns: int, seed: int) -> None:
 
 def by_hand(update: str) -> list[float]:
     """One image with three people, one with two. The person looks like [1, 0], his companion like [0, 1]."""
-    table = DetectionTable.from_images(
+    table = Detections.from_images(
         [
             {"boxes": np.zeros((3, 4)), "scores": np.ones(3), "embeddings": [[0.6, 0.2], [0.5, 0.9], [0.0, 0.3]]},
             {"boxes": np.zeros((2, 4)), "scores": np.ones(2), "embeddings": [[0.55, 0.0], [0.1, 0.0]]},
@@ -58,14 +58,14 @@ def test_the_match_gets_the_best_weight_of_any_pair() -> None:
 
 def test_a_person_crowded_out_changes_nothing() -> None:
     """One detection, and the companion takes it."""
-    table = DetectionTable.from_images([{"boxes": np.zeros((1, 4)), "scores": [1.0], "embeddings": [[0.2, 0.8]]}])
+    table = Detections.from_images([{"boxes": np.zeros((1, 4)), "scores": [1.0], "embeddings": [[0.2, 0.8]]}])
     settings = ContextMatching(k1=3, k2=2)
     similarities = table.embeddings[:, 0]
     assert np.array_equal(rerank(similarities, np.arange(1), table, np.eye(2, dtype=np.float32), settings), similarities)
 
 
 def test_what_does_not_belong_to_the_gallery_is_not_asked() -> None:
-    table = DetectionTable.from_images([{"boxes": np.zeros((2, 4)), "scores": np.ones(2), "embeddings": np.ones((2, 2))}] * 2)
+    table = Detections.from_images([{"boxes": np.zeros((2, 4)), "scores": np.ones(2), "embeddings": np.ones((2, 2))}] * 2)
     similarities = np.array([-np.inf, -np.inf, 0.1, 0.2], dtype=np.float32)
     after = rerank(similarities, np.arange(4), table, np.ones((1, 2), dtype=np.float32), ContextMatching(k1=3, k2=1))
     assert np.isneginf(after[:2]).all() and sorted(after[2:].tolist())[-1] == 2

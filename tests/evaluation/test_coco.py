@@ -11,7 +11,7 @@ import pytest
 from faster_coco_eval import COCO, COCOeval_faster
 
 from pretrainps.data.records import Split
-from pretrainps.evaluation import DetectionTable, evaluate_coco
+from pretrainps.evaluation import Detections, evaluate_coco
 from tests.evaluation.crowds import random_crowd
 
 
@@ -62,13 +62,13 @@ def test_only_the_surest_of_an_image_take_part() -> None:
             for image in results
         ]
         few = evaluate_coco(split, table, max_detections=most)
-        assert few.ap == evaluate_coco(split, DetectionTable.from_images(kept)).ap
+        assert few.ap == evaluate_coco(split, Detections.from_images(kept)).ap
         assert few.ar < evaluate_coco(split, table).ar
 
 
 def test_nobody_there_or_nobody_found() -> None:
     split, results, _ = random_crowd(1)
-    nothing = DetectionTable.from_images([{"boxes": [], "scores": []}] * len(results))
+    nothing = Detections.from_images([{"boxes": [], "scores": []}] * len(results))
     assert evaluate_coco(split, nothing).ap == 0
     empty, _, table = random_crowd(1, many=1)
     assert evaluate_coco(empty, table).ap == -1

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score
 
 from pretrainps.data.records import Split, as_boxes
 from pretrainps.errors import ArgumentError
-from pretrainps.evaluation import DetectionTable, evaluate_detection
+from pretrainps.evaluation import Detections, evaluate_detection
 from tests.evaluation.worlds import Image, golden, golden_json, plain, random_world
 
 
@@ -68,7 +68,7 @@ def test_regions_to_be_ignored() -> None:
     world = golden()
     sample = world.search_set.gallery.samples[0]
     split = Split(dataset="toy", name="x", task="search", samples=[replace(sample, ignore=as_boxes([[1000, 0, 1100, 200]]))])
-    table = DetectionTable.from_images(
+    table = Detections.from_images(
         [{"boxes": [sample.boxes[0], [1000, 0, 1100, 200], [1000, 20, 1100, 220]], "scores": [0.6, 0.9, 0.8]}]
     )
     without = evaluate_detection(split, table)
@@ -80,10 +80,10 @@ def test_regions_to_be_ignored() -> None:
 
 def test_nobody_there_or_nobody_found() -> None:
     world = random_world(3)
-    nobody = DetectionTable.from_images([{"boxes": [], "scores": []}] * len(world.results))
+    nobody = Detections.from_images([{"boxes": [], "scores": []}] * len(world.results))
     result = evaluate_detection(world.search_set.gallery, nobody)
     assert (result.recall, result.ap) == (0, 0)
     empty = Split(dataset="toy", name="x", task="search", samples=[])
-    assert evaluate_detection(empty, DetectionTable.from_images([])).ap == 0
+    assert evaluate_detection(empty, Detections.from_images([])).ap == 0
     with pytest.raises(ArgumentError, match=r"in 13 images, but split 'test' of toy has 14"):
-        evaluate_detection(world.search_set.gallery, DetectionTable.from_images(world.results[1:]))
+        evaluate_detection(world.search_set.gallery, Detections.from_images(world.results[1:]))

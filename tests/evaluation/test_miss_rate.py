@@ -11,7 +11,7 @@ import pytest
 
 from pretrainps.data.records import Sample, Split, as_boxes
 from pretrainps.errors import ArgumentError
-from pretrainps.evaluation import DetectionTable, evaluate_miss_rate
+from pretrainps.evaluation import Detections, evaluate_miss_rate
 from tests.evaluation.crowds import random_crowd
 
 Box = list[float]
@@ -146,9 +146,9 @@ def crowd(boxes: list[Box], *, images: int = 100, **fields: Any) -> Split:
     return Split(dataset="toy", name="val", task="detection", samples=[first, *[empty] * (images - 1)])
 
 
-def found(split: Split, boxes: list[Box], scores: list[float]) -> DetectionTable:
+def found(split: Split, boxes: list[Box], scores: list[float]) -> Detections:
     nothing = {"boxes": [], "scores": []}
-    return DetectionTable.from_images([{"boxes": boxes, "scores": scores}, *[nothing] * (len(split) - 1)])
+    return Detections.from_images([{"boxes": boxes, "scores": scores}, *[nothing] * (len(split) - 1)])
 
 
 AWAY = [500, 100, 541, 200]

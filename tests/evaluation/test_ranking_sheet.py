@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pretrainps.errors import ArgumentError
-from pretrainps.evaluation import PROTOCOLS, DetectionTable, evaluate_search
+from pretrainps.evaluation import PROTOCOLS, Detections, evaluate_search
 from pretrainps.evaluation.ranking_sheet import ranking_sheet, worst_queries
 from pretrainps.synthetic import search_test
 
@@ -20,7 +20,7 @@ def test_frames_say_what_is_right() -> None:
     samples = search_set.gallery.samples
     # everyone's vector is his identity's, but person 2 looks like nobody and passers-by like person 0
     vectors = [np.eye(5, dtype=np.float32)[np.where(s.ids == 2, 4, np.where(s.ids < 0, 0, s.ids))] for s in samples]
-    table = DetectionTable.of_ground_truth(search_set.gallery, vectors)
+    table = Detections.of_ground_truth(search_set.gallery, vectors)
     asked = np.eye(5, dtype=np.float32)[[query.id for query in search_set.queries]]
     result = evaluate_search(search_set, table, PROTOCOLS["prw"], query_embeddings=asked, ranking=3)
     worst = worst_queries(result, 2)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pretrainps.data.records import GalleryList, Query, SearchSet, as_boxes
 from pretrainps.errors import ArgumentError
-from pretrainps.evaluation import PROTOCOLS, ContextMatching, DetectionTable, SearchProtocol, evaluate_search, protocol
+from pretrainps.evaluation import PROTOCOLS, ContextMatching, Detections, SearchProtocol, evaluate_search, protocol
 from pretrainps.evaluation.search import SearchResult
 from tests.evaluation.worlds import World, gallery_of, golden, golden_json, plain, random_world
 
@@ -249,7 +249,7 @@ ASK = [[1.0]]
 def test_one_detection_stands_for_an_occurrence() -> None:
     """Two detections of the same person: the more similar one is right, the other wrong."""
     sets = tiny([[PERSON], [PERSON]], [[0], [0]])
-    table = DetectionTable.from_images([found([], []), found([PERSON, PERSON, [200, 0, 240, 90]], [0.5, 0.9, 0.7])])
+    table = Detections.from_images([found([], []), found([PERSON, PERSON, [200, 0, 240, 90]], [0.5, 0.9, 0.7])])
     result = evaluate_search(sets, table, PROTOCOLS["frames"], query_embeddings=ASK, ranking=5)
     assert result.mAP == 1 and result.found.tolist() == [1]
     assert result.ranking is not None
@@ -262,7 +262,7 @@ def test_small_people_need_less_overlap() -> None:
     small, tall = [0, 0, 10, 20], [0, 0, 100, 200]
     for box, part in ((small, [0, 0, 10, 8]), (tall, [0, 0, 100, 80])):  # 0.4 of the box
         sets = tiny([[box], [box]], [[0], [0]])
-        table = DetectionTable.from_images([found([], []), found([part], [0.9])])
+        table = Detections.from_images([found([], []), found([part], [0.9])])
         result = evaluate_search(sets, table, PROTOCOLS["frames"], query_embeddings=ASK)
         assert result.mAP == (1 if box is small else 0)
 
@@ -270,13 +270,13 @@ def test_small_people_need_less_overlap() -> None:
 def test_fractions_are_cut_off() -> None:
     """From 0.9 to 20.9 becomes 0 to 20: of a detection from 0 to 10, one half; rounded it would be 1 to 21."""
     sets = tiny([[PERSON], [[0.9, 0, 20.9, 600]]], [[0], [0]])
-    table = DetectionTable.from_images([found([], []), found([[0, 0, 10, 600]], [0.9])])
+    table = Detections.from_images([found([], []), found([[0, 0, 10, 600]], [0.9])])
     assert evaluate_search(sets, table, PROTOCOLS["frames"], query_embeddings=ASK).mAP == 1
 
 
 def test_an_occurrence_nobody_detected_costs_recall() -> None:
     sets = tiny([[PERSON], [PERSON], [PERSON]], [[0], [0], [0]])
-    table = DetectionTable.from_images([found([], []), found([PERSON], [0.9]), found([], [])])
+    table = Detections.from_images([found([], []), found([PERSON], [0.9]), found([], [])])
     result = evaluate_search(sets, table, PROTOCOLS["frames"], query_embeddings=ASK)
     assert result.mAP == 0.5 and result.top1 == 1
     assert (result.found.tolist(), result.occurrences.tolist()) == ([1], [2])
@@ -286,7 +286,7 @@ def test_an_image_listed_twice_counts_twice_among_those_to_be_found() -> None:
     sets = tiny([[PERSON], [PERSON], [PERSON]], [[0], [0], [0]])
     entry = GalleryList(frames=np.array([1, 1]), boxes=as_boxes([PERSON, PERSON]))
     listed = SearchSet(gallery=sets.gallery, queries=sets.queries, lists={2: [entry]})
-    table = DetectionTable.from_images([found([], []), found([PERSON], [0.9]), found([], [])])
+    table = Detections.from_images([found([], []), found([PERSON], [0.9]), found([], [])])
     once = evaluate_search(listed, table, SearchProtocol(name="x", gallery=2), query_embeddings=ASK)
     twice = evaluate_search(listed, table, SearchProtocol(name="x", gallery=2, listed_twice="twice"), query_embeddings=ASK)
     assert (once.mAP, twice.mAP) == (0.5, 1.0)
@@ -296,14 +296,14 @@ def test_the_first_box_of_somebody_twice_in_a_frame() -> None:
     other = [300, 10, 340, 110]
     sets = tiny([[PERSON], [PERSON, other]], [[0], [0, 0]])
     for box, expected in ((PERSON, 1.0), (other, 0.0)):
-        table = DetectionTable.from_images([found([], []), found([box], [0.9])])
+        table = Detections.from_images([found([], []), found([box], [0.9])])
         result = evaluate_search(sets, table, PROTOCOLS["frames"], query_embeddings=ASK)
         assert result.mAP == expected and result.occurrences.tolist() == [1]
 
 
 def test_cross_camera_leaves_the_querys_camera_out() -> None:
     sets = tiny([[PERSON], [PERSON], [PERSON]], [[0], [0], [0]], cameras=[1, 1, 2])
-    table = DetectionTable.from_images([found([], []), found([PERSON], [0.9]), found([[200, 0, 240, 90]], [0.8])])
+    table = Detections.from_images([found([], []), found([PERSON], [0.9]), found([[200, 0, 240, 90]], [0.8])])
     every = evaluate_search(sets, table, PROTOCOLS["prw"], query_embeddings=ASK)
     cross = evaluate_search(sets, table, PROTOCOLS["prw-cross-camera"], query_embeddings=ASK)
     assert (every.mAP, every.top1, every.occurrences.tolist()) == (0.5, 1, [2])
@@ -314,7 +314,7 @@ def test_listed_images_repeated_in_the_full_set_halve_a_perfect_search() -> None
     sets = tiny([[PERSON], [PERSON]], [[0], [0]])
     entry = GalleryList(frames=np.array([1]), boxes=as_boxes([PERSON]))
     listed = SearchSet(gallery=sets.gallery, queries=sets.queries, lists={1: [entry]})
-    table = DetectionTable.from_images([found([], []), found([PERSON], [0.9])])
+    table = Detections.from_images([found([], []), found([PERSON], [0.9])])
     full = replace(PROTOCOLS["cuhk-sysu"], gallery="full")
     assert evaluate_search(listed, table, full, query_embeddings=ASK).mAP == 1
     repeated = evaluate_search(listed, table, replace(full, full_repeats_lists=True), query_embeddings=ASK)
@@ -325,7 +325,7 @@ def test_listed_images_repeated_in_the_full_set_halve_a_perfect_search() -> None
 def test_a_query_nobody_could_answer_is_skipped_and_counted(others: list[list[int]]) -> None:
     rows = [[PERSON] for who in others if who] or [[]]
     sets = tiny([[PERSON], *rows], [[0], *others])
-    table = DetectionTable.from_images([found([], []), found([PERSON], [0.9])])
+    table = Detections.from_images([found([], []), found([PERSON], [0.9])])
     result = evaluate_search(sets, table, PROTOCOLS["frames"], query_embeddings=ASK)
     assert (result.mAP, result.top1, result.skipped, len(result.evaluated)) == (0, 0, 1, 0)
     assert result.without_match.tolist() == [0] and result.num_queries == 1
@@ -333,12 +333,12 @@ def test_a_query_nobody_could_answer_is_skipped_and_counted(others: list[list[in
 
 def test_nobody_detected_anywhere() -> None:
     sets = tiny([[PERSON], [PERSON]], [[0], [0]])
-    table = DetectionTable.from_images([found([], []), found([], [])])
+    table = Detections.from_images([found([], []), found([], [])])
     result = evaluate_search(sets, table, PROTOCOLS["frames"], query_embeddings=ASK, ranking=3)
     assert (result.mAP, result.top10, result.skipped) == (0, 0, 0)
     entry = GalleryList(frames=np.array([1]), boxes=as_boxes([PERSON]))
     listed = SearchSet(gallery=sets.gallery, queries=sets.queries, lists={1: [entry]})
-    no_width = DetectionTable.from_images([{"boxes": [], "scores": [], "embeddings": []}] * 2)
+    no_width = Detections.from_images([{"boxes": [], "scores": [], "embeddings": []}] * 2)
     for gallery in (1, "full", "frames"):
         assert evaluate_search(listed, no_width, SearchProtocol(name="x", gallery=gallery), query_embeddings=ASK).mAP == 0  # type: ignore[arg-type]
     asking = evaluate_search(sets, table, PROTOCOLS["prw-pstr"])
@@ -349,7 +349,7 @@ def test_ground_truth_as_detections() -> None:
     world = golden()
     sets = world.search_set
     with_boxes = golden("gt")
-    table = DetectionTable.of_ground_truth(sets.gallery, [image["embeddings"] for image in with_boxes.results])
+    table = Detections.of_ground_truth(sets.gallery, [image["embeddings"] for image in with_boxes.results])
     result = evaluate_search(sets, table, replace(PROTOCOLS["cuhk-sysu"], gallery=50), query_embeddings=world.query_embeddings)
     assert "annotated ones" in result.protocol
     assert np.array_equal(result.found, result.occurrences), "each of them is there"
@@ -382,13 +382,13 @@ def test_what_does_not_fit_is_refused() -> None:
     sets, table, asking = world.search_set, world.table, world.query_embeddings
     cuhk = replace(PROTOCOLS["cuhk-sysu"], gallery=50)
 
-    def refuses(match: str, *, settings: SearchProtocol = cuhk, table: DetectionTable = table, **more: Any) -> None:
+    def refuses(match: str, *, settings: SearchProtocol = cuhk, table: Detections = table, **more: Any) -> None:
         with pytest.raises(ArgumentError, match=match):
             evaluate_search(sets, table, settings, **more)
 
     refuses(
         "detections in 39 images, but the gallery has 40",
-        table=DetectionTable.from_images(world.results[:-1]),
+        table=Detections.from_images(world.results[:-1]),
         query_embeddings=asking,
     )
     refuses("of size 100. There are 50", settings=PROTOCOLS["cuhk-sysu"], query_embeddings=asking)
@@ -396,14 +396,14 @@ def test_what_does_not_fit_is_refused() -> None:
     refuses(r"shape \(14, 64\) for 15 queries", query_embeddings=asking[:-1])
     refuses("give query_embeddings")
     refuses("query 3 is not finite", query_embeddings=np.where(np.arange(15)[:, None] == 3, np.nan, asking))
-    refuses("asks with detections", settings=PROTOCOLS["prw-pstr"], query_embeddings=asking)
+    refuses("takes query embeddings from detections", settings=PROTOCOLS["prw-pstr"], query_embeddings=asking)
     refuses("give query_detections", settings=replace(PROTOCOLS["cuhk-sysu-cbgm"], gallery=50), query_embeddings=asking)
     refuses("40 images for 15 queries", query_embeddings=asking, query_detections=table)
     refuses(
         r"query 0 \(s117.jpg\) do not begin with the person",
         settings=replace(PROTOCOLS["cuhk-sysu-cbgm"], gallery=50),
         query_embeddings=asking,
-        query_detections=DetectionTable.from_images(world.query_results[1:] + world.query_results[:1]),
+        query_detections=Detections.from_images(world.query_results[1:] + world.query_results[:1]),
     )
     refuses("that of s101.jpg and 39 others", settings=PROTOCOLS["prw-cross-camera"], query_embeddings=asking)
     without = SearchSet(gallery=sets.gallery, queries=sets.queries)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pretrainps.data.records import GalleryList, Query, Sample, SearchSet, Split, as_boxes, from_xywh
-from pretrainps.evaluation import DetectionTable
+from pretrainps.evaluation import Detections
 
 ROOT = Path(__file__).parent.parent
 PIXELS = np.zeros((1, 1, 3), dtype=np.uint8)
@@ -31,12 +31,12 @@ class World:
     """What was detected in each query's image, the person first."""
 
     @property
-    def table(self) -> DetectionTable:
-        return DetectionTable.from_images(self.results)
+    def table(self) -> Detections:
+        return Detections.from_images(self.results)
 
     @property
-    def query_table(self) -> DetectionTable:
-        return DetectionTable.from_images(self.query_results)
+    def query_table(self) -> Detections:
+        return Detections.from_images(self.query_results)
 
 
 @cache

@@ -22,12 +22,12 @@ from pretrainps.cli.main import main
 from pretrainps.detectors import PersonSearchDetector
 from pretrainps.evaluation.cbgm import rerank
 from pretrainps.evaluation.protocols import ContextMatching
-from pretrainps.gallery import Gallery, Person
-from pretrainps.gallery.storage import writer as keeping
-from pretrainps.gallery.storage.store import GalleryStore
+from pretrainps.gallery import Detection, Gallery
+from pretrainps.gallery.storage import writer
+from pretrainps.gallery.storage.files import GalleryFiles
 from pretrainps.images.pixels import to_tensor
 from pretrainps.images.read import read_image
-from pretrainps.inference.detections import DetectionTable
+from pretrainps.inference.detections import Detections
 from tests.support.galleries import detector, everyone, indexed, noise, photos
 
 OPTIMISED = PersonSearchDetector.optimize_for_inference
@@ -74,18 +74,18 @@ def test_a_gallery_holds_what_the_detector_finds(place: tuple[Path, Path], batch
     folder, store = place
     model = detector()
     report = indexed(folder, store, batch_size=batch_size)
-    assert (report.images, report.added, report.failures) == (4, 4, ()) and report.people > 8
+    assert (report.images, report.added, report.failures) == (4, 4, ()) and report.detections > 8
     assert sum(looked) == 4 and max(looked) == (1 if batch_size == 1 else 2), "two images have one size, and two another"
     gallery = Gallery.open(store)
     assert gallery.root == folder and set(gallery.image_names) == {"0.png", "2.png", "trip/1.png", "trip/3.png"}
-    assert len(gallery) == report.people and gallery.complete and gallery.matches(model) and gallery.method == "exact"
+    assert len(gallery) == report.detections and gallery.complete and gallery.matches(model) and gallery.method == "exact"
     row = 0
     for name in gallery.image_names:
         (found,) = model([to_tensor(folder / name)])
-        people = gallery.people_of(name)
+        people = gallery.detections_of(name)
         assert [person.score for person in people] == pytest.approx(found["scores"].tolist(), abs=1e-4)
         np.testing.assert_allclose([person.box for person in people], found["boxes"].numpy(), atol=1e-2)
-        assert people == [gallery.person(row + place) for place in range(len(people))]
+        assert people == [gallery.detection(row + place) for place in range(len(people))]
         vectors = found["embeddings"].detach()
         scores, rows = gallery.search_embeddings(vectors, 1)
         assert scores[:, 0] == pytest.approx((vectors @ vectors.T).amax(1).numpy(), abs=1e-3) or rows.min() >= 0
@@ -105,7 +105,7 @@ def test_only_new_and_changed_images_are_looked_at(place: tuple[Path, Path], tmp
     first = indexed(folder, store)
     looked.clear()
     again = indexed(folder, store)
-    assert looked == [] and (again.unchanged, again.added, again.removed) == (4, 0, 0) and again.people == first.people
+    assert looked == [] and (again.unchanged, again.added, again.removed) == (4, 0, 0) and again.detections == first.detections
     os.utime(folder / "0.png", ns=(1, 1))  # touched: the same bytes
     shutil.copy(noise(tmp_path / "other.png", 77, (40, 48)), folder / "trip" / "3.png")  # changed
     (folder / "2.png").unlink()
@@ -117,7 +117,7 @@ def test_only_new_and_changed_images_are_looked_at(place: tuple[Path, Path], tmp
     assert indexed(folder, store).unchanged == 4 and looked == []
     indexed(folder, tmp_path / "anew")
     assert_same(Gallery.open(store), Gallery.open(tmp_path / "anew"))
-    assert len(list(store.glob("people-*"))) == 1, "the replaced files are gone"
+    assert len(list(store.glob("detections-*"))) == 1, "the replaced files are gone"
 
 
 def test_what_lies_in_a_folder_of_photos(tmp_path: Path, looked: list[int]) -> None:
@@ -148,8 +148,8 @@ def test_what_lies_in_a_folder_of_photos(tmp_path: Path, looked: list[int]) -> N
     assert "so thin" in reasons["thin.jpg"] and "No such file" in reasons["link.png"]
     gallery = Gallery.open(folder / "gallery")
     assert set(gallery.image_names) == {"a.PNG", "turned.png", "tiny.webp", "deep.tif", odd}
-    assert gallery.people_of("turned.png") and [p.box for p in gallery.people_of("turned.png")] == [
-        p.box for p in gallery.people_of("a.PNG")
+    assert gallery.detections_of("turned.png") and [p.box for p in gallery.detections_of("turned.png")] == [
+        p.box for p in gallery.detections_of("a.PNG")
     ]
     assert gallery.picture("turned.png").size == (64, 40)
     looked.clear()
@@ -160,11 +160,11 @@ def test_search_finds_and_leaves_out_and_says_where(place: tuple[Path, Path]) ->
     folder, store = place
     indexed(folder, store)
     gallery, model = Gallery.open(store), detector()
-    sought = gallery.people_of("trip/1.png")[1]
+    sought = gallery.detections_of("trip/1.png")[1]
     result = gallery.search(model, folder / "trip" / "1.png", sought.box, top=5)
-    assert result.query == Person("trip/1.png", sought.box, 1.0) and (result.searched, result.images) == (len(gallery), 4)
+    assert result.query == Detection("trip/1.png", sought.box, 1.0) and (result.searched, result.images) == (len(gallery), 4)
     assert [hit.rank for hit in result.hits] == [1, 2, 3, 4, 5]
-    assert any(hit.person.is_seen_as(result.query) for hit in result.hits)
+    assert any(hit.detection.is_seen_as(result.query) for hit in result.hits)
     vector = model.embed([to_tensor(folder / "trip" / "1.png")], [torch.tensor([sought.box])])[0]
     found = [hit.similarity for hit in result.hits]
     table = {}  # every person's vector again, from the detector
@@ -172,8 +172,8 @@ def test_search_finds_and_leaves_out_and_says_where(place: tuple[Path, Path]) ->
         (seen,) = model([to_tensor(folder / name)])
         table.update({(name, place): float(v @ vector[0]) for place, v in enumerate(seen["embeddings"])})
     assert found == pytest.approx(sorted(table.values(), reverse=True)[:5], abs=1e-3)
-    others = gallery.search(model, folder / "trip" / ".." / "trip" / "1.png", sought.box, top=5, leave_out_own=True)
-    assert "trip/1.png" not in {hit.person.image for hit in others.hits} and len(others.hits) == 5
+    others = gallery.search(model, folder / "trip" / ".." / "trip" / "1.png", sought.box, top=5, exclude_query_image=True)
+    assert "trip/1.png" not in {hit.detection.image for hit in others.hits} and len(others.hits) == 5
     elsewhere = gallery.search(model, read_image(folder / "0.png"), (1, 2, 30, 40), query_name="upload")
     assert elsewhere.query.image == "upload" and len(elsewhere.hits) == 10
     assert len(gallery.search(model, folder / "0.png", (1, 2, 30, 40), top=10**6).hits) == len(gallery)
@@ -184,12 +184,12 @@ def test_reranking_is_context_matching_over_everyone(place: tuple[Path, Path]) -
     folder, store = place
     indexed(folder, store)
     gallery, model = Gallery.open(store), detector()
-    sought = gallery.people_of("0.png")[0]
+    sought = gallery.detections_of("0.png")[0]
     settings = ContextMatching(k1=4, k2=3)
     result = gallery.search(model, folder / "0.png", sought.box, top=len(gallery), rerank=True, context=settings)
     few = gallery.search(model, folder / "0.png", sought.box, top=3, rerank=True, context=settings)
-    parts = GalleryStore(store).open_all(GalleryStore(store).manifest())
-    table = DetectionTable.from_images(
+    parts = GalleryFiles(store).open_all(GalleryFiles(store).manifest())
+    table = Detections.from_images(
         [
             {name: getattr(part, name)[list(part.rows_of(n))] for name in ("boxes", "scores", "embeddings")}
             for part in parts
@@ -200,7 +200,7 @@ def test_reranking_is_context_matching_over_everyone(place: tuple[Path, Path]) -
     beside = model.query_as_gallery(image, [torch.tensor([sought.box])])[0]["embeddings"].detach().numpy()
     wanted = rerank(table.embeddings @ beside[0], np.arange(len(table)), table, beside, settings)
     assert [hit.similarity for hit in result.hits] == pytest.approx(-np.sort(-wanted), abs=1e-5)
-    assert [hit.person for hit in few.hits] == [hit.person for hit in result.hits[:3]]
+    assert [hit.detection for hit in few.hits] == [hit.detection for hit in result.hits[:3]]
     assert "context matching with k1 = 4, k2 = 3" in few.method
     plain = gallery.search(model, folder / "0.png", sought.box, top=len(gallery))
     assert [hit.similarity for hit in plain.hits] != [hit.similarity for hit in result.hits], "matching changes something"
@@ -277,12 +277,12 @@ def test_pictures_are_those_that_were_looked_at(place: tuple[Path, Path]) -> Non
     (folder / "0.png").unlink()
     with pytest.raises(errors.ImageError, match="does not exist"):
         gallery.picture("0.png")
-    for ask in (gallery.picture, gallery.people_of):
+    for ask in (gallery.picture, gallery.detections_of):
         with pytest.raises(errors.ArgumentError, match=r"no image '9\.png'"):
             ask("9.png")
     for row in (-1, len(gallery)):
         with pytest.raises(errors.ArgumentError, match=f"no row {row}"):
-            gallery.person(row)
+            gallery.detection(row)
 
 
 class Stop(KeyboardInterrupt):
@@ -292,8 +292,8 @@ class Stop(KeyboardInterrupt):
 def test_interrupted_at_any_moment_it_stays_usable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looked: list[int]) -> None:
     """Each write, rename and removal is once the last thing that happens; then the run is gone on with."""
     folder = photos(tmp_path / "two", 2)
-    monkeypatch.setattr(keeping, "_SECONDS", 0.0)  # each image is written at once
-    monkeypatch.setattr(keeping, "_SMALL_FILES", 2)
+    monkeypatch.setattr(writer, "_SECONDS", 0.0)  # each image is written at once
+    monkeypatch.setattr(writer, "_SMALL_FILES", 2)
     forward, answers = PersonSearchDetector.forward, {}
 
     def remembering(self: PersonSearchDetector[Any], images: Any, targets: Any = None) -> Any:
@@ -331,11 +331,11 @@ def test_interrupted_at_any_moment_it_stays_usable(tmp_path: Path, monkeypatch: 
         except Stop:
             countdown = 0
         if (store / "manifest.json").exists():
-            assert all(Gallery.open(store).people_of(name) for name in Gallery.open(store).image_names)
+            assert all(Gallery.open(store).detections_of(name) for name in Gallery.open(store).image_names)
         report = indexed(folder, store)
         assert report.added + report.unchanged == 2 and len(looked) <= 3, "one image is looked at twice at most"
         assert_same(Gallery.open(store), Gallery.open(tmp_path / "whole"))
-        assert {path.name for path in store.iterdir()} == GalleryStore(store).manifest().names() | {
+        assert {path.name for path in store.iterdir()} == GalleryFiles(store).manifest().names() | {
             "manifest.json",
             "index.lock",
         }
@@ -363,8 +363,8 @@ def test_ctrl_c_keeps_what_was_found(place: tuple[Path, Path], monkeypatch: pyte
 
 def test_runs_at_once_do_no_harm(place: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, store = place
-    monkeypatch.setattr(keeping, "_SECONDS", 0.0)
-    monkeypatch.setattr(keeping, "_SMALL_FILES", 2)
+    monkeypatch.setattr(writer, "_SECONDS", 0.0)
+    monkeypatch.setattr(writer, "_SMALL_FILES", 2)
     reports: list[Any] = []
     runs = [threading.Thread(target=lambda: reports.append(indexed(folder, store, wait=True))) for _ in range(3)]
     for run in runs:
@@ -378,27 +378,27 @@ def test_runs_at_once_do_no_harm(place: tuple[Path, Path], tmp_path: Path, monke
     assert sorted(report.added for report in reports) == [0, 0, 4] and seen <= {0, 1, 2, 3, 4}
     indexed(folder, tmp_path / "alone")
     assert_same(Gallery.open(store), Gallery.open(tmp_path / "alone"))
-    with GalleryStore(store).lock(wait=False), pytest.raises(errors.GalleryError, match="another run is writing"):
+    with GalleryFiles(store).lock(wait=False), pytest.raises(errors.GalleryError, match="another run is writing"):
         indexed(folder, store)
 
 
 def test_damaged_files_are_made_anew(place: tuple[Path, Path], caplog: pytest.LogCaptureFixture) -> None:
     folder, store = place
     before = indexed(folder, store)
-    (file,) = store.glob("people-*")
+    (file,) = store.glob("detections-*")
     raw = file.read_bytes()
     put(file, raw[:-1] + bytes([raw[-1] ^ 1]))
     with pytest.raises(errors.IntegrityError, match="--rebuild"):
         Gallery.open(store)
     with caplog.at_level(logging.WARNING, logger="pretrainps"):
         report = indexed(folder, store)
-    assert "looked at again" in caplog.text and (report.added, report.people) == (4, before.people)
-    assert len(Gallery.open(store)) == before.people
+    assert "looked at again" in caplog.text and (report.added, report.detections) == (4, before.detections)
+    assert len(Gallery.open(store)) == before.detections
     (store / "manifest.json").write_text("{}")
     for ask in (lambda: Gallery.open(store), lambda: indexed(folder, store)):
         with pytest.raises(errors.IntegrityError, match=r"damaged.*--rebuild"):
             ask()
-    assert indexed(folder, store, rebuild=True).people == before.people
+    assert indexed(folder, store, rebuild=True).detections == before.detections
 
 
 def test_numbers_that_are_not_finite_are_reported(place: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,36 +424,36 @@ def test_large_galleries_are_searched_by_an_index(
     place: tuple[Path, Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, store = place
-    import pretrainps.gallery.search.faiss_index as approximate
+    from pretrainps.gallery.search import faiss_index
 
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, logger="pretrainps"):
-        patch.setattr(approximate, "import_module", lambda name: __import__("no_such_package"))
+        patch.setattr(faiss_index, "import_module", lambda name: __import__("no_such_package"))
         indexed(folder, store, approximate_above=2)
         assert "pip install 'pretrainps[index]'" in caplog.text and Gallery.open(store).method == "exact"
     pytest.importorskip("faiss", reason="pretrainps[index] is not installed")
     indexed(folder, store, approximate_above=2)
     gallery = Gallery.open(store)
     assert gallery.method.startswith("faiss IVF, 1 of 1 lists searched: recall 100.0% of the 10 nearest, measured against")
-    sought = gallery.people_of("0.png")[0]
+    sought = gallery.detections_of("0.png")[0]
     result = gallery.search(detector(), folder / "0.png", sought.box, top=4)
     assert result.method == gallery.method
-    file = next(store.glob("neighbours-*"))
+    file = next(store.glob("index-*.faiss"))
     raw = file.read_bytes()
     put(file, raw[:-3] + b"abc")
     with pytest.raises(errors.IntegrityError, match="sha256"):
         Gallery.open(store).search(detector(), folder / "0.png", sought.box)
     put(file, raw)
     with monkeypatch.context() as patch:
-        patch.setattr(approximate, "import_module", lambda name: __import__("no_such_package"))
+        patch.setattr(faiss_index, "import_module", lambda name: __import__("no_such_package"))
         with pytest.raises(errors.MissingPackageError, match=r"pretrainps\[index\]"):
             Gallery.open(store).search(detector(), folder / "0.png", sought.box)
     (folder / "2.png").unlink()
     assert Gallery.open(store).method.startswith("faiss")
     indexed(folder, store)
     gallery = Gallery.open(store)
-    assert gallery.method == "exact" and not list(store.glob("neighbours-*"))
+    assert gallery.method == "exact" and not list(store.glob("index-*.faiss"))
     exact = gallery.search(detector(), folder / "0.png", sought.box, top=4)
-    kept = [hit.similarity for hit in result.hits if hit.person.image != "2.png"]
+    kept = [hit.similarity for hit in result.hits if hit.detection.image != "2.png"]
     assert [hit.similarity for hit in exact.hits][: len(kept)] == pytest.approx(kept, abs=1e-5)
 
 

@@ -35,7 +35,7 @@ SMALL: dict[str, Any] = {
     "score_threshold": 0.0,
 }
 NON_DEFAULT: dict[str, dict[str, Any]] = {
-    "oim": {"pooling": "average", "weigh_by_score": True},
+    "oim": {"pooling": "average", "score_weighting": True},
     "nae": {"rpn_box_loss": "smooth_l1", "embedding_dim": 33},
     "nae+": {"fuse_c4": False, "pixel_labels": "overlap", "focal": True},
     "seqnet": {"second_nms_iou": 0.25, "batch_norm": "frozen", "freeze_stem": False},

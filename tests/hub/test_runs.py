@@ -17,7 +17,8 @@ import pretrainps
 from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.detectors import NAE, PersonSearchDetector
 from pretrainps.errors import IntegrityError, LayoutError, StateDictMismatchError, WeightsUnavailableError
-from pretrainps.training.finetuning.from_pretraining import checkpoint_notes, save_backbone
+from pretrainps.training.engine.checkpoints import checkpoint_notes
+from pretrainps.training.pretraining.save import save_backbone
 from pretrainps.weights import read_metadata
 from tests.support.detectors import TINY
 from tests.training.hybrids import batch, hybrid
@@ -208,13 +209,10 @@ def test_a_run_without_weights_says_where_they_will_be(tmp_path: Path) -> None:
 
 
 def test_a_run_under_way_is_a_start(run: Path, pretrained: Path) -> None:
-    import argparse
+    from pretrainps.training.start import starting_model
 
-    from pretrainps.cli.training import _start
-
-    args = argparse.Namespace(offline=True, quiet=True)
-    assert isinstance(_start(str(run), args), NAE) and isinstance(_start(f"file:{newest(run)}", args), NAE)
-    assert isinstance(_start(str(pretrained), args), Backbone)
+    for name, kind in ((str(run), NAE), (f"file:{newest(run)}", NAE), (str(pretrained), Backbone)):
+        assert isinstance(starting_model(name, offline=True, progress=False), kind)
 
 
 @pytest.mark.parametrize("name", ["best.safetensors", "averaged.safetensors", "model.safetensors"])

@@ -25,10 +25,10 @@ from pretrainps.evaluation import (
     evaluate_miss_rate,
     evaluate_search,
     protocol,
-    shards,
 )
 from pretrainps.heads import CropModel
 from pretrainps.images.pixels import Preprocess
+from pretrainps.inference import feature_cache
 from pretrainps.inference.extraction import Extractor
 from pretrainps.registry.specs import ASSUMED_INPUT, HeadSpec
 from pretrainps.synthetic import reid_split, search_test
@@ -57,7 +57,7 @@ def crop_model() -> CropModel:
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "SHARD", 2)
+    monkeypatch.setattr(feature_cache, "SHARD", 2)
 
 
 def extractor(model: Any, folder: Path | None = None, **options: Any) -> Extractor:
@@ -118,13 +118,13 @@ def test_an_interrupted_run_goes_on(
     gallery = search_set.gallery
     whole = extractor(detector).detections(gallery)
     first = extractor(detector, tmp_path)
-    first._detector = Counting(first._detector, stop_after=5)  # type: ignore[assignment, arg-type]
+    first.runner.detector = Counting(first.runner.detector, stop_after=5)  # type: ignore[assignment]
     with pytest.raises(KeyboardInterrupt):
         first.detections(gallery)
     second = extractor(detector, tmp_path)
-    second._detector = Counting(second._detector)  # type: ignore[assignment, arg-type]
+    second.runner.detector = Counting(second.runner.detector)  # type: ignore[assignment]
     table = second.detections(gallery)
-    assert second._detector.images == len(gallery) - 4, "two files of two images were there"  # type: ignore[union-attr]
+    assert second.runner.detector.images == len(gallery) - 4, "two files of two images were there"  # type: ignore[attr-defined]
     assert all(
         np.array_equal(getattr(table, name), getattr(whole, name)) for name in ("boxes", "scores", "embeddings", "counts")
     )
@@ -134,9 +134,9 @@ def test_an_interrupted_run_goes_on(
     for content in (b"", shard.read_bytes()[:-8], b"no safetensors at all"):
         shard.write_bytes(content)
         third = extractor(detector, tmp_path)
-        third._detector = Counting(third._detector)  # type: ignore[assignment, arg-type]
+        third.runner.detector = Counting(third.runner.detector)  # type: ignore[assignment]
         again = third.detections(gallery)
-        assert third._detector.images == 2, "only the damaged file is made anew"  # type: ignore[union-attr]
+        assert third.runner.detector.images == 2, "only the damaged file is made anew"  # type: ignore[attr-defined]
         assert np.array_equal(again.boxes, whole.boxes)
 
 
@@ -223,8 +223,8 @@ def test_images_are_read_ahead_but_not_far(search_set: SearchSet, detector: Pers
 
     samples = [Watched(**{field: getattr(each, field) for field in Sample.__slots__}) for each in search_set.gallery.samples]
     ours = extractor(detector)
-    ours._detector = lambda images: order.append("seen") or detector(images)  # type: ignore[assignment, func-returns-value]
-    shards.SHARD = len(samples)
+    ours.runner.detector = lambda images: order.append("seen") or detector(images)  # type: ignore[assignment, func-returns-value]
+    feature_cache.SHARD = len(samples)
     ours.detections(replace(search_set.gallery, samples=samples))
     ahead = np.cumsum([1 if each == "read" else -1 for each in order])
     assert 1 < ahead.max() <= 5 and order.count("seen") == len(samples)

@@ -84,7 +84,7 @@ def test_entering_is_one_after_the_other(
     loss.cursor.fill_(cursor % queue)
     vectors, wanted = unit_rows(len(ids), 4, seed=seed), torch.tensor(ids, dtype=torch.int64)
     expected = entered_one_by_one(loss, vectors, wanted)
-    loss.enter(vectors, wanted)
+    loss.update_tables(vectors, wanted)
     for ours, theirs in zip(tables(loss), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
@@ -156,7 +156,7 @@ def test_what_is_not_finite_never_enters(bad: float) -> None:
     broken[[0, 2], 3] = bad
     loss, expected = filled(), filled()
     loss(broken, ids)
-    expected.enter(vectors[[1, 3]], ids[[1, 3]])
+    expected.update_tables(vectors[[1, 3]], ids[[1, 3]])
     assert all(torch.equal(a, b) for a, b in zip(tables(loss), tables(expected), strict=True))
     assert all(table.isfinite().all() for table in tables(loss))
 
@@ -216,7 +216,7 @@ def test_ranks_keep_equal_tables(tmp_path: Path) -> None:
         for rank in (0, 1):  # each rank's loss is of its own people
             vectors, ids = people[rank][step]
             assert ranks[rank]["values"][step] == pytest.approx(float(copy.deepcopy(alone).eval()(vectors, ids)), rel=1e-5)
-        alone.enter(*(torch.cat([people[rank][step][part] for rank in (0, 1)]) for part in (0, 1)))
+        alone.update_tables(*(torch.cat([people[rank][step][part] for rank in (0, 1)]) for part in (0, 1)))
     for name, value in alone.state_dict().items():
         torch.testing.assert_close(ranks[0]["state"][name], value)
         assert torch.equal(ranks[0]["state"][name], ranks[1]["state"][name]), name

@@ -24,9 +24,9 @@ def test_equals_roi_align(boxes: list[list[tuple[float, ...]]], size: tuple[int,
     tensors = [torch.tensor(each, dtype=torch.float32).reshape(-1, 4) for each in boxes]
     grid = RegionGrid.of(tensors, size, bins=bins, sampling=sampling, scale=1 / 16)
     wanted = roi_align(maps, tensors, bins, 1 / 16, sampling)
-    cut = grid.cut(pixel_rows(maps))
+    cut = grid.pool_regions(pixel_rows(maps))
     torch.testing.assert_close(cut, wanted, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(grid.every_other().cut(pixel_rows(maps)), wanted[:, :, ::2, ::2], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(grid.every_other().pool_regions(pixel_rows(maps)), wanted[:, :, ::2, ::2], rtol=1e-4, atol=1e-4)
 
 
 def test_a_pointwise_convolution_commutes() -> None:
@@ -34,7 +34,7 @@ def test_a_pointwise_convolution_commutes() -> None:
     boxes = [torch.tensor([[0.0, 0, 90, 60], [30, 40, 400, 300]]), torch.tensor([[5.0, 5, 6, 6]])]
     weight = torch.randn(6, 8)
     grid = RegionGrid.of(boxes, (10, 12), bins=7, sampling=2, scale=1 / 16)
-    before = grid.cut(pixel_rows(maps) @ weight.T)
+    before = grid.pool_regions(pixel_rows(maps) @ weight.T)
     after = torch.einsum("oc,rchw->rohw", weight, roi_align(maps, boxes, 7, 1 / 16, 2))
     torch.testing.assert_close(before, after, rtol=1e-4, atol=1e-4)
 

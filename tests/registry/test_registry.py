@@ -8,6 +8,7 @@ import math
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,10 +17,10 @@ from hypothesis import strategies as st
 import pretrainps
 from pretrainps import errors
 from pretrainps.backbones import ARCHITECTURES, build_backbone
-from pretrainps.registry import find_spec, list_models, lookup, parse_spec, registry, spec_to_mapping
+from pretrainps.detectors.key_layouts import layout_of
+from pretrainps.registry import find_spec, list_models, lookup, parse_spec, registry, shipped_model, spec_to_mapping
 from pretrainps.registry.parse import read_registry
-from pretrainps.registry.specs import HttpSource, HubSource
-from pretrainps.weights.key_layouts import layout_of
+from pretrainps.registry.specs import BundledSource, HttpSource, HubSource
 
 MINIMAL = {
     "title": "t",
@@ -297,3 +298,14 @@ def test_specs_are_frozen() -> None:
     with pytest.raises(AttributeError):
         find_spec("resnet50-hybrid").arch = "x"  # type: ignore[misc]
     assert replace(find_spec("resnet50-hybrid"), arch="resnet18").arch == "resnet18"
+
+
+@pytest.mark.parametrize("task", ["detector", "backbone"])
+def test_a_model_of_each_task_comes_with_the_package(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = find_spec(shipped_model(task))
+    assert spec.task == task and {type(source) for source in spec.sources} == {BundledSource}
+    monkeypatch.setattr(
+        lookup, "registry", lambda: {each.name: each for each in SPECS if BundledSource not in map(type, each.sources)}
+    )
+    with pytest.raises(errors.UnknownModelError, match=f"no {task} comes with this package"):
+        shipped_model(task)

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from pretrainps.detectors import PersonSearchDetector
 from pretrainps.gallery import Gallery, IndexReport
-from pretrainps.gallery.storage.manifest import FileMark, Manifest, ModelMark, SourceMark
-from pretrainps.gallery.storage.store import DetectionShard, GalleryStore, ImageRecord
+from pretrainps.gallery.storage.files import GalleryFiles
+from pretrainps.gallery.storage.header import GalleryHeader, ImageRecord, ModelMark, SourceMark
+from pretrainps.gallery.storage.manifest import FileMark, Manifest
+from pretrainps.gallery.storage.shard import DetectionShard
 from tests.support.detectors import lively_detector
 
 DIM = 8
@@ -51,18 +53,18 @@ def indexed(folder: Path, store: Path, **options: Any) -> IndexReport:
 
 
 def everyone(gallery: Gallery) -> dict[str, list[tuple[tuple[float, ...], float]]]:
-    """Return the detections of a gallery, image by image, independent of their order."""
-    return {name: [(person.box, person.score) for person in gallery.people_of(name)] for name in gallery.image_names}
+    """Return the detections of a gallery, image by image, in whatever order it holds them."""
+    return {name: [(each.box, each.score) for each in gallery.detections_of(name)] for name in gallery.image_names}
 
 
-def sightings(counts: Sequence[int], seed: int = 0, *, dim: int = DIM, first: int = 0) -> DetectionShard:
-    """Return random people, so many in each image."""
+def random_shard(counts: Sequence[int], seed: int = 0, *, dim: int = DIM, first: int = 0) -> DetectionShard:
+    """Return random detections, so many in each image."""
     generator = torch.Generator().manual_seed(seed)
     total = sum(counts)
     corners = 90 * torch.rand(total, 2, generator=generator)
     return DetectionShard(
         images=tuple(ImageRecord(f"{first + place}.jpg", 10, place, f"{place:064x}") for place in range(len(counts))),
-        numbers=torch.arange(len(counts), dtype=torch.int32).repeat_interleave(torch.tensor(counts)),
+        image_indices=torch.arange(len(counts), dtype=torch.int32).repeat_interleave(torch.tensor(counts)),
         boxes=torch.cat([corners, corners + 10], dim=1),
         scores=torch.rand(total, generator=generator),
         embeddings=torch.nn.functional.normalize(torch.randn(total, dim, generator=generator)),
@@ -70,22 +72,23 @@ def sightings(counts: Sequence[int], seed: int = 0, *, dim: int = DIM, first: in
 
 
 def stored(folder: Path, parts: Sequence[DetectionShard], *, dim: int = DIM) -> Manifest:
-    """Write a gallery of these people, whoever saw them."""
-    store = GalleryStore(folder)
+    """Write a gallery of these detections, made by no model."""
+    store = GalleryFiles(folder)
     files: list[FileMark] = []
     with store.lock(wait=False):
         for part in parts:
-            files.append(store.write_people(part))
-        manifest = Manifest(model=model_mark(dim), source=SourceMark(kind="folder", root=str(folder)), files=tuple(files))
+            files.append(store.write_shard(part))
+        header = GalleryHeader(model=model_mark(dim), source=SourceMark(kind="folder", root=str(folder)))
+        manifest = Manifest(header=header, files=tuple(files))
         manifest.write(folder)
     return manifest
 
 
 def model_mark(dim: int = DIM) -> ModelMark:
     """Return the mark of no model."""
-    return ModelMark(name="nobody", fingerprint="0" * 64, kind="oim", dim=dim, precision="float32", weighted=False)
+    return ModelMark(name="no-model", fingerprint="0" * 64, kind="oim", dim=dim, precision="float32", weighted=False)
 
 
 def embeddings(parts: Sequence[DetectionShard]) -> Tensor:
-    """Return everyone's, in order."""
+    """Return all embeddings, in order."""
     return torch.cat([part.embeddings for part in parts])

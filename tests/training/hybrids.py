@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pretrainps.backbones import Backbone, build_backbone
-from pretrainps.detectors import DetectorConfig
-from pretrainps.training.pretraining.alignment.methods import AlignmentSettings
+from pretrainps.detectors.region import RegionConfig
+from pretrainps.training.pretraining.alignment import AlignmentSettings
 from pretrainps.training.pretraining.model import HybridModel, HybridSettings
 from pretrainps.training.pretraining.subtask_batches import Crops, Scenes
 from tests.support.detectors import TINY as TINY_DETECTOR
@@ -33,7 +33,7 @@ def hybrid(
     torch.manual_seed(1)  # after the first call for a backbone, which draws it
     alignment = align if isinstance(align, AlignmentSettings) else AlignmentSettings(kind=align, width=8)
     chosen: dict[str, Any] = {"detection_sets": ("street", "yard"), "reid_sets": {"hall": 3, "city": 4}, **settings}
-    config = DetectorConfig(**{**TINY, **(detector or {})})
+    config = RegionConfig(**{**TINY, **(detector or {})})
     return HybridModel(start, HybridSettings(detector=config, alignment=alignment, **chosen)).train()
 
 

@@ -13,11 +13,11 @@ import pretrainps
 from pretrainps import errors
 from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.detectors import PersonSearchDetector, assemble
+from pretrainps.detectors.key_layouts import layout_of
 from pretrainps.export.weights import export_weights
 from pretrainps.registry.specs import LocalSource
 from pretrainps.weights import compare
 from pretrainps.weights.inspect import inspect
-from pretrainps.weights.key_layouts import layout_of
 from pretrainps.weights.recognize_detector import identify, recognize_detector
 from tests.support.detectors import original_shapes, original_tensors, small_detector
 from tests.support.weights import torch_bytes

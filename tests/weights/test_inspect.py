@@ -65,7 +65,7 @@ def test_whole_detectors_are_recognized_by_their_keys(tmp_path: Path, detector: 
     assert seen.detector is not None and words in seen.detector
     assert seen.recognition is not None and seen.recognition.arch == "resnet50" and not seen.recognition.extra
     model = pretrainps.load(f"file:{path}")
-    assert model.load_report.share == 1 and len(model.load_report.ignored) == len(seen.recognition.foreign)
+    assert model.load_report.share == 1 and len(model.load_report.ignored) == len(seen.recognition.known_extra)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "backbone.", "module.encoder_q."])

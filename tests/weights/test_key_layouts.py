@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from pretrainps.backbones import build_backbone
+from pretrainps.detectors.key_layouts import layout_of, layouts_of
 from pretrainps.errors import LayoutError
-from pretrainps.weights.key_layouts import FAMILIES, layout_of
 from tests.support.weights import random_values
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 ARCH = {"resnet": "resnet50", "shufflenet_v1": "shufflenetv1", "solider_swin": "solider_swin_tiny", "timm": "timm:regnety_002"}
-PAIRS = [(family, layout) for family in ARCH for layout in FAMILIES[family]]
+PAIRS = [(family, layout) for family in ARCH for layout in layouts_of(family)]
 
 
 def native_tensors(arch: str) -> dict[str, torch.Tensor]:

@@ -17,18 +17,18 @@ from torch import Tensor
 
 import pretrainps
 from pretrainps.backbones import ARCHITECTURES, build_backbone
+from pretrainps.detectors.key_layouts import families, layout_of, layouts_of
 from pretrainps.errors import CheckpointFormatError, LayoutError, PretrainPSError, StateDictMismatchError
 from pretrainps.export.weights import export_weights
 from pretrainps.heads import CropModel
 from pretrainps.registry.specs import HeadSpec
 from pretrainps.weights.inspect import inspect
-from pretrainps.weights.key_layouts import FAMILIES, layout_of
 from pretrainps.weights.recognize import recognize
 from pretrainps.weights.trunk import likely_architecture
 from tests.support.thin import _as_much_as_they_say as _as_much_as_they_say
 from tests.support.thin import thin_tensors, write
 
-EVERY = [(arch, layout) for arch, each in ARCHITECTURES.items() for layout in FAMILIES[each.family]]
+EVERY = [(arch, layout) for arch, each in ARCHITECTURES.items() for layout in layouts_of(each.family)]
 SMALL = ("resnet_tiny", "shufflenetv1", "solider_swin_tiny")
 
 
@@ -82,11 +82,9 @@ def test_what_is_written_answers_the_same(tmp_path: Path, arch: str) -> None:
     wanted = model(images)["c5"]
     state = {key: value.clone() for key, value in model.state_dict().items()}
     torch.save(state, tmp_path / "state.pth")
-    names = ["state.pth"]
-    if arch == "shufflenetv1":
-        save_file(state, tmp_path / "state.safetensors")
-        names.append("state.safetensors")
-    for layout in [each for each in FAMILIES[model.family] if each not in ("native", "timm", "mmdet")]:
+    save_file(state, tmp_path / "state.safetensors")
+    names = ["state.pth", "state.safetensors"]
+    for layout in layouts_of(model.family):
         export_weights(model, layout, tmp_path / f"{layout}.pth")
         names.append(f"{layout}.pth")
     pretrainps.save_pretrained(pretrainps.load(f"file:{tmp_path / names[0]}"), tmp_path / "folder")
@@ -153,7 +151,7 @@ def test_names_of_two_code_bases_do_not_say_in_which_order_values_lie(tmp_path: 
     path = write(tmp_path / "w.pth", tensors)
     with pytest.raises(PretrainPSError):
         pretrainps.load(f"file:{path}")
-    reordering = [layout for layouts in FAMILIES.values() for layout in layouts.values() if layout.reorders]
+    reordering = [layout for layouts in families().values() for layout in layouts.values() if layout.reorders]
     assert [layout.name for layout in reordering] == ["solider"]
     with pytest.raises(LayoutError, match="order of the values cannot be known"):
         reordering[0].read(tensors)

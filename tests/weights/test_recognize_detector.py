@@ -17,12 +17,12 @@ from torch import Tensor
 import pretrainps
 from pretrainps.backbones import ARCHITECTURES, Backbone, build_backbone
 from pretrainps.detectors import PersonSearchDetector, assemble
+from pretrainps.detectors.key_layouts import layout_of, layouts_of
 from pretrainps.errors import CheckpointFormatError, PretrainPSError, StateDictMismatchError
 from pretrainps.export.weights import export_weights
 from pretrainps.registry.specs import ASSUMED_INPUT
 from pretrainps.weights import compare
 from pretrainps.weights.inspect import inspect
-from pretrainps.weights.key_layouts import FAMILIES, layout_of
 from pretrainps.weights.recognize_detector import identify, skeleton
 from tests.support.detectors import KINDS
 from tests.support.thin import _as_much_as_they_say as _as_much_as_they_say
@@ -32,7 +32,7 @@ MUTANTS = int(os.environ.get("PRETRAINPS_MUTANTS", "150"))
 """How many damaged files to try."""
 SIZES: dict[str, Any] = {"num_identities": 7, "queue_size": 5, "embedding_dim": 16}
 FORMS = [*((kind, {}) for kind in KINDS), ("nae+", {"fuse_c4": False})]
-LAYOUTS = [(kind, form, layout) for kind, form in FORMS for layout in FAMILIES.get(f"{kind}-resnet", {"native": None})]
+LAYOUTS = [(kind, form, layout) for kind, form in FORMS for layout in layouts_of(f"{kind}-resnet")]
 
 
 @cache
@@ -86,11 +86,9 @@ def test_what_is_written_answers_the_same(tmp_path: Path, kind: str) -> None:
     config = {**SIZES, "score_threshold": 0.01}
     model = pretrainps.build_detector(kind, backbone=build_backbone("resnet_tiny"), config=config).eval()
     torch.save(model.state_dict(), tmp_path / "state.pth")
-    names = ["state.pth"]
-    if kind == "oim":
-        save_file({key: value.clone() for key, value in model.state_dict().items()}, tmp_path / "state.safetensors")
-        names.append("state.safetensors")
-    for layout in FAMILIES.get(model.family, {}):
+    save_file({key: value.clone() for key, value in model.state_dict().items()}, tmp_path / "state.safetensors")
+    names = ["state.pth", "state.safetensors"]
+    for layout in layouts_of(model.family):
         export_weights(model, layout, tmp_path / f"{layout}.pth")
         names.append(f"{layout}.pth")
     pretrainps.save_pretrained(model, tmp_path / "folder")
@@ -243,13 +241,10 @@ def test_damaged_detector_files_in_memory() -> None:
         if found is None:
             outcomes["refused"] += 1
             continue
-        what = repr((found.arch, found.detector, found.head))
-        if what not in models:
-            models[what] = skeleton(found)
-        model = models[what]
-        left = [key for key in mutant.tensors if key not in found.foreign]
+        model = skeleton(found)
+        left = [key for key in mutant.tensors if key not in found.known_extra]
         bare = {key.removeprefix(found.file.prefix): mutant.tensors[key] for key in left if key.startswith(found.file.prefix)}
-        stray = [key for key in left if not key.startswith(found.file.prefix)]
+        unprefixed = [key for key in left if not key.startswith(found.file.prefix)]
         family = model.family if isinstance(model, PersonSearchDetector | Backbone) else model.backbone.family
         try:
             tensors = layout_of(family, found.file.layout).read(bare)
@@ -257,7 +252,7 @@ def test_damaged_detector_files_in_memory() -> None:
             outcomes["refused"] += 1
             continue
         file = found.file
-        report = compare(model, tensors, name="m", stray=stray, expected_missing=file.expected_missing, new=file.new)
+        report = compare(model, tensors, name="m", unprefixed=unprefixed, expected_missing=file.expected_missing, new=file.new)
         assert report.ok == (found.loads and not found.extra and not report.wrong_kind), (seed, mutant.steps, report)
         if not report.ok:
             outcomes["refused"] += 1

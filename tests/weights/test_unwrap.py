@@ -27,9 +27,9 @@ from pretrainps.heads import CropModel
 from pretrainps.inference.embed import embed
 from pretrainps.inference.extraction import Extractor
 from pretrainps.training.finetuning.from_detector import continue_detector
-from pretrainps.training.finetuning.from_pretraining import save_backbone
 from pretrainps.training.finetuning.task import Finetuning
 from pretrainps.training.pretraining.model import HybridModel
+from pretrainps.training.pretraining.save import save_backbone
 from pretrainps.weights.unwrap import bare_state, unwrap
 from tests.support.fakehub import FakeHub
 from tests.training.hybrids import hybrid
@@ -305,7 +305,7 @@ def test_what_would_not_load_back_is_not_written(change: Callable[[Any], Any], w
 
 
 def test_a_half_of_a_backbone_and_a_pretraining_are_no_models(tmp_path: Path) -> None:
-    trunk, _ = MODELS["backbone"]().halves()
+    trunk, _ = MODELS["backbone"]().split()
     with pytest.raises(StateDictMismatchError, match=r"it lacks .*layer4"):
         pretrainps.save_pretrained(trunk, tmp_path / "m")
     learned = hybrid()

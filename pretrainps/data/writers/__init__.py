@@ -1,1 +1,1 @@
-"""Miniatures of real data sets, written in their layouts: what the readers are tested on, and a way to write any records."""
+"""Write any records in the layouts of real data sets, so that a reader of the layout gives them back."""

@@ -1,4 +1,4 @@
-"""COCO's people in miniature, and any boxes written as COCO's."""
+"""Write any records as COCO's people."""
 
 from __future__ import annotations
 
@@ -8,46 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from pretrainps.data.records import UNLABELLED, Sample, Split
-from pretrainps.data.writers.pictures import write_blank, write_picture
-from pretrainps.data.writers.records import Rows, detected, xywh
+from pretrainps.data.writers.boxes import xywh
+from pretrainps.data.writers.pictures import write_picture
 from pretrainps.errors import ArgumentError
 from pretrainps.images.read import SUFFIXES
 
-_SIZE = (40, 60)
 _CATEGORIES = [{"id": 1, "name": "person", "supercategory": "person"}, {"id": 2, "name": "bicycle", "supercategory": "vehicle"}]
-
-
-def replica(root: Path) -> dict[str, Split]:
-    """Write four images and one: a crowd in run lengths, other categories, nobody, images whose boxes come mixed.
-
-    Returns:
-        What must be read, by the names of the splits.
-    """
-    names = ["000000000009.jpg", "000000000025.jpg", "000000000030.jpg", "000000000034.jpg"]
-    annotations = [
-        _annotation(1, 25, 1, [1.25, 2.5, 10, 30.75]),
-        _annotation(2, 9, 1, [-2, 0, 12, 45]),
-        _annotation(3, 25, 2, [20, 20, 10, 10]),
-        _annotation(4, 25, 1, [30, 0, 25, 20]) | {"iscrowd": 1, "segmentation": {"size": [40, 60], "counts": [1200, 800, 400]}},
-        _annotation(5, 30, 2, [5, 5, 10, 10]),
-        _annotation(6, 9, 1, [20, 3, 8.5, 30]),
-        _annotation(7, 34, 1, [0, 0, 50, 30]) | {"iscrowd": 1},
-        _annotation(8, 25, 1, [4, 4, 0, 10]),
-    ]
-    images = [{"id": int(name[:12]), "file_name": name, "height": 40, "width": 60} for name in names]
-    _write(root, "train", images, annotations)
-    _write(root, "val", [images[0] | {"id": 9}], [_annotation(1, 9, 1, [1, 1, 9, 30])])
-    write_blank(root / "train2017" / name for name in names)
-    write_blank([root / "val2017" / names[0]])
-    train = (
-        _sample(root, "train", names[0], boxes=[[-2, 0, 10, 45], [20, 3, 28.5, 33]]),
-        _sample(root, "train", names[1], boxes=[[1.25, 2.5, 11.25, 33.25]], ignore=[[30, 0, 55, 20]]),
-        _sample(root, "train", names[3], ignore=[[0, 0, 50, 30]]),
-    )
-    return {
-        "train": _split("train", train, "1 images without people left out", "1 boxes without width or height left out"),
-        "val": _split("val", (_sample(root, "val", names[0], boxes=[[1, 1, 10, 31]]),)),
-    }
 
 
 def write(root: Path, split: Split) -> None:
@@ -59,7 +25,7 @@ def write(root: Path, split: Split) -> None:
     images, annotations = coco_records((sample, file_name_of(sample)) for sample in split.samples)
     for sample in split.samples:
         write_picture(sample, root / f"{split.name}2017" / file_name_of(sample))
-    _write(root, split.name, images, annotations)
+    write_instances(root, split.name, images, annotations)
 
 
 def file_name_of(sample: Sample) -> str:
@@ -89,14 +55,14 @@ def coco_records(
     for number, (sample, file_name) in enumerate(samples, start=1):
         images.append(coco_image(number, sample, file_name))
         for row, box in enumerate(sample.boxes):
-            annotation = _annotation(len(annotations) + 1, number, 1, xywh(box))
+            annotation = coco_annotation(len(annotations) + 1, number, 1, xywh(box))
             if sample.visible is not None:
                 annotation["vis_bbox"] = xywh(sample.visible[row])
             if identities is not None and sample.ids[row] != UNLABELLED:
                 annotation["person_id"] = identities[sample.ids[row]]
             annotations.append(annotation)
         for box in sample.ignore:
-            annotations.append(_annotation(len(annotations) + 1, number, 1, xywh(box)) | {"iscrowd": 1})
+            annotations.append(coco_annotation(len(annotations) + 1, number, 1, xywh(box)) | {"iscrowd": 1})
     return images, annotations
 
 
@@ -111,21 +77,15 @@ def coco_image(number: int, sample: Sample, file_name: str) -> dict[str, Any]:
     return image
 
 
-def _annotation(number: int, image: int, category: int, bbox: Sequence[float]) -> dict[str, Any]:
+def coco_annotation(number: int, image: int, category: int, bbox: Sequence[float]) -> dict[str, Any]:
+    """Return one of COCO's annotations, which is no crowd; its box is left, top, width, height."""
     area = bbox[2] * bbox[3]
     return {"id": number, "image_id": image, "category_id": category, "bbox": list(bbox), "area": area, "iscrowd": 0}
 
 
-def _write(root: Path, split: str, images: Sequence[dict[str, Any]], annotations: Sequence[dict[str, Any]]) -> None:
+def write_instances(root: Path, split: str, images: Sequence[dict[str, Any]], annotations: Sequence[dict[str, Any]]) -> None:
+    """Write the annotation file of a split."""
     path = root / "annotations" / f"instances_{split}2017.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"info": {}, "images": images, "annotations": annotations, "categories": _CATEGORIES}
     path.write_text(json.dumps(content), encoding="utf-8")
-
-
-def _sample(root: Path, split: str, name: str, *, boxes: Rows = (), ignore: Rows = ()) -> Sample:
-    return detected(name, root / f"{split}2017" / name, boxes=boxes, ignore=ignore, size=_SIZE)
-
-
-def _split(name: str, samples: Sequence[Sample], *notes: str) -> Split:
-    return Split(dataset="coco_persons", name=name, task="detection", samples=samples, notes=notes)

@@ -1,24 +1,13 @@
-"""Write the pictures of a replica: small grey ones, or the pixels of a record."""
+"""Write the picture of a record."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
 
 from pretrainps.data.records import Sample
 
 _ALIKE = {".jpeg": ".jpg"}
-
-
-def write_blank(paths: Iterable[Path], *, height: int = 40, width: int = 60) -> None:
-    """Write grey images, and the folders for them; a path's suffix sets the format."""
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((height, width, 3), 128, dtype=np.uint8)).save(path)
 
 
 def write_picture(sample: Sample, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Write PoseTrack21's person-search files: any records in its layout, or a miniature with everything readers trip over."""
+"""Write any records in the layout of PoseTrack21."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pretrainps.data.records import UNLABELLED, Sample, SearchSet, Split
-from pretrainps.data.writers.pictures import write_blank, write_picture
+from pretrainps.data.writers.pictures import write_picture
 from pretrainps.data.writers.prw import person_numbers
 from pretrainps.errors import ArgumentError
 
@@ -43,7 +43,7 @@ def write(root: Path, train: Split, search: SearchSet) -> None:
     if absent is not None:
         raise ArgumentError(f"the query's image {absent!r} must be in the gallery.")
     shown = dict.fromkeys(name_of[query.sample.name] for query in search.queries)
-    queries = [_person(name_of[query.sample.name], query.box, searched[query.id]) for query in search.queries]
+    queries = [person_record(name_of[query.sample.name], query.box, searched[query.id]) for query in search.queries]
     files = {
         "train": (in_training, _everybody(in_training, numbers)),
         "val": (in_gallery, _everybody(in_gallery, searched)),
@@ -53,68 +53,6 @@ def write(root: Path, train: Split, search: SearchSet) -> None:
         write_file(root, file, [_frame(name, sample) for name, sample in samples.items()], people)
     for name, sample in (in_training | in_gallery).items():
         write_picture(sample, root / name)
-
-
-def replica(root: Path, *, folder: str = "posetrack_person_search") -> None:
-    """Write a miniature: three training and three gallery frames of four videos, and three queries.
-
-    In it: a frame without annotation, frames first annotated in another order, a video numbered by a text, keypoints that are
-    there, empty or missing, polygons as lists of lists, as a flat list, of two corners and missing, a box without area,
-    negative, broken and outside coordinates, sparse numbers of people, one person twice in a frame, a query in a frame that is
-    not in the gallery, of somebody who is not in it either.
-
-    Args:
-        root: The folder to write to.
-        folder: Where the annotation goes.
-    """
-    clip = "images/train/000001_bonn_train/"
-    train = [
-        {**_head(f"{clip}000000.jpg", 1), "ignore_regions_x": [[0, 9, 9, 0], [20, 30, 25]],
-         "ignore_regions_y": [[1, 1, 8.5, 8], [5, 5, 12]]},
-        {**_head(f"{clip}000004.jpg", 1), "ignore_regions_x": [], "ignore_regions_y": []},
-        {**_head(f"{clip}000008.jpg", 1), "ignore_regions_x": [3, 13, 8], "ignore_regions_y": [4, 4, 24]},
-        {**_head("images/train/000002_mpii_train/000000.jpg", "000002"), "ignore_regions_x": [[1, 2]],
-         "ignore_regions_y": [[1, 2]]},
-    ]  # fmt: skip
-    people = [
-        _person(f"{clip}000008.jpg", [-3, 2.5, 12.5, 30.7], 1024) | {"keypoints": [5, 6, 1] * 17},
-        _person(f"{clip}000000.jpg", [1, 2, 11, 22], 77),
-        _person(f"{clip}000008.jpg", [40, 2, 130, 90], 77),
-        _person(f"{clip}000000.jpg", [30, 2, 30, 22], 5000),
-        _person(f"{clip}000000.jpg", [13, 2, 23, 22], 1024),
-        _person("images/train/000002_mpii_train/000000.jpg", [5, 5, 15, 25], 77),
-        _person("images/train/000002_mpii_train/000000.jpg", [25, 5, 35, 25], 77),
-    ]
-    del people[1]["keypoints"]
-    clip = "images/val/000342_mpii_test/"
-    other = "images/val/000522_mpii_test/000000.jpg"
-    gallery = [_head(f"{clip}000000.jpg", 342), _head(f"{clip}000004.jpg", 342), _head(other, 522)]
-    write_blank(root / str(frame["file_name"]) for frame in (*train, *gallery))
-    write_blank([root / f"{clip}000008.jpg"])
-    write_file(root, "train", train, people, folder=folder)
-    write_file(
-        root,
-        "val",
-        gallery,
-        [
-            _person(f"{clip}000000.jpg", [1, 2, 11, 22], 12),
-            _person(f"{clip}000000.jpg", [21, 2, 31, 22], 4),
-            _person(f"{clip}000004.jpg", [3, 2, 13, 22], 12),
-            _person(other, [2, 2, 12, 22], 12),
-        ],
-        folder=folder,
-    )
-    write_file(
-        root,
-        "query",
-        [_head(f"{clip}000008.jpg", 342), _head(f"{clip}000000.jpg", 342)],
-        [
-            _person(f"{clip}000000.jpg", [1, 2, 11, 22], 12),
-            _person(f"{clip}000000.jpg", [21, 2, 31, 22], 4),
-            _person(f"{clip}000008.jpg", [5, 2, 15.9, 22], 9),
-        ],
-        folder=folder,
-    )
 
 
 def write_file(
@@ -145,7 +83,8 @@ def write_file(
     path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": _CATEGORIES}), encoding="utf-8")
 
 
-def _head(name: str, video: int | str) -> dict[str, Any]:
+def image_record(name: str, video: int | str) -> dict[str, Any]:
+    """Return the record of a labelled frame, without its number."""
     return {"file_name": name, "vid_id": video, "nframes": 9, "is_labeled": True, "has_labeled_person": True}
 
 
@@ -154,7 +93,7 @@ def _frame(name: str, sample: Sample) -> dict[str, Any]:
         raise ArgumentError(f"{sample.name}: the layout needs a frame's video, but the record has no camera.")
     corners = sample.ignore[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).tolist()  # clockwise from the upper left
     return {
-        **_head(name, sample.camera),
+        **image_record(name, sample.camera),
         "ignore_regions_x": [[x for x, _ in polygon] for polygon in corners],
         "ignore_regions_y": [[y for _, y in polygon] for polygon in corners],
     }
@@ -162,13 +101,13 @@ def _frame(name: str, sample: Sample) -> dict[str, Any]:
 
 def _everybody(samples: Mapping[str, Sample], numbers: Sequence[int]) -> list[dict[str, Any]]:
     return [
-        _person(name, box, UNLABELLED if person == UNLABELLED else numbers[person])
+        person_record(name, box, UNLABELLED if person == UNLABELLED else numbers[person])
         for name, sample in samples.items()
         for box, person in zip(sample.boxes, sample.ids, strict=True)
     ]
 
 
-def _person(name: str, box: ArrayLike, person: int) -> dict[str, Any]:
+def person_record(name: str, box: ArrayLike, person: int) -> dict[str, Any]:
     """Return the record of a person from x1, y1, x2, y2."""
     x1, y1, x2, y2 = np.asarray(box, dtype=np.float64).tolist()
     return {

@@ -6,16 +6,20 @@ github.com/dichen-cd/NAE4PS (lib/model/faster_rcnn_pixel_wise_norm_aware.py) at 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pretrainps.backbones import Backbone
-from pretrainps.detectors.region.parallel_heads import OneStageConfig, ParallelHeadsDetector, RegionReadings
+from pretrainps.detectors.region.nae import NAE4PS_LAYOUT
+from pretrainps.detectors.region.parallel_heads import ParallelHeadsConfig, ParallelHeadsDetector, RegionReadings
+from pretrainps.detectors.region.recognition import SIGNATURE_KEYS, TABLES, sizes_of_tables
 from pretrainps.detectors.region.roi_stage import RegionMaps, Samples, pool
+from pretrainps.detectors.registry import DetectorEntry, FinetuneDefaults, Shape, register_detector
 from pretrainps.heads.boxes import BatchNormBoxHead
 from pretrainps.heads.norm_aware import PixelNormAwareEmbedding
 from pretrainps.registry.specs import InputConvention
@@ -24,10 +28,10 @@ _FOCAL_ALPHA, _FOCAL_GAMMA = 0.25, 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NAEPlusConfig(OneStageConfig):
+class NAEPlusConfig(ParallelHeadsConfig):
     """NAE+'s settings."""
 
-    in_weights: ClassVar[frozenset[str]] = OneStageConfig.in_weights | {"fuse_c4"}
+    in_weights: ClassVar[frozenset[str]] = ParallelHeadsConfig.in_weights | {"fuse_c4"}
 
     pooling: Literal["max", "average"] = "average"
     """How a region's map becomes the vector that its box is read off; embeddings are not pooled before they are read."""
@@ -119,3 +123,38 @@ def _covered(start: Tensor, stop: Tensor, person_start: Tensor, person_stop: Ten
     high = (low + 1).minimum((length - 1).clamp(min=0))
     inside = [((pixel >= first) & (pixel < end)).to(start.dtype) for pixel in (low, high)]
     return torch.lerp(inside[0], inside[1], source - low)
+
+
+def _as_convolution(key: str, value: Tensor) -> Tensor:
+    """Turn the matrix that projects a pooled map into the same projection of every cell, a 1x1 convolution."""
+    return value[:, :, None, None] if key.startswith("embedding_head.") and value.ndim == 2 else value
+
+
+def _sizes(found: Mapping[str, Shape], variant: Mapping[str, Any]) -> dict[str, Any]:
+    return sizes_of_tables(found, variant, maps=("c4", "c5") if variant.get("fuse_c4", True) else ("c5",))
+
+
+register_detector(
+    DetectorEntry(
+        name="nae+",
+        model=NAEPlus,
+        config=NAEPlusConfig,
+        key_layouts={"resnet": (NAE4PS_LAYOUT,)},
+        signature_keys=SIGNATURE_KEYS,
+        sizes=_sizes,
+        tables=TABLES,
+        variants=({}, {"fuse_c4": False}),
+        adapt_head=_as_convolution,
+        own_settings=("pooling",),  # what it pools is for its box head alone; it embeds every cell of a map
+        pretrained_heads={"rpn": "rpn", "embedding_head": "embedding_head"},
+        recipes={
+            "naeplus_cuhk": FinetuneDefaults(
+                summary="NAE+ on CUHK-SYSU, with NAE's settings.",
+                protocol="cuhk-sysu",
+                config={"queue_size": 5000},
+                epochs=22,
+                decay="no_biases",
+            ),
+        },
+    )
+)

@@ -12,18 +12,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pretrainps.backbones import Backbone
-from pretrainps.detectors.region.parallel_heads import OneStageConfig, ParallelHeadsDetector, RegionReadings
+from pretrainps.detectors.region.parallel_heads import ParallelHeadsConfig, ParallelHeadsDetector, RegionReadings
+from pretrainps.detectors.region.recognition import SIGNATURE_KEYS, TABLES, sizes_of_tables
 from pretrainps.detectors.region.roi_stage import RegionMaps, Samples
+from pretrainps.detectors.registry import DetectorEntry, FinetuneDefaults, register_detector
 from pretrainps.heads.boxes import SoftmaxBoxHead
 from pretrainps.heads.norm_aware import UnitEmbedding
 from pretrainps.registry.specs import InputConvention
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OIMConfig(OneStageConfig):
+class OIMConfig(ParallelHeadsConfig):
     """OIM's settings."""
 
-    weigh_by_score: bool = False
+    score_weighting: bool = False
     """Multiply a gallery embedding by its detection score; weighting came with NAE."""
 
 
@@ -48,3 +50,32 @@ class OIM(ParallelHeadsDetector[OIMConfig]):
 
     def _classification_loss(self, logits: Tensor, samples: Samples, targets: list[dict[str, Tensor]]) -> Tensor:
         return F.cross_entropy(logits, samples.labels)
+
+
+register_detector(
+    DetectorEntry(
+        name="oim",
+        model=OIM,
+        config=OIMConfig,
+        signature_keys=SIGNATURE_KEYS,
+        sizes=sizes_of_tables,
+        tables=TABLES,
+        pretrained_heads={"rpn": "rpn", "box_head": "box_head", "embedding_head": "embedding_head"},
+        recipes={
+            "oim_cuhk": FinetuneDefaults(
+                summary="The OIM baseline on CUHK-SYSU, with NAE's settings, as papers report it.",
+                protocol="cuhk-sysu",
+                config={"queue_size": 5000},
+                epochs=22,
+                decay="no_biases",
+            ),
+            "oim_prw": FinetuneDefaults(
+                summary="The OIM baseline on PRW, with NAE's settings, as papers report it.",
+                protocol="prw",
+                config={"queue_size": 500},
+                epochs=22,
+                decay="no_biases",
+            ),
+        },
+    )
+)

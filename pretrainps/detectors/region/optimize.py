@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,15 +23,14 @@ from pretrainps.detectors.region.roi_stage import RegionMaps, RoIStage
 from pretrainps.ops.sparse_roi_align import RegionGrid, pixel_rows
 from pretrainps.ops.winograd import WinogradConv2d
 
-if TYPE_CHECKING:
-    from pretrainps.detectors.base import PersonSearchDetector
-
-    D = TypeVar("D", bound=PersonSearchDetector[Any])
+D = TypeVar("D", bound=nn.Module)
 
 
 def optimized(model: D, dtype: torch.dtype, *, compiled: bool) -> D:
-    """Return a copy of a detector rebuilt for inference; see `PersonSearchDetector.optimize_for_inference`."""
-    fast = copy.deepcopy(model).float().eval().requires_grad_(False)  # what is not of the dtype is float32, whatever it was
+    """Return a copy of a region detector rebuilt for inference; see `PersonSearchDetector.optimize_for_inference`."""
+    fast: Any = (
+        copy.deepcopy(model).float().eval().requires_grad_(False)
+    )  # what is not of the dtype is float32, whatever it was
     fast.backbone = _fast_trunk(fast.backbone, dtype)
     fast.rpn.head.to(dtype).to(memory_format=torch.channels_last)
     for name, module in list(fast.named_children()):
@@ -42,9 +41,9 @@ def optimized(model: D, dtype: torch.dtype, *, compiled: bool) -> D:
         for part in (*stages, *(() if compiled else (fast.backbone, fast.rpn.head))):
             _use_winograd(part)
     if compiled:  # not the stages: how many regions there are is not known beforehand
-        fast.features = torch.compile(fast.features, dynamic=True)  # type: ignore[method-assign]
+        fast.features = torch.compile(fast.features, dynamic=True)
         fast.rpn.head.compile(dynamic=True)
-    return fast
+    return fast  # type: ignore[no-any-return]
 
 
 def _use_winograd(model: nn.Module) -> None:
@@ -85,7 +84,7 @@ class FastRegionStage(RoIStage):
         return self._read(pixel_rows(features), grid, with_c4)
 
     def _read(self, rows: Tensor, grid: RegionGrid, with_c4: bool) -> RegionMaps:
-        c4 = grid.cut(rows)
+        c4 = grid.pool_regions(rows)
         return RegionMaps(c4 if with_c4 else None, self._last_stage(c4))
 
 
@@ -101,7 +100,7 @@ class FastBottleneckStage(FastRegionStage):
         y = y.relu_()
         for block in rest:
             y = block(y)
-        return RegionMaps(grid.cut(rows) if with_c4 else None, y)
+        return RegionMaps(grid.pool_regions(rows) if with_c4 else None, y)
 
 
 def _pointwise(convolution: nn.Module, rows: Tensor, grid: RegionGrid) -> Tensor:
@@ -112,7 +111,7 @@ def _pointwise(convolution: nn.Module, rows: Tensor, grid: RegionGrid) -> Tensor
     weight = convolution.get_parameter("weight").flatten(1)
     bins = grid.pixels.shape[:3].numel()
     if bins > len(rows):
-        regions = grid.cut(F.linear(rows, weight))
+        regions = grid.pool_regions(F.linear(rows, weight))
     else:
-        regions = F.linear(grid.cut(rows).permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
+        regions = F.linear(grid.pool_regions(rows).permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
     return regions + convolution.get_parameter("bias")[:, None, None]

@@ -1,4 +1,4 @@
-"""Detectors that read score, box and embedding off one pass over the proposals: OIM, NAE, NAE+."""
+"""Region detectors with parallel heads: score, box and embedding are computed from one pass over the proposals."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from pretrainps.detectors.base import PersonSearchDetector
-from pretrainps.detectors.config import DetectorConfig
 from pretrainps.detectors.finite import require_finite
-from pretrainps.detectors.region.roi_stage import Detections, RegionMaps, Samples, box_loss, decode_boxes, filter_detections
+from pretrainps.detectors.found import Detections, filter_detections
+from pretrainps.detectors.region.base import RegionDetector
+from pretrainps.detectors.region.config import RegionConfig
+from pretrainps.detectors.region.roi_stage import RegionMaps, Samples, box_loss, decode_boxes
 from pretrainps.detectors.transform import Size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OneStageConfig(DetectorConfig):
-    """Settings of OIM, NAE and NAE+: NAE's values."""
+class ParallelHeadsConfig(RegionConfig):
+    """The settings of detectors with parallel heads; defaults are those of NAE's code."""
 
     region_negative_iou: float = 0.1
     """A proposal is negative below this overlap with every person; up to `region_positive_iou` it is not used."""
 
 
-Config = TypeVar("Config", bound=OneStageConfig)
+Config = TypeVar("Config", bound=ParallelHeadsConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ class RegionReadings:
     """(R, dim) as the identity loss and queries take them."""
 
 
-class ParallelHeadsDetector(PersonSearchDetector[Config]):
-    """Base of the detectors of one stage."""
+class ParallelHeadsDetector(RegionDetector[Config]):
+    """Base of the detectors whose heads look at the same pooled region at the same time."""
 
     @abstractmethod
     def _read(self, maps: RegionMaps) -> RegionReadings:
@@ -71,7 +72,7 @@ class ParallelHeadsDetector(PersonSearchDetector[Config]):
         }
 
     def _detect(
-        self, features: Tensor, proposals: list[Tensor], sizes: list[Size], people: list[Tensor] | None
+        self, features: Tensor, proposals: list[Tensor], sizes: list[Size], query_boxes: list[Tensor] | None
     ) -> list[Detections]:
         config = self.config
         counts = [each.shape[0] for each in proposals]
@@ -79,12 +80,12 @@ class ParallelHeadsDetector(PersonSearchDetector[Config]):
         require_finite("scores, boxes and embeddings", read.logits, read.deltas, read.embeddings)
         scores = self._scores(read.logits, counts)
         embeddings = self._gallery_embeddings(read.embeddings)
-        if config.weigh_by_score and people is None:
+        if config.score_weighting and query_boxes is None:
             embeddings = embeddings * scores[:, None]
         candidates = zip(
             decode_boxes(proposals, read.deltas, sizes), scores.split(counts), embeddings.split(counts), strict=True
         )
-        known = self._known(people, self._embed(features, people)) if people is not None else [None] * len(counts)
+        query_detections = self._query_detections(features, query_boxes, len(proposals))
         return [
             filter_detections(
                 Detections(*each),
@@ -93,7 +94,7 @@ class ParallelHeadsDetector(PersonSearchDetector[Config]):
                 most=config.max_detections,
                 first=first,
             )
-            for each, first in zip(candidates, known, strict=True)
+            for each, first in zip(candidates, query_detections, strict=True)
         ]
 
     def _embed(self, features: Tensor, boxes: list[Tensor]) -> Tensor:

@@ -13,10 +13,10 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, con
 from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from pretrainps.backbones.precision import matching
-from pretrainps.detectors.config import DetectorConfig
 from pretrainps.detectors.finite import made_finite, require_finite, spoiled_by
-from pretrainps.ops.nms import suppress
-from pretrainps.ops.precision import widened
+from pretrainps.detectors.region.config import RegionConfig
+from pretrainps.ops.nms import nms
+from pretrainps.ops.precision import to_float32
 
 Targets = list[dict[str, Tensor]]
 
@@ -32,7 +32,7 @@ class ProposalNetwork(RegionProposalNetwork):
         config: The detector's.
     """
 
-    def __init__(self, channels: int, config: DetectorConfig) -> None:
+    def __init__(self, channels: int, config: RegionConfig) -> None:
         anchors = AnchorGenerator((config.anchor_sizes,), (config.anchor_ratios,))
         super().__init__(
             anchors,
@@ -41,7 +41,7 @@ class ProposalNetwork(RegionProposalNetwork):
         )
         self.box_loss = config.rpn_box_loss
 
-    def configure(self, config: DetectorConfig) -> None:
+    def configure(self, config: RegionConfig) -> None:
         """Follow other settings; anchors and head stay."""
         other = RegionProposalNetwork(self.anchor_generator, self.head, **_settings(config))
         for name in ("proposal_matcher", "fg_bg_sampler", "_pre_nms_top_n", "_post_nms_top_n", "nms_thresh"):
@@ -66,10 +66,10 @@ class ProposalNetwork(RegionProposalNetwork):
             NonFiniteError: without targets, something computed is not finite.
         """
         objectness_maps, delta_maps = self.head([matching(features, self.head)])
-        anchors = self.anchor_generator(images, [widened(features)])
+        anchors = self.anchor_generator(images, [to_float32(features)])
         objectness, deltas = concat_box_prediction_layers(objectness_maps, delta_maps)
-        objectness = widened(objectness).view(len(anchors), -1)  # (N, A)
-        deltas = widened(deltas).view(len(anchors), -1, 4)  # (N, A, 4)
+        objectness = to_float32(objectness).view(len(anchors), -1)  # (N, A)
+        deltas = to_float32(deltas).view(len(anchors), -1, 4)  # (N, A, 4)
         if targets is None:
             require_finite("scores and boxes of proposals", objectness, deltas)
             return self._best(objectness.detach(), deltas.detach(), anchors, images.image_sizes), {}
@@ -92,7 +92,7 @@ class ProposalNetwork(RegionProposalNetwork):
             scores = best_objectness[image].sigmoid()
             keep = remove_small_boxes(boxes, self.min_size)
             boxes, scores = boxes[keep], scores[keep]
-            found.append(boxes[suppress(boxes, scores, self.nms_thresh, self.post_nms_top_n())])
+            found.append(boxes[nms(boxes, scores, self.nms_thresh, self.post_nms_top_n())])
         return found
 
     def _losses(
@@ -112,7 +112,7 @@ class ProposalNetwork(RegionProposalNetwork):
         }
 
 
-def _settings(config: DetectorConfig) -> dict[str, Any]:
+def _settings(config: RegionConfig) -> dict[str, Any]:
     """Return torchvision's names of the settings that no weight depends on."""
     return {
         "fg_iou_thresh": config.rpn_positive_iou,

@@ -1,4 +1,4 @@
-"""What happens to proposals on either side of the heads: cut out, sampled for the loss, or sifted into detections."""
+"""What happens to proposals around the heads: they are pooled from the map, sampled for the losses, and moved to people."""
 
 from __future__ import annotations
 
@@ -11,16 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, BoxCoder, Matcher
-from torchvision.ops import box_iou, clip_boxes_to_image, remove_small_boxes, roi_align
+from torchvision.ops import box_iou, clip_boxes_to_image, roi_align
 
 from pretrainps.backbones import Backbone
-from pretrainps.detectors.config import DetectorConfig
+from pretrainps.detectors.region.config import RegionConfig
 from pretrainps.detectors.transform import Size
-from pretrainps.ops.nms import suppress
-from pretrainps.ops.precision import widened
-
-_SMALLEST_DETECTION = 1e-2
-"""In pixels of the resized image."""
+from pretrainps.ops.precision import to_float32
 
 coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
 """Box deltas of every region head."""
@@ -68,7 +64,7 @@ class RoIStage(nn.Module):
             boxes: N tensors (R_i, 4), in pixels of the batch.
             with_c4: Whether the last stage's input is wanted too.
         """
-        wide = widened(features)
+        wide = to_float32(features)
         regions = roi_align(wide, [each.to(wide.dtype) for each in boxes], self.size, self.scale, self.sampling)
         regions = regions.to(features.dtype)
         return RegionMaps(regions if with_c4 else None, self._last_stage(regions))
@@ -83,7 +79,7 @@ class RoIStage(nn.Module):
             features: (N, C4, H / 16, W / 16).
             size: Height and width of all images.
         """
-        wide = widened(features)
+        wide = to_float32(features)
         rows, columns = (self._weights(*each, wide) for each in zip(features.shape[-2:], size, strict=True))
         with torch.autocast(features.device.type, enabled=False):
             regions = (rows @ wide @ columns.T).to(features.dtype)
@@ -126,7 +122,7 @@ class RegionSampler:
         config: The detector's.
     """
 
-    def __init__(self, config: DetectorConfig) -> None:
+    def __init__(self, config: RegionConfig) -> None:
         self.matcher = Matcher(config.region_positive_iou, config.region_negative_iou, allow_low_quality_matches=False)
         self.sampler = BalancedPositiveNegativeSampler(config.region_samples, config.region_positive_fraction)
 
@@ -172,7 +168,7 @@ class RegionSampler:
 
 def pool(maps: Tensor, how: str) -> Tensor:
     """(R, C, h, w) -> (R, C) in full precision, by "max" or "average"."""
-    return widened(maps.amax(dim=(2, 3)) if how == "max" else maps.mean(dim=(2, 3)))
+    return to_float32(maps.amax(dim=(2, 3)) if how == "max" else maps.mean(dim=(2, 3)))
 
 
 def box_loss(deltas: Tensor, samples: Samples) -> Tensor:
@@ -187,47 +183,3 @@ def decode_boxes(boxes: Sequence[Tensor], deltas: Tensor, sizes: Sequence[Size])
     moved = coder.decode_single(deltas, torch.cat(list(boxes)))
     parts = moved.split([each.shape[0] for each in boxes])
     return [clip_boxes_to_image(part, size) for part, size in zip(parts, sizes, strict=True)]
-
-
-@dataclass(frozen=True, slots=True)
-class Detections:
-    """People found in one image."""
-
-    boxes: Tensor
-    """(K, 4) in pixels of the batch."""
-    scores: Tensor
-    """(K,)"""
-    embeddings: Tensor | None = None
-    """(K, dim)"""
-
-
-def filter_detections(
-    found: Detections, *, threshold: float, nms_iou: float, most: int, first: Detections | None = None
-) -> Detections:
-    """Keep what scores above the threshold and is not covered by something better, the best first.
-
-    Args:
-        found: The candidates of one image.
-        threshold: A score must be higher.
-        nms_iou: Overlap above which the weaker of two goes.
-        most: How many may stay.
-        first: People who are known to be there: they come first and suppress what overlaps them.
-    """
-    keep = torch.where(found.scores > threshold)[0]
-    keep = keep[remove_small_boxes(found.boxes[keep], _SMALLEST_DETECTION)]
-    kept = _taken(found, keep)
-    if first is not None:
-        kept = _joined(first, kept)
-    return _taken(kept, suppress(kept.boxes, kept.scores, nms_iou, most))
-
-
-def _taken(found: Detections, index: Tensor) -> Detections:
-    embeddings = None if found.embeddings is None else found.embeddings[index]
-    return Detections(found.boxes[index], found.scores[index], embeddings)
-
-
-def _joined(first: Detections, rest: Detections) -> Detections:
-    both = [each.embeddings for each in (first, rest) if each.embeddings is not None]
-    return Detections(
-        torch.cat([first.boxes, rest.boxes]), torch.cat([first.scores, rest.scores]), torch.cat(both) if both else None
-    )

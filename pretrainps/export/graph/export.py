@@ -73,9 +73,9 @@ def export_graph(
 ) -> ExportResult:
     """Write a model as a file that runs without this package, on images in 0..1 as they are.
 
-    A detector takes one image of any size at a time. Resizing, normalizing and padding lie in the graph; SeqNet's second stage
-    looks only at what its first one found (and at one empty region). The score threshold is a buffer, in ONNX an initializer,
-    of the name `score_threshold`, and may be set anew.
+    A detector takes one image of any size at a time. Resizing, normalizing and padding lie in the graph; a second
+    stage looks only at what the first one found (and at one empty region). The score threshold is a buffer, in ONNX an
+    initializer, of the name `score_threshold`, and may be set anew.
 
     A model for crops or a bare backbone takes a batch of any number of images, from one on, all of one size. What
     `pretrainps.preprocess` does lies in the graph: resizing and normalizing.
@@ -155,8 +155,13 @@ def _detector_plan(
         )
     if model.optimized:
         raise ArgumentError("this copy was optimized for inference; export the original, for runtimes optimize themselves.")
-    # without the tables of the identity loss, which are as large as a small network
-    detector = _still(copy.deepcopy(model, {id(model.oim_loss): nn.Identity()}))
+    if what == "embed" and not model.embeds_boxes:
+        raise UnsupportedModelError(
+            f"{model.kind} cannot embed a given box, only what it detects. Export it with what='detect' (--what detect), and "
+            "take the detection that overlaps the box best."
+        )
+    # what losses alone need, such as identity tables, may be as large as a small network
+    detector = _still(copy.deepcopy(model, {id(model.get_submodule(name)): nn.Identity() for name in model.training_only}))
     config = {
         "detector": {"kind": model.kind, "config": asdict(model.config)},
         "arch": model.backbone.arch,

@@ -7,7 +7,7 @@ and the resizing itself for runtimes that place pixels differently.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import resize_boxes
 
-from pretrainps.detectors import PersonSearchDetector, SeqNet
+from pretrainps.detectors import PersonSearchDetector
 from pretrainps.detectors.config import DetectorConfig
 from pretrainps.detectors.transform import DIVISOR
 from pretrainps.export.graph.signature import Free, Graph, Slot
@@ -87,8 +87,6 @@ class SceneGraph(Graph):
         kept = {id(module): nn.Identity() if name in unused else module for name, module in detector.named_children()}
         self.detector: Detector = copy.deepcopy(detector, kept)
         self.resize = resize
-        if isinstance(self.detector, SeqNet):
-            self.detector._second_stage = _never_empty(self.detector._second_stage)  # type: ignore[assignment]
 
     def _prepare(self, image: Tensor) -> tuple[Tensor, Size]:
         """Normalize, resize and pad: (3, H, W) -> (1, 3, a multiple of 32, another), and the size before padding."""
@@ -126,12 +124,7 @@ class DetectGraph(SceneGraph):
         """Detect everyone. (3, H, W) RGB in 0..1 -> (K, 4) in its pixels, (K,), (K, dim)."""
         detector = self.detector
         pixels, size = self._prepare(image)
-        features = detector.features(pixels)
-        ((boxes,), _) = detector.rpn.propose(ImageList(pixels, [size]), features)
-        # a graph cannot ask whether there are proposals, so it is told; all pass, but their number is now one it can be told of
-        boxes = boxes[torch.where(boxes[:, 2] > boxes[:, 0])[0]]
-        torch._check(boxes.shape[0] >= 1)
-        (found,) = detector._detect(features, [boxes], [size], None)
+        (found,) = detector._detect_batch(ImageList(pixels, [size]), None)
         assert found.embeddings is not None
         return resize_boxes(found.boxes, size, _size(image)), found.scores, found.embeddings  # type: ignore[arg-type]
 
@@ -143,14 +136,13 @@ class EmbedGraph(SceneGraph):
     outputs: Mapping[str, Slot] = {"embeddings": Slot((_ASKED, "dim"))}
 
     def __init__(self, detector: Detector, resize: Resize) -> None:
-        first_stage = ("box_stage", "proposal_head") if isinstance(detector, SeqNet) else ()
-        super().__init__(detector, resize, ("rpn", *first_stage))
+        super().__init__(detector, resize, detector.unused_by_embed)
 
     def forward(self, image: Tensor, boxes: Tensor) -> Tensor:
         """Embed people. (3, H, W) RGB in 0..1, (N, 4) in its pixels -> (N, dim)."""
         pixels, size = self._prepare(image)
-        features = self.detector.features(pixels)
-        return self.detector._embed(features, [resize_boxes(boxes, _size(image), size)])  # type: ignore[arg-type]
+        scaled = resize_boxes(boxes, _size(image), size)  # type: ignore[arg-type]
+        return self.detector._embed_batch(ImageList(pixels, [size]), [scaled])
 
 
 def int_of(value: Tensor) -> int:
@@ -177,20 +169,3 @@ class _Settings:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._config, name)
-
-
-Stage = Callable[[Tensor, list[Tensor]], tuple[Tensor, Tensor, Tensor]]
-
-
-def _never_empty(stage: Stage) -> Stage:
-    """Look at one region more than there are.
-
-    The first stage may find nobody, which neither an exporter nor every runtime can put through a convolution.
-    """
-
-    def padded(features: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        (some,) = boxes
-        embeddings, logits, deltas = stage(features, [torch.cat([some, some.new_zeros(1, 4)])])
-        return embeddings[:-1], logits[:-1], deltas[:-1]
-
-    return padded

@@ -1,4 +1,4 @@
-"""One visitor of the app: his photos in a folder of their own that is removed after he left, and what he asks of them."""
+"""One visitor of the app: their photos, in a folder that is removed after they leave, and their searches."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from pretrainps.detectors import PersonSearchDetector
 from pretrainps.errors import ArgumentError
 from pretrainps.gallery.gallery import Gallery
 from pretrainps.gallery.query_selection import from_left_to_right
-from pretrainps.gallery.results import Person, SearchResult
+from pretrainps.gallery.results import Detection, SearchResult
 from pretrainps.gallery.view.report import write_report
-from pretrainps.images.drawing import ANSWER, draw_box, fitted, sight
+from pretrainps.images.drawing import ANSWER, crop_with_margin, draw_box, fitted
 from pretrainps.images.read import SUFFIXES
 
 _THUMBNAIL = 480
 _SCENE = 1600
 """Longest sides in pixels."""
 _ANSWER = (320, 480)
+"""Width and height of an answer in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +32,15 @@ class Added:
     """What became of uploaded files."""
 
     photos: int
-    """That were looked at now."""
-    people: int
-    """In all photos."""
+    """How many photos were indexed now."""
+    detections: int
+    """How many detections there are in all photos."""
     refused: tuple[tuple[str, str], ...]
-    """Names of files that are no use, and why."""
+    """Names of files that cannot be used, each with the reason."""
 
 
-class Visit:
-    """Photos of one visitor and the gallery made of them.
+class Session:
+    """The photos of one visitor, and the gallery of them.
 
     Args:
         model: A detector in eval mode.
@@ -47,7 +48,7 @@ class Visit:
 
     def __init__(self, model: PersonSearchDetector[Any]) -> None:
         self._model = model
-        self._folder = tempfile.TemporaryDirectory(prefix="pretrainps-visit-")
+        self._folder = tempfile.TemporaryDirectory(prefix="pretrainps-session-")
         self._photos = Path(self._folder.name) / "photos"
         self._photos.mkdir()
         self._store = Path(self._folder.name) / "gallery"
@@ -60,10 +61,10 @@ class Visit:
         return [] if self._gallery is None else sorted(self._gallery.image_names)
 
     def add(self, files: Sequence[Path], *, progress: bool = True) -> Added:
-        """Take copies of files and look at those that are photos; the others are refused, and stop nothing.
+        """Copy files and index those that are photos. The others are refused, and stop nothing.
 
         Args:
-            files: Where they were uploaded to. They keep their names; one that is there already gets another.
+            files: The uploaded files. They keep their names, but a name that is taken already is changed.
             progress: Show a bar.
         """
         refused: list[tuple[str, str]] = []
@@ -86,9 +87,9 @@ class Visit:
         """Return a photo, upright."""
         return self._opened().picture(name)
 
-    def people(self, name: str) -> list[Person]:
-        """Return everyone on a photo, in the order of their numbers."""
-        return from_left_to_right(self._opened().people_of(name))
+    def detections(self, name: str) -> list[Detection]:
+        """Return the detections in a photo, in the order of their numbers."""
+        return from_left_to_right(self._opened().detections_of(name))
 
     def thumbnails(self) -> list[tuple[Image.Image, str]]:
         """Return all photos, small, with their names."""
@@ -97,39 +98,41 @@ class Visit:
                 self._thumbnails[name] = fitted(self.photo(name), most=_THUMBNAIL)
         return [(self._thumbnails[name], name) for name in self.names]
 
-    def search(self, person: Person, *, top: int, rerank: bool = False, leave_out_own: bool = True) -> SearchResult:
-        """Find where else somebody on a photo is.
+    def search(self, detection: Detection, *, top: int, rerank: bool = False, exclude_query_image: bool = True) -> SearchResult:
+        """Find where else a person in a photo is seen.
 
         Args:
-            person: One of `people`.
-            top: Answers.
-            rerank: Let people beside him help.
-            leave_out_own: No answers from his own photo.
+            detection: One of `detections`.
+            top: How many answers.
+            rerank: Compare the people who are seen together with them, too.
+            exclude_query_image: No answers from the same photo.
         """
-        photo = self.photo(person.image)
         return self._opened().search(
             self._model,
-            photo,
-            person.box,
+            self.photo(detection.image),
+            detection.box,
             top=top,
             rerank=rerank,
-            query_name=person.image,
-            leave_out_own=leave_out_own,
+            query_name=detection.image,
+            exclude_query_image=exclude_query_image,
         )
 
     def answers(self, result: SearchResult) -> list[tuple[Image.Image, str]]:
         """Return the answers as pictures of the people, with rank and similarity."""
         return [
-            (sight(self.photo(hit.person.image), hit.person.box, _ANSWER, ANSWER), f"{hit.rank} · {hit.similarity:.3f}")
+            (
+                crop_with_margin(self.photo(hit.detection.image), hit.detection.box, _ANSWER, ANSWER),
+                f"{hit.rank} · {hit.similarity:.3f}",
+            )
             for hit in result.hits
         ]
 
-    def scene(self, person: Person) -> Image.Image:
-        """Return the whole photo that somebody is on, with his box."""
-        photo = self.photo(person.image)
+    def scene(self, detection: Detection) -> Image.Image:
+        """Return the whole photo that a person is in, with their box."""
+        photo = self.photo(detection.image)
         shown = fitted(photo, most=_SCENE).copy()
         scale = shown.width / photo.width
-        x1, y1, x2, y2 = (value * scale for value in person.box)
+        x1, y1, x2, y2 = (value * scale for value in detection.box)
         draw_box(shown, (x1, y1, x2, y2), ANSWER, width=max(2, max(shown.size) // 300))
         return shown
 

@@ -14,27 +14,27 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from pretrainps.errors import ArgumentError, ImageError, MissingPackageError
 from pretrainps.files import sha256_of
-from pretrainps.gallery.sources.folder import Known, Reading, Source, Survey, read_ahead
-from pretrainps.gallery.storage.manifest import Failure, SourceMark
-from pretrainps.gallery.storage.store import ImageRecord
+from pretrainps.gallery.sources.base import ImageSource, KnownImages, ReadImage, Survey
+from pretrainps.gallery.storage.header import Failure, ImageRecord, SourceMark
+from pretrainps.inference.runner import ImageFailure, ImageInput, read_ahead
 
 _TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
-"""Counterclockwise, as both libraries count."""
+"""Degrees counterclockwise. PyAV and Pillow count alike."""
 
 
-class VideoSource(Source):
+class VideoSource(ImageSource):
     """Frames of a video, named by their time in seconds: "walk.mp4#12.500".
 
-    Frames do not change alone: if the file's bytes are others, all are looked at again.
+    A frame cannot change alone: if the file's bytes have changed, all frames are indexed again.
 
     Args:
         path: The video.
-        fps: Frames to look at a second; of a slower video all are.
+        fps: How many frames to index for each second. Of a slower video, all frames are indexed.
 
     Raises:
-        ArgumentError: fps is no number above 0.
+        ArgumentError: `fps` is not a number above 0.
         MissingPackageError: PyAV is not installed.
-        ImageError: the file is no video, or damaged.
+        ImageError: The file is not a video, or is damaged.
     """
 
     def __init__(self, path: Path, *, fps: float) -> None:
@@ -47,8 +47,8 @@ class VideoSource(Source):
             duration = container.duration  # in microseconds; some videos do not say
         self._frames = math.ceil((duration or 0) / 1e6 * fps)
 
-    def survey(self, known: Known, failures: tuple[Failure, ...], *, complete: bool) -> Survey:
-        """See whether the file is the one that was looked at, and whether that was done to its end."""
+    def survey(self, known: KnownImages, failures: tuple[Failure, ...], *, complete: bool) -> Survey:
+        """Find out whether the file is the one that was indexed, and whether it was indexed to its end."""
         kept = {}
         for record in known.values():  # all of one file
             now = self._record(record.name, unless_changed=record)
@@ -59,8 +59,8 @@ class VideoSource(Source):
             return Survey(kept=kept, wanted=(), expected=0, failures=failures)
         return Survey(kept=kept, wanted=None, expected=max(0, self._frames - len(kept)))
 
-    def read(self, survey: Survey) -> Iterator[Reading | Failure]:
-        """Decode in a thread, from where an interrupted run had come to."""
+    def read(self, survey: Survey) -> Iterator[ReadImage]:
+        """Decode in a thread, from where an interrupted run stopped."""
         if survey.wanted is None:
             frames = self._walk(survey.kept)
             for found in read_ahead(lambda _: next(frames, None), iter(int, 1), threads=1):  # iter(int, 1) never ends
@@ -71,7 +71,7 @@ class VideoSource(Source):
     def picture(self, record: ImageRecord) -> Image.Image:
         """Decode a known frame again."""
         if not self.path.exists():
-            raise ImageError(f"{self.path} does not exist any more.")
+            raise ImageError(f"{self.path} no longer exists.")
         if self._record(record.name, unless_changed=record).sha256 != record.sha256:
             raise ImageError(f"{self.path} was changed since it was indexed. Run `pretrainps index` again.")
         wanted = _time_of(record.name)
@@ -81,7 +81,7 @@ class VideoSource(Source):
                     return _upright(frame)
         raise ImageError(f"{self.path} has no frame at {wanted:.3f} s.")
 
-    def _walk(self, kept: Known) -> Iterator[Reading | Failure]:
+    def _walk(self, kept: KnownImages) -> Iterator[ReadImage]:
         file = next(iter(kept.values()), None) or self._record("")
         since = max((_time_of(name) for name in kept), default=None)
         number = None if since is None else self._number(since)
@@ -94,12 +94,13 @@ class VideoSource(Source):
                     number = self._number(time)
                     name = f"{self.path.name}#{time:.3f}"
                     record = ImageRecord(name, file.size, file.mtime_ns, file.sha256)
-                    yield Reading(record=record, pixels=pil_to_tensor(_upright(frame)))
+                    yield ImageInput(key=record, pixels=pil_to_tensor(_upright(frame)))
         except ImageError as error:
-            yield Failure(image=f"{self.path.name}#{time:.3f}", reason=f"{error} Frames after that were not looked at.")
+            rest = ImageError(f"{error} Frames after that were not looked at.")
+            yield ImageFailure(key=f"{self.path.name}#{time:.3f}", error=rest)
 
     def _number(self, time: float) -> int:
-        """Return which wanted moment a time belongs to: the first frame of each is looked at."""
+        """Return which wanted moment a time belongs to. The first frame of each moment is indexed."""
         return math.floor(time * self.fps + 1e-6)
 
     def _record(self, name: str, *, unless_changed: ImageRecord | None = None) -> ImageRecord:
@@ -119,10 +120,10 @@ def _opened(path: Path) -> Any:
     try:
         container = av.open(str(path))
     except av.error.FFmpegError as error:
-        raise ImageError(f"{path} is no video, or damaged ({error.strerror}).") from error
+        raise ImageError(f"{path} is not a video, or is damaged ({error.strerror}).") from error
     if not container.streams.video:
         container.close()
-        raise ImageError(f"{path} holds no pictures, only sound or other things.")
+        raise ImageError(f"{path} has no pictures, only sound or other things.")
     return container
 
 

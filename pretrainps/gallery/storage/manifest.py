@@ -1,7 +1,7 @@
-"""A gallery's table of contents: which model looked at which images, and which files hold whom it saw.
+"""The table of contents of a gallery's folder: the model, the source of the images, and the files of detections.
 
-It is small, for names of images lie in the files it lists. It names each of them with its sha256 and carries a checksum of
-itself, and it is read back only if writing it again would give the very same bytes: nothing in a gallery can change unseen.
+It is small, because names of images are in the files that it lists. It has the sha256 of each file and a checksum of itself. It
+is accepted only if writing it again gives the same bytes, so that nothing in a gallery can change unnoticed.
 """
 
 from __future__ import annotations
@@ -12,153 +12,119 @@ import math
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pretrainps.errors import ArgumentError, GalleryError, IntegrityError, RegistryError
 from pretrainps.files import write_text
+from pretrainps.gallery.storage.format_1 import downgrade, upgrade
+from pretrainps.gallery.storage.header import Failure, GalleryHeader, ModelMark, SourceMark
 from pretrainps.registry.parse import build_record
 
-FORMAT = 1
-"""Raised when an older version of the package could not read a gallery any more."""
+FORMAT = 2
+"""It is raised when older versions of the package could not read a gallery any more. Format 1 is still read."""
 NAME = "manifest.json"
-OWN_FILES = re.compile(r"(people-[0-9a-f]{16}\.safetensors|neighbours-[0-9a-f]{16}\.faiss)")
-"""Every name that a file of a gallery may have. A manifest that names anything else is none of ours."""
+OWN_FILES = re.compile(
+    r"(detections-[0-9a-f]{16}\.safetensors|index-[0-9a-f]{16}\.[a-z][a-z0-9+.-]{0,31}"
+    r"|people-[0-9a-f]{16}\.safetensors|neighbours-[0-9a-f]{16}\.faiss)"
+)
+"""All names that files of a gallery can have. The last two are names of format 1. Manifests with other names are refused."""
 _LARGEST = 256 << 20
-"""Bytes; a manifest of a billion people has a tenth of this."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelMark:
-    """The detector that a gallery is bound to."""
-
-    name: str
-    """For people; the fingerprint decides."""
-    fingerprint: str
-    """Hash of its tensors and settings."""
-    kind: str
-    dim: int
-    """Length of an embedding."""
-    precision: Literal["float32", "bfloat16", "float16"]
-    """Of its trunk, proposals and last stages while it looked at the images."""
-    weighted: bool
-    """Whether embeddings are multiplied by their detection scores."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SourceMark:
-    """Where the images come from."""
-
-    kind: Literal["folder", "video"]
-    root: str
-    """Absolute path of the folder or of the video."""
-    fps: float | None = None
-    """Frames a second that are looked at, of a video."""
-
-    def __post_init__(self) -> None:
-        fits = self.fps is None if self.kind == "folder" else self.fps is not None and 0 < self.fps < math.inf
-        if not fits:
-            raise ArgumentError(f"a video has frames a second above 0, and a folder none; this {self.kind} has {self.fps}.")
+"""Bytes. The manifest of a billion detections has a tenth of this."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileMark:
-    """A file of people, whole and unchanged."""
+    """A file of detections."""
 
     file: str
+    """Its name in the gallery's folder."""
     sha256: str
+    """Its hash."""
     size: int
+    """Its length in bytes."""
     images: int
-    people: int
+    """Number of images in it."""
+    detections: int
+    """Number of detections in it."""
 
     def __post_init__(self) -> None:
         _check_file(self.file)
-        if min(self.size, self.images, self.people) < 0:
-            raise ArgumentError(f"{self.file}: no size and no count is below 0.")
+        if min(self.size, self.images, self.detections) < 0:
+            raise ArgumentError(f"{self.file}: sizes and counts are 0 or more.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NeighboursMark:
-    """An index for approximate search (faiss), with what was measured of it."""
+class IndexFile:
+    """A vector index that was saved with the gallery."""
 
-    file: str
-    sha256: str
-    size: int
-    people: int
-    lists: int
-    """Into how many lists people are sorted,"""
-    probes: int
-    """and how many of them a search looks through."""
-    recall: float
-    """Share of the truly nearest that were found,"""
-    nearest: int
-    """of so many nearest,"""
-    sample: int
-    """for so many people taken as queries."""
-    of: str
-    """Digest of the files of people that it was made of (`Manifest.contents`)."""
+    kind: str
+    """Name of the back end that built it."""
+    version: str
+    """The version of the detections that it was built for (`Manifest.version`)."""
+    facts: dict[str, Any]
+    """What the back end wants back when it opens the index: numbers and short texts."""
+    file: str | None = None
+    """Name of its file. Some back ends need none."""
+    sha256: str | None = None
+    """Hash of that file."""
+    size: int | None = None
+    """Bytes of that file."""
 
     def __post_init__(self) -> None:
-        _check_file(self.file)
-
-    def __str__(self) -> str:
-        return (
-            f"faiss IVF, {self.probes} of {self.lists} lists searched: recall {self.recall:.1%} of the {self.nearest} nearest, "
-            f"measured against exact search for {self.sample} people"
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Failure:
-    """An image that could not be looked at."""
-
-    image: str
-    reason: str
+        if len({value is None for value in (self.file, self.sha256, self.size)}) != 1:
+            raise ArgumentError("an index has a file with a hash and a size, or none of them.")
+        if self.file is not None:
+            _check_file(self.file)
+        for key, value in self.facts.items():
+            if type(value) not in (int, float, str, bool) or (type(value) is float and not math.isfinite(value)):
+                raise ArgumentError(f"{key[:80]!r} of an index: a number, a text or a truth value is expected.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """What is in a gallery."""
 
-    model: ModelMark
-    source: SourceMark
+    header: GalleryHeader
+    """What is known of the gallery as a whole."""
     files: tuple[FileMark, ...] = ()
-    """In the order of people's rows."""
-    failures: tuple[Failure, ...] = ()
-    neighbours: NeighboursMark | None = None
-    complete: bool = False
-    """Whether the last run came to its end."""
+    """Files of detections, in the order of rows."""
+    index: IndexFile | None = None
+    """The vector index that was saved last."""
 
     @property
-    def people(self) -> int:
-        """How many there are in all files."""
-        return sum(mark.people for mark in self.files)
+    def detections(self) -> int:
+        """Number of detections in all files."""
+        return sum(mark.detections for mark in self.files)
 
     @property
     def images(self) -> int:
-        """How many were looked at, also those in which nobody was seen."""
+        """Number of indexed images, with those that have no detections."""
         return sum(mark.images for mark in self.files)
 
     @property
-    def contents(self) -> str:
-        """Digest of everyone there is and their order."""
+    def version(self) -> str:
+        """Digest of all detections in their order."""
         return hashlib.sha256(" ".join(mark.sha256 for mark in self.files).encode()).hexdigest()
 
     def names(self) -> set[str]:
-        """Return the names of all files that belong to it."""
-        extra = {self.neighbours.file} if self.neighbours else set()
+        """Return the names of all files that belong to the gallery."""
+        extra = {self.index.file} if self.index and self.index.file else set()
         return {mark.file for mark in self.files} | extra
 
+    def content(self) -> dict[str, Any]:
+        """Return everything but the checksum as JSON-ready values."""
+        index = None if self.index is None else asdict(self.index)
+        return {"format": FORMAT, **asdict(self.header), "files": [asdict(mark) for mark in self.files], "index": index}
+
     def to_text(self) -> str:
-        """Return what the file holds."""
-        content = {"format": FORMAT, **asdict(self)}
-        checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        return json.dumps({**content, "checksum": checksum}, indent=1, sort_keys=True) + "\n"
+        """Return the text of the manifest's file."""
+        return _with_checksum(self.content())
 
     def write(self, folder: Path) -> None:
-        """Write it, whole or not at all.
+        """Write the manifest, whole or not at all.
 
         Raises:
-            CacheError: the folder cannot be written to.
+            CacheError: The folder cannot be written to.
         """
         write_text(folder / NAME, self.to_text())
 
@@ -167,8 +133,8 @@ def read_manifest(folder: Path) -> Manifest | None:
     """Read a gallery's manifest; `None` if there is none.
 
     Raises:
-        GalleryError: it was written by a newer version.
-        IntegrityError: it is damaged, or was changed by hand.
+        GalleryError: It was written by a newer version.
+        IntegrityError: It is damaged, or was changed by hand.
     """
     path = folder / NAME
     try:
@@ -189,8 +155,8 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
         path: The file, for the message.
 
     Raises:
-        GalleryError: it was written by a newer version.
-        IntegrityError: it is damaged, or was changed by hand.
+        GalleryError: It was written by a newer version.
+        IntegrityError: It is damaged, or was changed by hand.
     """
     try:
         value = json.loads(raw.decode("ascii"))
@@ -200,14 +166,17 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
                 f"{path} was written by a newer version of pretrainps (format {number}; this one reads up to {FORMAT}). "
                 "Update the package, or index again into another folder."
             )
-        manifest = _build(value)
-        if manifest.to_text().encode() == raw:
+        manifest = _build(upgrade(value) if number == 1 else value)
+        content = downgrade(manifest.content()) if number == 1 else manifest.content()
+        if _with_checksum(content).encode() == raw:
             return manifest
-        reason = "its content is not what its checksum says"
+        reason = "its content does not match its checksum"
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, GalleryError):
             raise
-        reason = str(error).splitlines()[0][:200] if isinstance(error, RegistryError | ArgumentError) else "it is no manifest"
+        reason = (
+            str(error).splitlines()[0][:200] if isinstance(error, RegistryError | ArgumentError) else "it is not a manifest"
+        )
     raise IntegrityError(
         f"{path} is damaged ({reason}). The images are still where they were: index them again with rebuild=True, on the "
         "command line `pretrainps index ... --rebuild`."
@@ -218,15 +187,24 @@ def _build(value: dict[str, Any]) -> Manifest:
     def records(cls: type[Any], name: str) -> tuple[Any, ...]:
         return tuple(build_record(cls, each, name) for each in value[name])
 
-    neighbours = value["neighbours"]
-    return Manifest(
+    header = GalleryHeader(
         model=build_record(ModelMark, value["model"], "model"),
         source=build_record(SourceMark, value["source"], "source"),
-        files=records(FileMark, "files"),
         failures=records(Failure, "failures"),
-        neighbours=None if neighbours is None else build_record(NeighboursMark, neighbours, "neighbours"),
         complete=value["complete"] is True,
     )
+    index = value["index"]
+    return Manifest(
+        header=header,
+        files=records(FileMark, "files"),
+        index=None if index is None else build_record(IndexFile, index, "index"),
+    )
+
+
+def _with_checksum(content: dict[str, Any]) -> str:
+    """Return content as JSON with a checksum of itself."""
+    checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**content, "checksum": checksum}, indent=1, sort_keys=True) + "\n"
 
 
 def _check_file(name: str) -> None:

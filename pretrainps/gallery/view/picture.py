@@ -1,4 +1,4 @@
-"""One picture of a search: the person asked for, and beside him the answers in order, with boxes and similarities."""
+"""One picture of a search: the person searched for, then the answers in order, with boxes and similarities."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from pretrainps.images.drawing import (
     RIGHT,
     WRONG,
     Colour,
+    crop_with_margin,
     font,
     shortened,
-    sight,
 )
 
 _CELL = (200, 300)
-"""Width and height of an answer."""
+"""Width and height of an answer in pixels."""
 _COLUMNS = 5
 _GAP, _EDGE, _RULE = 20, 32, 10
 _LINE, _SMALL = 20, 14
-"""Heights of letters."""
+"""Heights of letters in pixels."""
 _CAPTION = _LINE + _SMALL + 16
 _HEAD = 44
 
 
 class Pictures(Protocol):
-    """Where the images of a gallery are read: a `Gallery`, or anything like it."""
+    """Reads the images of a gallery: a `Gallery`, or anything like it."""
 
     def picture(self, name: str) -> Image.Image:
         """Return an image of the gallery, RGB and upright.
 
         Raises:
-            ImageError: it is gone, or is not what was indexed.
+            ImageError: It is gone, or was changed since it was indexed.
         """
         ...
 
@@ -51,16 +51,16 @@ def result_picture(
 ) -> Image.Image:
     """Draw a search: the query, then the answers in rows of five.
 
-    An image that can no longer be read leaves its place empty and says so.
+    In the place of an image that can no longer be read stands a note.
 
     Args:
-        gallery: Where the answers' images are.
-        result: What was answered.
+        gallery: Reads the answers' images.
+        result: The answers.
         query_image: The image that the query's box is in, RGB and upright.
-        correct: For each answer whether it is the person, where that is known: right ones green and wrong ones red.
+        correct: For each answer whether it is the person, if that is known. Right ones are green and wrong ones red.
 
     Raises:
-        ArgumentError: `correct` does not say it for each answer.
+        ArgumentError: `correct` has not one value for each answer.
     """
     if correct is not None and len(correct) != len(result.hits):
         raise ArgumentError(f"{len(correct)} truths for {len(result.hits)} answers; there must be one for each.")
@@ -72,29 +72,29 @@ def result_picture(
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((_EDGE, _EDGE), "Searched for", fill=INK, font=font(_LINE))
-    answers = "Nobody to find" if not result.hits else "Most alike, best first"
+    answers = "No answers" if not result.hits else "Most alike, best first"
     draw.text((first, _EDGE), answers, fill=INK, font=font(_LINE))
     rule = first - _GAP - _RULE // 2
     draw.line((rule, _EDGE, rule, size[1] - _EDGE), fill=NOTHING, width=2)
     top = _EDGE + _HEAD
-    sheet.paste(sight(query_image, result.query.box, _CELL, ASKED), (_EDGE, top))
-    _caption(draw, (_EDGE, top + _CELL[1]), "query", ASKED, "", result.query.image)
+    sheet.paste(crop_with_margin(query_image, result.query.box, _CELL, ASKED), (_EDGE, top))
+    _caption(draw, (_EDGE, top + _CELL[1]), "query", ASKED, "", result.query.id or result.query.image)
     for place, hit in enumerate(result.hits):
         corner = (first + place % _COLUMNS * cell[0], top + place // _COLUMNS * cell[1])
         truth = None if correct is None else correct[place]
         colour = ANSWER if truth is None else RIGHT if truth else WRONG
-        itself = hit.person.is_seen_as(result.query)
+        itself = hit.detection.is_seen_as(result.query)
         sheet.paste(_answer(gallery, hit, ASKED if itself else colour), corner)
         said = "the query itself" if itself else "" if truth is None else "right" if truth else "wrong"
         mark = ASKED if itself else colour
         caption = f"{hit.rank}   {hit.similarity:.3f}"
-        _caption(draw, (corner[0], corner[1] + _CELL[1]), caption, mark, said, hit.person.image)
+        _caption(draw, (corner[0], corner[1] + _CELL[1]), caption, mark, said, hit.detection.id or hit.detection.image)
     return sheet
 
 
 def _answer(gallery: Pictures, hit: Hit, colour: Colour) -> Image.Image:
     try:
-        return sight(gallery.picture(hit.person.image), hit.person.box, _CELL, colour)
+        return crop_with_margin(gallery.picture(hit.detection.image), hit.detection.box, _CELL, colour)
     except ImageError:
         empty = Image.new("RGB", _CELL, NOTHING)
         centre = (_CELL[0] / 2, _CELL[1] / 2)
@@ -103,7 +103,7 @@ def _answer(gallery: Pictures, hit: Hit, colour: Colour) -> Image.Image:
 
 
 def _caption(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, colour: Colour, said: str, name: str) -> None:
-    """Write under a cell: what it is, a word about it at the right, and the image's name."""
+    """Write below a cell: what it is, a word about it at the right, and the detection's id or its image's name."""
     left, top = corner[0], corner[1] + 6
     draw.text((left, top), text, fill=INK, font=font(_LINE))
     if said:

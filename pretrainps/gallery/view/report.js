@@ -1,4 +1,4 @@
-// Enlarge: the whole scene with the person's box, over the page. Arrows go on within one search, Escape closes.
+// Enlarge: the whole scene with the person's box, over the page. Arrows move within one search, Escape closes.
 "use strict";
 (() => {
   const viewer = document.getElementById("viewer");
@@ -6,7 +6,7 @@
   const [what, where] = [".what", ".where"].map((part) => viewer.querySelector(part));
   const [back, on] = [".back", ".on"].map((part) => viewer.querySelector(part));
   const scenes = document.getElementById("scenes").content;
-  let row = []; // the sights of the search that is looked at
+  let row = []; // the people of the search that is shown
   let place = 0;
 
   const show = (to) => {
@@ -44,13 +44,13 @@
   viewer.addEventListener("click", (event) => {
     if (event.target === viewer) viewer.close();
   });
-  // on the document: a button that is disabled while it has the focus hears no key any more
+  // on the document: a button that is disabled while it has the focus gets no keys
   document.addEventListener("keydown", (event) => {
     if (!viewer.open) return;
     if (event.key === "ArrowLeft") show(place - 1);
     if (event.key === "ArrowRight") show(place + 1);
   });
-  let start = 0; // a finger that moves sideways turns, too
+  let start = 0; // a swipe sideways moves, too
   stage.addEventListener("touchstart", (event) => (start = event.changedTouches[0].clientX), { passive: true });
   stage.addEventListener("touchend", (event) => {
     const moved = event.changedTouches[0].clientX - start;

@@ -1,7 +1,8 @@
-"""One HTML file with the answers of searches: nothing outside it is needed, on a phone or without a network.
+"""One HTML file with the answers of searches. It needs nothing else, and works on a phone and without a network.
 
-Pictures are in it as small JPEGs without any metadata. Its policy lets a browser load nothing else and run only the script
-that was written here, whatever an image file is called. Programs find the results as JSON in `#pretrainps-results`.
+Pictures are in it as small JPEGs without metadata. Its content security policy lets a browser load nothing else and run only
+the script that is written here, whatever the names of image files are. Programs find the results as JSON in the element
+`#pretrainps-results`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from PIL import Image
 from pretrainps._version import __version__
 from pretrainps.errors import ArgumentError, ImageError
 from pretrainps.files import write_text
-from pretrainps.gallery.results import Hit, Person, SearchResult
+from pretrainps.gallery.results import Detection, Hit, SearchResult
 from pretrainps.gallery.view.picture import Pictures
-from pretrainps.images.drawing import ANSWER, ASKED, fitted, sight, within
+from pretrainps.images.drawing import ANSWER, ASKED, crop_with_margin, fitted, within
 
 _THUMBNAIL = (320, 480)
 _SCENE = 1000
@@ -32,31 +33,32 @@ _SCENE = 1000
 _QUALITY = 76
 _MARKS = {"itself": "query itself", "right": "✓ right", "wrong": "✗ wrong"}
 _TERMS = (
-    "A similarity says how alike two people look to a model, above all in their clothes. It is no proof of who anybody is: "
+    "A similarity says how alike two people look to a model, above all in their clothes. It is no proof of who a person is: "
     "look before you believe it.",
-    "Search only pictures that you may use, for people who have agreed to it or where the law allows it, and pass this page on "
-    "as carefully as the photos in it.",
+    "Search only pictures that you may use, for people who have agreed to it or where the law allows it. Handle this page as "
+    "carefully as the photos in it.",
 )
 
 
 class NamedPictures(Pictures, Protocol):
-    """Where images are read, by the name of the model they were indexed with: a `Gallery`, or anything like it."""
+    """Reads images, and names the model that they were indexed with: a `Gallery`, or anything like it."""
 
     @property
     def model_name(self) -> str:
-        """The model."""
+        """The model's name."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class _Sight:
-    """A person as the page shows him."""
+class _Shown:
+    """A person as the page shows them."""
 
     thumbnail: str
+    """A small picture of them, as a data URI."""
     scene: int
-    """Which of the page's scenes he is in."""
+    """Which of the page's scenes they are in."""
     place: str
-    """Left edge, top edge, width and height of his box, in hundredths of the scene."""
+    """Left edge, top edge, width and height of their box, in hundredths of the scene."""
 
 
 def write_report(
@@ -70,19 +72,19 @@ def write_report(
 ) -> Path:
     """Write the answers of one or more searches as a page; return where it is.
 
-    An image that can no longer be read leaves its place empty and says so.
+    In the place of an image that can no longer be read stands a note.
 
     Args:
-        gallery: Where the answers' images are.
-        results: What was answered.
-        path: Of the page, `.html`. It is never seen half-written.
-        title: The page's.
-        truth: For each result and each of its answers whether it is the person, where that is known.
+        gallery: Reads the answers' images.
+        results: The answers of each search.
+        path: The page's file, `.html`. It is never seen half-written.
+        title: The page's title.
+        truth: For each result and each of its answers whether it is the person, if that is known.
         query_images: Queries' images by name, RGB and upright, for those that are not in the gallery.
 
     Raises:
-        ArgumentError: there is no result, or `truth` does not say it for each answer.
-        CacheError: the page cannot be written.
+        ArgumentError: There is no result, or `truth` has not one value for each answer.
+        CacheError: The page cannot be written.
     """
     if not results:
         raise ArgumentError("there are no results to report. Search first.")
@@ -92,7 +94,7 @@ def write_report(
     for result in results:
         album.want(result.query, asked=True)
         for hit in result.hits:
-            album.want(hit.person, asked=hit.person.is_seen_as(result.query))
+            album.want(hit.detection, asked=hit.detection.is_seen_as(result.query))
     album.read()
     body = "\n".join(
         _section(result, number, len(results), album, None if truth is None else truth[number - 1])
@@ -107,18 +109,18 @@ class _Album:
 
     def __init__(self, gallery: Pictures, others: Mapping[str, Image.Image]) -> None:
         self._gallery, self._others = gallery, others
-        self._wanted: dict[str, dict[tuple[Person, bool], None]] = {}
-        self._sights: dict[tuple[Person, bool], _Sight] = {}
+        self._wanted: dict[str, dict[tuple[Detection, bool], None]] = {}
+        self._shown: dict[tuple[Detection, bool], _Shown] = {}
         self.scenes: list[str] = []
         """`<img>` elements."""
 
-    def want(self, person: Person, *, asked: bool) -> None:
-        """Remember whom to show, and whether it is he who is asked for."""
+    def want(self, person: Detection, *, asked: bool) -> None:
+        """Remember a person to show, and whether they are the one searched for."""
         self._wanted.setdefault(person.image, {})[person, asked] = None
 
     def read(self) -> None:
-        """Cut everyone out and scale the scenes down."""
-        for name, people in self._wanted.items():
+        """Cut out all persons and scale the scenes down."""
+        for name, persons in self._wanted.items():
             try:
                 image = self._others[name] if name in self._others else self._gallery.picture(name)
             except ImageError:
@@ -128,19 +130,19 @@ class _Album:
             self.scenes.append(
                 f'<img data-scene="{place}" width="{scene.width}" height="{scene.height}" alt="" src="{_jpeg(scene)}">'
             )
-            for person, asked in people:
-                cut = sight(image, person.box, _THUMBNAIL, ASKED if asked else ANSWER)
-                self._sights[person, asked] = _Sight(_jpeg(cut), place, _place(person, image))
+            for person, asked in persons:
+                cut = crop_with_margin(image, person.box, _THUMBNAIL, ASKED if asked else ANSWER)
+                self._shown[person, asked] = _Shown(_jpeg(cut), place, _place(person, image))
 
-    def show(self, person: Person, *, asked: bool, alt: str, what: str) -> str:
-        """Return the element of somebody: a button that enlarges, or an empty place."""
-        seen = self._sights.get((person, asked))
+    def show(self, person: Detection, *, asked: bool, alt: str, what: str) -> str:
+        """Return the element of a person: a button that enlarges them, or a note."""
+        seen = self._shown.get((person, asked))
         if seen is None:
             return '<div class="sight gone">The image can no longer be read.</div>'
         width, height = _THUMBNAIL
         return (
             f'<button type="button" class="sight" data-scene="{seen.scene}" data-box="{seen.place}" data-what="{_text(what)}" '
-            f'data-where="{_text(person.image)}">'
+            f'data-where="{_text(person.id or person.image)}">'
             f'<img src="{seen.thumbnail}" width="{width}" height="{height}" alt="{_text(alt)}"></button>'
         )
 
@@ -153,13 +155,13 @@ def _section(result: SearchResult, number: int, of: int, album: _Album, truth: S
         _answer(hit, result, album, None if truth is None else truth[place]) for place, hit in enumerate(result.hits)
     )
     right = "" if truth is None else f", {sum(truth)} of {len(truth)} right"
-    said = f"Most alike, best first{right}" if result.hits else "Nobody was found."
+    said = f"Most alike, best first{right}" if result.hits else "No answers."
     return f"""<section>
 <div class="query">
 <h2>{heading}</h2>
 <figure>
 {element}
-<figcaption><p class="line name"><bdi>{_text(query.image)}</bdi></p></figcaption>
+<figcaption><p class="line name"><bdi>{_text(query.id or query.image)}</bdi></p></figcaption>
 </figure>
 </div>
 <div>
@@ -172,14 +174,14 @@ def _section(result: SearchResult, number: int, of: int, album: _Album, truth: S
 
 
 def _answer(hit: Hit, result: SearchResult, album: _Album, correct: bool | None) -> str:
-    itself = hit.person.is_seen_as(result.query)
+    itself = hit.detection.is_seen_as(result.query)
     kind = "itself" if itself else "" if correct is None else "right" if correct else "wrong"
     word = {"itself": "the query itself", "right": "right", "wrong": "wrong"}.get(kind, "")
     mark = f'<span class="mark {kind}">{_MARKS[kind]}</span>' if kind else ""
-    name, similarity = _text(hit.person.image), f"{hit.similarity:.3f}"
+    name, similarity = _text(hit.detection.id or hit.detection.image), f"{hit.similarity:.3f}"
     words = f", {word}" if word else ""
-    alt = f"Answer {hit.rank}, similarity {similarity}{words}: a person in {hit.person.image}"
-    element = album.show(hit.person, asked=itself, alt=alt, what=f"{hit.rank} · {similarity}{words}")
+    alt = f"Answer {hit.rank}, similarity {similarity}{words}: a person in {hit.detection.image}"
+    element = album.show(hit.detection, asked=itself, alt=alt, what=f"{hit.rank} · {similarity}{words}")
     filled = 100 * min(1.0, max(0.0, hit.similarity))
     return f"""<li><figure>
 {element}
@@ -200,12 +202,12 @@ def _summary(gallery: NamedPictures, results: Sequence[SearchResult]) -> str:
 
 
 def _data(gallery: NamedPictures, results: Sequence[SearchResult], truth: Sequence[Sequence[bool]] | None) -> str:
-    """Return the results for programs, so that no name can end the element that holds them."""
+    """Return the results for programs, written so that no name can end the element that holds them."""
     rows: list[dict[str, Any]] = []
     for number, result in enumerate(results):
         row = result.to_json()
         for place, hit in enumerate(result.hits):
-            row["hits"][place]["is_query"] = hit.person.is_seen_as(result.query)
+            row["hits"][place]["is_query"] = hit.detection.is_seen_as(result.query)
             if truth is not None:
                 row["hits"][place]["correct"] = bool(truth[number][place])
         rows.append(row)
@@ -265,18 +267,18 @@ def _page(title: str, summary: str, body: str, scenes: Sequence[str], data: str)
 
 
 def _public(model: str) -> str:
-    """Return a model's name; of one that lies on this machine, not where."""
+    """Return a model's name, without the folder of a file on this machine."""
     return f"file:{Path(model.removeprefix('file:')).name}" if model.startswith("file:") else model
 
 
-def _place(person: Person, image: Image.Image) -> str:
+def _place(person: Detection, image: Image.Image) -> str:
     x1, y1, x2, y2 = within(person.box, image.size)
     across, down = 100 / image.width, 100 / image.height
     return " ".join(f"{value:.2f}" for value in (x1 * across, y1 * down, (x2 - x1) * across, (y2 - y1) * down))
 
 
 def _jpeg(image: Image.Image) -> str:
-    """Return pixels, and nothing else that the file knew, as a data URI."""
+    """Return only the pixels, without any metadata, as a data URI."""
     plain = image.copy()
     plain.info.clear()  # Pillow would copy a comment
     stream = io.BytesIO()
@@ -285,7 +287,7 @@ def _jpeg(image: Image.Image) -> str:
 
 
 def _text(value: str) -> str:
-    """Return a text for HTML; bytes of file names that are no text become question marks."""
+    """Return a text for HTML. Bytes of file names that are not text become question marks."""
     return escape(value.encode("utf-8", "replace").decode("utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: everything a training needs to go on, and nothing that runs on loading.
+"""Checkpoints: everything that a training needs to be resumed. Each is complete or not there, and loading it runs no code.
 
 A checkpoint is a folder with
 
@@ -6,10 +6,10 @@ A checkpoint is a folder with
   `pretrainps.load` takes the file alone;
 - `averaged.safetensors`: the same with the weights' running mean, if there is one;
 - `training.pt`: optimizer, gradient scaler and each process's random number generators, read by torch's restricted unpickler;
-- `state.json`: step, epoch, batches used, best measure, where the log stood;
+- `state.json`: step, epoch, batches used, best measure, length of the log;
 - `manifest.json`: size and sha256 of each of these.
 
-It is written under another name, brought to the disk, and renamed.
+It is written under another name, flushed to the disk, and renamed.
 """
 
 from __future__ import annotations
@@ -22,14 +22,18 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pretrainps.errors import CheckpointFormatError
+from pretrainps.backbones import Backbone
+from pretrainps.detectors import PersonSearchDetector
+from pretrainps.errors import CheckpointFormatError, StateDictMismatchError, UnknownModelError
 from pretrainps.files import disk_errors, flush_names, flush_to_disk, new_file, write_text
+from pretrainps.heads import CropModel
+from pretrainps.hub.publish import saved_config
 from pretrainps.hub.runs import AVERAGED as AVERAGED
 from pretrainps.hub.runs import BEST as BEST
 from pretrainps.hub.runs import MANIFEST as MANIFEST
@@ -38,6 +42,7 @@ from pretrainps.hub.runs import STATE as STATE
 from pretrainps.hub.runs import TRAINING as TRAINING
 from pretrainps.hub.runs import damage_of as damage_of
 from pretrainps.weights.read import read_object, read_tensors
+from pretrainps.weights.unwrap import unwrap
 from pretrainps.weights.write import METADATA_KEY
 
 log = logging.getLogger("pretrainps")
@@ -45,24 +50,34 @@ log = logging.getLogger("pretrainps")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a checkpoint holds."""
+    """The content of a checkpoint."""
 
     model: Mapping[str, Tensor]
+    """Parameters and buffers."""
     averaged: Mapping[str, Tensor] | None
+    """The same with the running mean of the weights, if there is one."""
     training: Mapping[str, Any]
-    """Of tensors, numbers, strings and containers only."""
+    """State of the optimizer, the scaler and the generators: tensors, numbers, strings and containers only."""
     state: Mapping[str, Any]
-    """Ready for JSON."""
+    """The position in the training, ready for JSON."""
     notes: Mapping[str, Any] = field(default_factory=dict)
-    """What goes into the headers of the weights' files, ready for JSON."""
+    """The headers of the weights' files, ready for JSON."""
+
+
+@runtime_checkable
+class DescribedModel(Protocol):
+    """A model that says what its checkpoints are loaded as."""
+
+    def checkpoint_config(self) -> dict[str, Any]:
+        """Return what `save_pretrained` would write into `config.json`."""
 
 
 class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: Where they lie.
-        keep: How many stay.
+        folder: The folder that holds them.
+        keep: How many are kept.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -72,9 +87,9 @@ class Checkpoints:
         """Write a checkpoint and delete the oldest ones.
 
         Args:
-            step: Steps taken. Names of later checkpoints sort behind those of earlier ones,
-            evaluated: and that made after a step's evaluation behind that made before it.
-            snapshot: What to write.
+            step: Steps taken. Names of later checkpoints sort behind those of earlier ones.
+            snapshot: The content.
+            evaluated: Whether the step was evaluated. Its name then sorts behind that of the checkpoint before the evaluation.
 
         Raises:
             CacheError: no space, or not writable; nothing incomplete is left, and those before are as they were.
@@ -112,7 +127,7 @@ class Checkpoints:
         return found[-1] if found else None
 
     def newest_whole(self) -> Path | None:
-        """Return the last checkpoint that is as it was written; each damaged one behind it is warned of."""
+        """Return the last checkpoint that is undamaged. Give a warning for each damaged one after it."""
         for path in reversed(self._all()):
             damage = damage_of(path)
             if damage is None:
@@ -121,7 +136,7 @@ class Checkpoints:
         return None
 
     def clear_remains(self) -> None:
-        """Delete what a killed process left half-written."""
+        """Delete incomplete files that a killed process left."""
         for path in self.folder.glob(".*.tmp"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -142,7 +157,7 @@ class Checkpoints:
         flush_names(folder)
 
     def _prune(self) -> None:
-        """Keep the last checkpoints, of one step only the one made after its evaluation."""
+        """Keep the last checkpoints; of each step only the one after its evaluation."""
         newest = {path.name.removesuffix("_evaluated"): path for path in self._all()}
         kept = [newest[step] for step in sorted(newest)[-self.keep :]]
         for path in self._all():
@@ -175,6 +190,25 @@ def weights_file(path: Path) -> Path:
     return path / AVERAGED if (path / AVERAGED).exists() else path / MODEL
 
 
+def checkpoint_notes(model: nn.Module) -> dict[str, Any]:
+    """Return what the header of a checkpoint says, so that it loads by itself; nothing for a model of another package.
+
+    Args:
+        model: The model that is trained. A model of another kind can say itself what its checkpoints are loaded as, by a method
+            `checkpoint_config`.
+    """
+    model = unwrap(model)
+    if isinstance(model, DescribedModel):
+        return {"config": model.checkpoint_config()}
+    if not isinstance(model, Backbone | CropModel | PersonSearchDetector) or not hasattr(model, "spec"):
+        return {}
+    try:
+        return {"config": saved_config(model)}
+    except (StateDictMismatchError, UnknownModelError) as error:
+        log.warning("The checkpoints of this run can be resumed, but not loaded by themselves: %s", error)
+        return {}
+
+
 def _safetensors(tensors: Mapping[str, Tensor], notes: Mapping[str, Any] | None = None) -> bytes:
     # copies, for the format takes neither tensors that share memory nor strided ones
     copies = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in sorted(tensors.items())}
@@ -184,7 +218,7 @@ def _safetensors(tensors: Mapping[str, Tensor], notes: Mapping[str, Any] | None 
 def _write_file(path: Path, content: bytes | memoryview) -> tuple[int, str]:
     """Write a file, wait for the disk, and return size and sha256.
 
-    What torch and safetensors write themselves fails with errors of their own when the disk is full; Python's says why.
+    The writers of torch and safetensors fail with their own errors when the disk is full. Python's error gives the reason.
     """
     with path.open("wb") as file:
         file.write(content)
@@ -194,5 +228,5 @@ def _write_file(path: Path, content: bytes | memoryview) -> tuple[int, str]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a small record for people and programs."""
+    """Write a small record that people and programs can read."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""A running mean of the weights, which is often better than the weights themselves."""
+"""A running mean of the weights. It is often better than the weights themselves."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pretrainps.weights.unwrap import unwrap
 class WeightAverage:
     """The exponential moving average of a model's parameters.
 
-    At first the mean would hold mostly the weights of the start; so in step n at most (1 + n) / (10 + n) of it stays, as in
-    TensorFlow's `ExponentialMovingAverage`. Buffers are not averaged: statistics of batch norm are means already, and
+    At first the mean would consist mostly of the weights at the start. So in step n at most (1 + n) / (10 + n) of it stays,
+    as in TensorFlow's `ExponentialMovingAverage`. Buffers are not averaged: statistics of batch norm are means already, and
     look-up tables must stay as they are.
 
     Args:

@@ -1,4 +1,4 @@
-"""A loss that is not a finite number ends the run, before the step that it would spoil, and says which images made it."""
+"""A loss that is not finite ends the run before the step is taken. The error names the images of the batch."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def refuse_non_finite(
     """Raise if a loss or the gradient is NaN or infinite. All processes come to the same result.
 
     Args:
-        losses: Means over all processes.
-        grad_norm: Of all parameters together.
-        overflow_is_normal: Whether an infinite gradient only means that float16's scale was too large, which then shrinks.
-        folder: Of the run, where `nonfinite.json` is written.
+        losses: Means of the losses over all processes.
+        grad_norm: Norm of the gradient of all parameters together.
+        overflow_is_normal: Whether an infinite gradient only means that float16's scale was too large. The scale then shrinks.
+        folder: Folder of the run, where `nonfinite.json` is written.
         step: Steps taken before this one.
         lr: The learning rate.
-        own_losses: This process's, as numbers or tensors of one.
-        images: This process's.
-        processes: All of them.
+        own_losses: Losses of this process, as numbers or as tensors with one element.
+        images: Names of the images of this process.
+        processes: All processes.
 
     Raises:
         TrainingError: naming the step and what is not finite.

@@ -1,4 +1,4 @@
-"""The log of a run: one JSON object a line, which a resumed run continues where its checkpoint was made."""
+"""The log of a run: one JSON object a line. A resumed run continues it from where its checkpoint was made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Self
 from pretrainps.errors import MissingPackageError, TrainingError
 from pretrainps.files import disk_errors, flush_to_disk, write_text
 
-_HINT = "Then resume the run: it goes on from its last checkpoint."
+_HINT = "Then resume the run: it continues from its last checkpoint."
 
 
 @dataclass(slots=True)
@@ -22,12 +22,17 @@ class Meter:
     """Sums over the steps since the last line of the log."""
 
     steps: int = 0
+    """Number of steps."""
     images: int = 0
+    """Number of images."""
     seconds: float = 0.0
+    """Duration of the steps."""
     waiting: float = 0.0
     """Seconds of these in which the next batch was not there yet."""
     grad_norm: float = 0.0
+    """Sum of the gradients' norms."""
     losses: dict[str, float] = field(default_factory=dict)
+    """Sum of each loss."""
 
     def add(self, losses: Mapping[str, float], *, grad_norm: float, images: int, seconds: float, waiting: float) -> None:
         """Count one step."""
@@ -40,7 +45,7 @@ class Meter:
             self.losses[name] = self.losses.get(name, 0.0) + value
 
     def means(self) -> dict[str, Any]:
-        """Return what a line of the log says: means over the steps."""
+        """Return the means over the steps, for a line of the log."""
         seconds = max(self.seconds, 1e-9)
         losses = {name: total / self.steps for name, total in self.losses.items()}
         return {
@@ -53,18 +58,18 @@ class Meter:
         }
 
     def state(self) -> dict[str, Any]:
-        """Return what `Meter(**state)` goes on with."""
+        """Return the state; `Meter(**state)` continues from it."""
         return asdict(self)
 
 
 class RunLog:
-    """Writes the log; without a path it writes nothing, as in all processes but the main one.
+    """Writes the log. Without a path it writes nothing: only the main process has one.
 
     Args:
         path: The file.
-        lines: Lines of it that stay: those behind were written after the checkpoint that the run goes on from.
+        lines: Number of lines to keep. Later lines were written after the checkpoint from which the run is resumed.
         tensorboard: A folder for TensorBoard's files, or `None`.
-        step: The step at which the run goes on; TensorBoard forgets what it has of later ones.
+        step: The step from which the run is resumed. TensorBoard drops what it has of later steps.
 
     Raises:
         MissingPackageError: TensorBoard is asked for, and not installed.
@@ -101,7 +106,7 @@ class RunLog:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def to_disk(self) -> None:
-        """Wait until all lines are on the disk: a checkpoint counts on them."""
+        """Wait until all lines are on the disk: a checkpoint relies on them."""
         if self._file is not None:
             with disk_errors(self._path, _HINT):
                 flush_to_disk(self._file.fileno())
@@ -111,17 +116,17 @@ class RunLog:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._file is not None:
-            with contextlib.suppress(OSError):  # of a full disk; it was told before
+            with contextlib.suppress(OSError):  # the disk is full, which was reported before
                 self._file.close()
         if self._board is not None:
             self._board.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a log; a last one that a killed process left half-written is left out.
+    """Return the lines of a log, without an incomplete last line that a killed process left.
 
     Raises:
-        TrainingError: there is no log, or it holds something else.
+        TrainingError: there is no log, or a line is no JSON.
     """
     try:
         text = path.read_text(encoding="utf-8")

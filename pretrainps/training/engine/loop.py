@@ -1,4 +1,4 @@
-"""The training loop: steps, a log, evaluations, checkpoints; it goes on exactly where it was stopped or killed.
+"""The training loop: steps, a log, evaluations and checkpoints. A stopped or killed run is resumed exactly.
 
 Under `torchrun` or `accelerate launch` each process trains on its share of the batches. Gradients are means over processes
 and over the batches of a step, and so are the losses that are logged.
@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from pretrainps.errors import ArgumentError, TrainingError
-from pretrainps.training.engine.checkpoints import BEST, Snapshot, load_snapshot, weights_file
+from pretrainps.training.engine.checkpoints import BEST, Snapshot, checkpoint_notes, load_snapshot, weights_file
 from pretrainps.training.engine.log import Meter, RunLog
 from pretrainps.training.engine.optimization import LearningRate
 from pretrainps.training.engine.processes import Processes
@@ -31,7 +31,6 @@ from pretrainps.training.engine.signals import StopSignal
 from pretrainps.training.engine.step import Stepper, StepRecord, start_accelerate
 from pretrainps.training.engine.step_batches import Feed
 from pretrainps.training.engine.task import DescribedTask, Task
-from pretrainps.training.finetuning.from_pretraining import checkpoint_notes
 from pretrainps.weights.unwrap import unwrap
 
 log = logging.getLogger("pretrainps")
@@ -42,35 +41,39 @@ class RunResult:
     """How a training ended."""
 
     folder: Path
+    """Folder of the run."""
     step: int
-    """Steps taken, those before a resumption among them."""
+    """Steps taken, including those before a resumption."""
     epoch: int
-    """Whole epochs."""
+    """Complete epochs."""
     stopped: str | None
-    """"SIGINT" or "SIGTERM" if somebody stopped it before its end; then the usual exit status is 130 or 143."""
+    """"SIGINT" or "SIGTERM" if it was stopped before its end. The usual exit status is then 130 or 143."""
     metrics: dict[str, float]
-    """Of the last evaluation."""
+    """Results of the last evaluation."""
     best_metric: float | None
     """Highest value of the task's metric so far."""
     best: Path | None
-    """Weights that had it (safetensors)."""
+    """File with the weights of the highest metric (safetensors)."""
     last: Path
-    """Weights of the last checkpoint (safetensors): their running mean, if there is one."""
+    """File with the weights of the last checkpoint (safetensors): their running mean, if there is one."""
 
 
 @dataclass(slots=True)
 class Position:
-    """Where a training stands."""
+    """The position of a training."""
 
     step: int = 0
     """Steps taken."""
     epoch: int = 0
+    """Complete epochs."""
     done: int = 0
-    """Batches of the epoch that this process has used."""
+    """Batches of the current epoch that this process has used."""
     evaluated: int | None = None
     """Step of the last evaluation."""
     metrics: dict[str, float] = field(default_factory=dict)
+    """Results of the last evaluation."""
     best: float | None = None
+    """Highest value of the task's metric so far."""
 
 
 def train(
@@ -84,38 +87,38 @@ def train(
     may_differ: Collection[str] = (),
     progress: bool = True,
 ) -> RunResult:
-    """Train a model, or go on training it.
+    """Train a model, or resume its training.
 
-    A resumed run repeats an uninterrupted one exactly on a CPU, and up to the device's own rounding on others. Ctrl-C and
-    SIGTERM end it after the step under way, with a checkpoint: see `RunResult.stopped`. A second one raises
-    `KeyboardInterrupt` at once.
+    On a CPU, a resumed run repeats an uninterrupted one exactly; on other devices, up to their own rounding. Ctrl-C and SIGTERM
+    end the run after the current step, with a checkpoint: see `RunResult.stopped`. A second one raises `KeyboardInterrupt` at
+    once.
 
     Args:
-        task: What is trained, built anew in the same way to resume.
-        optim: How to step.
-        loop: How to run.
-        folder: Of the run: config, log, checkpoints, card.
-        resume: Go on from the last whole checkpoint in the folder; from the start, if the run had none yet.
-        config: What else was chosen (recipe, model), nested and ready for JSON: recorded, and compared on resuming; so is what
-            the task says of itself (`DescribedTask`), as `task`.
-        may_differ: Patterns of its dotted names, such as "data.workers", that need not be the same on resuming.
-        progress: Whether to show a bar.
+        task: The training. To resume, it is built again in the same way.
+        optim: Settings of the optimizer.
+        loop: Settings of the loop.
+        folder: Folder of the run, for config, log, checkpoints and card.
+        resume: Continue from the last undamaged checkpoint in the folder; from the start, if the run has none yet.
+        config: Other choices (recipe, model), nested and ready for JSON. They are recorded, and compared when a run is resumed.
+            So is the task's description of itself (`DescribedTask`), as `task`.
+        may_differ: Patterns of dotted names in `config`, such as "data.workers", that may differ when a run is resumed.
+        progress: Whether to show a progress bar.
 
     Raises:
-        TrainingError: a folder that holds a run, or on resuming none or another; a loss that is not finite; parameters
-            without a gradient under several processes.
+        TrainingError: the folder holds a run already, or none or another one when resuming; a loss that is not finite;
+            parameters without a gradient under several processes.
         CacheError: the folder cannot be written to, or the disk is full.
-        ArgumentError: settings that do not go together with the task or the machine.
+        ArgumentError: settings that do not fit the task or the machine.
         MissingPackageError: accelerate is not installed.
     """
     accelerator = start_accelerate(loop)
     processes = Processes()
     run = RunFolder(Path(folder))
-    told = {"task": task.describe()} if isinstance(task, DescribedTask) else {}
-    everything = {**(config or {}), **told, "optim": asdict(optim), "loop": asdict(loop), "processes": processes.count}
+    described = {"task": task.describe()} if isinstance(task, DescribedTask) else {}
+    everything = {**(config or {}), **described, "optim": asdict(optim), "loop": asdict(loop), "processes": processes.count}
     everything = json.loads(json.dumps(everything, default=str))
     harmless = [*HARMLESS, *may_differ]
-    if optim.schedule == "cosine":  # its course depends on where it ends
+    if optim.schedule == "cosine":  # the whole schedule depends on the length
         harmless = [name for name in harmless if name not in ("loop.epochs", "loop.max_steps")]
     differences = processes.on_main(lambda: run.claim(everything, resume=resume, may_differ=harmless))
     training = _Training(task, optim, loop, run, accelerator, processes)
@@ -123,13 +126,13 @@ def train(
 
 
 class _Training:
-    """A training and where it stands."""
+    """A training and its position."""
 
     def __init__(
         self, task: Task, optim: OptimSettings, loop: LoopSettings, run: RunFolder, accelerator: Any, processes: Processes
     ) -> None:
         self.task, self.optim, self.loop, self.folder, self.processes = task, optim, loop, run, processes
-        self.model = unwrap(task.model)  # what is saved has its own keys, whatever compiles it
+        self.model = unwrap(task.model)  # it is saved under its own keys, even if it is compiled
         self.notes = checkpoint_notes(self.model)
         self.stopping = StopSignal()
         self.stream = task.stream(processes.rank, processes.count)
@@ -145,7 +148,7 @@ class _Training:
         rate = LearningRate(optim, batch=batch, steps_per_epoch=steps_per_epoch, steps=self.steps)
         if rate.warmup >= self.steps and loop.max_steps is None:
             log.warning(
-                "the learning rate warms up over %d steps, but the training has %d: it never comes to its full value. Give "
+                "the learning rate warms up over %d steps, but the training has %d: it never reaches its full value. Give "
                 "optim.warmup_steps a tenth of them or less.",
                 rate.warmup,
                 self.steps,
@@ -159,7 +162,7 @@ class _Training:
         self.save_at = time.monotonic() + 60.0 * loop.checkpoint_minutes
 
     def run(self, *, resume: bool, differences: list[str], config: Mapping[str, Any], progress: bool) -> RunResult:
-        """Train to the end, or until somebody stops it."""
+        """Train to the end, or until the run is stopped."""
         lines = self._start(resume=resume)
         position, is_main = self.position, self.processes.is_main
         board = self.folder.path / "tensorboard" if self.loop.tensorboard else None
@@ -187,9 +190,9 @@ class _Training:
         )
 
     def _weights(self) -> tuple[Path | None, Path]:
-        """Return where the best and the last weights are."""
+        """Return the files of the best and the last weights."""
         best, newest = self.checkpoints.folder / BEST, self.checkpoints.newest()
-        assert newest is not None  # the end is saved, however it comes
+        assert newest is not None  # every end of a run is saved
         return best if best.exists() else None, weights_file(newest)
 
     def _start(self, *, resume: bool) -> int:
@@ -212,7 +215,7 @@ class _Training:
     def _train(self) -> None:
         while not self.stopped:
             if self._evaluation_is_due():
-                self._save()  # an evaluation may take long; nothing should be lost in it
+                self._save()  # an evaluation may take long, and may fail
                 self._evaluate()
                 self._save()
             if self._is_finished():
@@ -222,14 +225,14 @@ class _Training:
         self._write_card()
 
     def _train_epoch(self) -> None:
-        """Train on what is left of the epoch, until the last step, or until somebody stops the run."""
+        """Train on the rest of the epoch, until the last step, or until the run is stopped."""
         position, every = self.position, self.loop.checkpoint_steps
         ended = time.perf_counter()
         for window in self.feed.windows(position.epoch, position.done):
             if window is not None and window.batches:
                 record = self.stepper.step(window.batches, position.step, self.folder.path)
                 position.step += 1
-                self._tell(record, seconds=time.perf_counter() - ended, waiting=window.waiting)
+                self._log_step(record, seconds=time.perf_counter() - ended, waiting=window.waiting)
             if window is not None:
                 position.done += self.loop.accumulate
                 if not self.feed.left(position.done):
@@ -241,8 +244,8 @@ class _Training:
                 self._save()
             ended = time.perf_counter()
 
-    def _tell(self, record: StepRecord, *, seconds: float, waiting: float) -> None:
-        """Count a step, show it, and write a line if it is time."""
+    def _log_step(self, record: StepRecord, *, seconds: float, waiting: float) -> None:
+        """Count a step, show it in the progress bar, and write a line of the log if one is due."""
         self.meter.add(record.losses, grad_norm=record.grad_norm, images=record.images, seconds=seconds, waiting=waiting)
         position, means = self.position, self.meter.means()
         on_gpu = self.device.type == "cuda"
@@ -256,7 +259,7 @@ class _Training:
             self.meter = Meter()
 
     def _agree(self, *, due: bool) -> bool:
-        """Find out whether a process was asked to stop; return whether a checkpoint is due in one."""
+        """Find out whether any process was asked to stop. Return whether a checkpoint is due in any process."""
         names = [each.name for each in StopSignal.SIGNALS]
         *asked, due = self.processes.any([*(self.stopping.name == name for name in names), due])
         self.stopped = next((name for name, is_it in zip(names, asked, strict=True) if is_it), None)
@@ -281,7 +284,7 @@ class _Training:
         self._write_card()
 
     def _measure(self) -> tuple[dict[str, float], float | None]:
-        """Return the measures, and the highest value so far of the one that counts."""
+        """Return the measures, and the highest value so far of the task's metric."""
         model, average, metric, best = self.model, self.stepper.average, self.task.metric, self.position.best
         with untouched_randomness(), torch.no_grad(), average.in_place() if average else contextlib.nullcontext():
             model.eval()

@@ -14,24 +14,24 @@ from pretrainps.training.engine.settings import OptimSettings
 
 
 def build_optimizer(model: nn.Module, optim: OptimSettings) -> torch.optim.Optimizer:
-    """Return the optimizer of all parameters that learn.
+    """Return the optimizer of all trainable parameters.
 
     Raises:
-        TrainingError: none does.
+        TrainingError: all parameters are frozen.
     """
     groups = parameter_groups(model, optim)
     if not groups:
-        raise TrainingError("no parameter of the model learns: all are frozen. Leave some free.")
+        raise TrainingError("no parameter of the model is trainable: all are frozen. Unfreeze some.")
     if optim.kind == "adamw":
         return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas)
     return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum)
 
 
 def parameter_groups(model: nn.Module, optim: OptimSettings) -> list[dict[str, Any]]:
-    """Return the parameters that learn, those that decay first, in the model's order; empty groups are left out.
+    """Return the trainable parameters: the group with weight decay first, each in the model's order, without empty groups.
 
-    Single numbers never decay: they are logarithms of weights between losses, or of a temperature, and nothing speaks for small
-    ones.
+    Parameters with a single number never decay. They are logarithms of loss weights or of a temperature, and small values are
+    no better than large ones.
     """
     decaying: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
@@ -51,13 +51,13 @@ def _decays(name: str, parameter: nn.Parameter, optim: OptimSettings) -> bool:
 
 
 class LearningRate:
-    """The learning rate as a function of the step, so that a resumed run needs to know nothing else.
+    """The learning rate as a function of the step only, so that a resumed run needs no other state.
 
     Args:
         optim: The settings.
-        batch: Images in a step, of all processes together.
+        batch: Images in a step, counted over all processes.
         steps_per_epoch: Steps in an epoch.
-        steps: Of the whole training.
+        steps: Steps of the whole training.
 
     Attributes:
         full: The learning rate after the warm-up, scaled to the batch.

@@ -1,4 +1,4 @@
-"""`--set optim.lr=0.001`: change single fields of nested settings, each read as the field's type wants it."""
+"""`--set optim.lr=0.001`: change single fields of nested settings. Each value is read by the type of its field."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pretrainps.errors import ArgumentError
+from pretrainps.training.engine.renamed import current_name
 
 Settings = TypeVar("Settings")
 _Tree = dict[str, "str | _Tree"]
@@ -20,16 +21,16 @@ _Tree = dict[str, "str | _Tree"]
 def override(settings: Settings, assignments: Sequence[str]) -> Settings:
     """Return settings with some fields changed.
 
-    A mapping within the settings takes any name; its values are read as Python writes them (`600`, `0.5`, `true`, `'max'`),
-    and whoever builds something from it checks them.
+    A mapping within the settings takes any name. Its values are read as Python writes them (`600`, `0.5`, `true`, `'max'`), and
+    are checked by the code that uses them.
 
     Args:
         settings: A dataclass whose fields may be dataclasses or mappings themselves.
-        assignments: `optim.lr=0.001`, one each; later ones win. `none` empties a field that may be empty, and several values
-            are parted by commas.
+        assignments: One `NAME=VALUE` each, such as `optim.lr=0.001`; later ones win. `none` empties a field that may be empty,
+            and several values are separated by commas.
 
     Raises:
-        ArgumentError: no such field (names the nearest), or a value of another type; a value that the settings refuse.
+        ArgumentError: no such field (the message names the nearest), a value of another type, or one that is not allowed.
 
     Example:
         >>> from pretrainps.training.engine.settings import OptimSettings
@@ -37,11 +38,13 @@ def override(settings: Settings, assignments: Sequence[str]) -> Settings:
         (8.0, 11.0)
     """
     tree: _Tree = {}
+    known = setting_names(settings)
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise ArgumentError(f"--set {assignment}: expected name=value, for example --set optim.lr=0.001.")
-        _plant(tree, name.strip().split("."), text.strip())
+        name = name.strip()
+        _plant(tree, (name if name in known else current_name(name)).split("."), text.strip())
     found: Settings = _changed(settings, tree, "", settings)
     return found
 
@@ -71,7 +74,7 @@ def _plant(tree: _Tree, path: list[str], text: str) -> None:
 
 
 def _changed(settings: Any, tree: _Tree, prefix: str, root: object) -> Any:
-    """Return settings with the changes of a tree, those of one record all at once: limits may hold between its fields."""
+    """Return settings with the changes of a tree. Those of one record are made at once, for its fields may limit each other."""
     members = dict(_members(settings))
     changes: dict[str, Any] = {}
     for name, change in tree.items():
@@ -125,7 +128,7 @@ def _read(text: str, kind: Any, name: str) -> Any:
     if origin is tuple:
         parts = [part.strip() for part in text.strip("()[]").split(",") if part.strip()]
         if inner[-1] is not Ellipsis and len(parts) != len(inner):
-            raise ArgumentError(f"--set {name}={text}: expected {len(inner)} values parted by commas.")
+            raise ArgumentError(f"--set {name}={text}: expected {len(inner)} values separated by commas.")
         kinds = [inner[0]] * len(parts) if inner[-1] is Ellipsis else list(inner)
         return tuple(_read(part, each, name) for part, each in zip(parts, kinds, strict=True))
     if kind is bool:
@@ -143,7 +146,7 @@ def _read(text: str, kind: Any, name: str) -> Any:
 
 
 def plain_value(text: str) -> Any:
-    """Return what a text says as Python writes it: `600`, `0.5`, `true`, `'max'`, `1,2`; any other text as it is."""
+    """Return the value of a text as Python writes it: `600`, `0.5`, `true`, `'max'`, `1,2`; any other text as it is."""
     words = {"true": True, "false": False, "none": None, "null": None}
     if text.lower() in words:
         return words[text.lower()]

@@ -1,4 +1,4 @@
-"""The course of a run as a picture: losses, measures, learning rate, by step."""
+"""Curves of a run as a picture: losses, measures and learning rate by step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SCALE = 2
 """Pixels of the drawing a pixel of the picture: scaling down smooths lines, which Pillow draws jagged."""
 _WIDTH, _HEIGHT = 1000, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 72, 240, 34, 30
-"""Around the axes of a panel; the legend stands on the right."""
+"""Margins around the axes of a panel. The legend is on the right."""
 _ROW, _NAME = 18, 24
 """Height of a legend's row, and characters of a name that fit in."""
 _COLOURS = ("#1f5fa8", "#d1602f", "#3b8f4e", "#8a4fa3", "#b8902a", "#c23b5e", "#3a9a9a", "#6b6b6b", "#7a5230", "#4b5bd0")
@@ -35,26 +35,27 @@ class Panel:
     """One pair of axes."""
 
     title: str
+    """Text above the axes."""
     curves: Mapping[str, Curve]
-    """Name -> steps and values."""
+    """From each curve's name to its steps and values."""
     across: str = "step"
-    """What the horizontal axis is."""
+    """Name of the horizontal axis."""
     dots: bool = False
-    """Whether to mark each value, where there are few."""
+    """Whether to mark each value with a dot, for curves with few values."""
 
 
 def plot_run(folder: Path | str, output: Path | str | None = None) -> Path:
     """Draw the log of a run as a PNG.
 
     Args:
-        folder: Of the run.
-        output: The picture; by default `plot.png` in the folder.
+        folder: Folder of the run.
+        output: File of the picture; by default `plot.png` in the folder.
 
     Returns:
-        Where it is.
+        The file of the picture.
 
     Raises:
-        TrainingError: the folder holds no log, or nothing is in it yet.
+        TrainingError: the folder holds no log, or the log holds no values yet.
         CacheError: the picture cannot be written.
     """
     folder = Path(folder)
@@ -69,7 +70,7 @@ def plot_run(folder: Path | str, output: Path | str | None = None) -> Path:
 
 
 def panels_of(lines: Sequence[Mapping[str, Any]]) -> list[Panel]:
-    """Return what there is to draw: total loss and its parts, the measures of evaluations, the learning rate."""
+    """Return the panels to draw: total loss, its parts, the measures of evaluations, the learning rate."""
     total: Curve = []
     rate: Curve = []
     parts: dict[str, Curve] = {}
@@ -149,7 +150,7 @@ def _draw_panel(draw: ImageDraw.ImageDraw, panel: Panel, *, top: int, bottom: in
 
 
 def _draw_curve(draw: ImageDraw.ImageDraw, points: Sequence[tuple[float, float] | None], colour: str, *, dots: bool) -> None:
-    """Draw a curve; where a value is missing, so is the line."""
+    """Draw a curve, with gaps where values are missing."""
     for one, other in itertools.pairwise(points):
         if one is not None and other is not None:
             draw.line([one, other], fill=colour, width=2 * _SCALE)
@@ -176,5 +177,5 @@ def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
 
 
 def _number(value: float | None) -> float:
-    """Return a value of the log, which writes what is not finite as null."""
+    """Return a value of the log. The log has null for a number that is not finite."""
     return math.nan if value is None else float(value)

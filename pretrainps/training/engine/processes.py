@@ -1,6 +1,6 @@
-"""What processes that train together tell each other beside gradients: small things, by way of their CPUs.
+"""Communication between the processes of one training, apart from gradients: small values, over gloo on the CPU.
 
-A collective among GPUs would make each step wait for the device; gloo does not touch it.
+A collective operation on GPUs would make each step wait for the device.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PATIENCE = datetime.timedelta(hours=12)
 
 
 class Processes:
-    """The processes of one training; a single one has nobody to ask."""
+    """The processes of one training. With a single process nothing is sent."""
 
     def __init__(self) -> None:
         together = dist.is_available() and dist.is_initialized()
@@ -28,7 +28,7 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes files and measures."""
+        """Whether this is the process that writes files and evaluates."""
         return self.rank == 0
 
     def any(self, flags: Sequence[bool]) -> list[bool]:
@@ -40,7 +40,7 @@ class Processes:
         return [bool(vote) for vote in votes.tolist()]
 
     def gather(self, thing: T) -> list[T]:
-        """Return what each process has, in the order of ranks."""
+        """Return the values of all processes, in the order of ranks."""
         if self._group is None:
             return [thing]
         things: list[Any] = [None] * self.count
@@ -48,14 +48,14 @@ class Processes:
         return things
 
     def on_main(self, do: Callable[[], T]) -> T:
-        """Do something in the main process only; all return, or raise, what it returned or raised."""
+        """Call a function in the main process only. All processes return what it returned, or raise what it raised."""
         if self._group is None:
             return do()
         outcome: list[Any] = [None, None]
         if self.is_main:
             try:
                 outcome[0] = do()
-            except Exception as error:  # whatever it is, the others would wait for hours
+            except Exception as error:  # of any kind: without it the other processes would wait for hours
                 outcome[1] = error
         dist.broadcast_object_list(outcome, src=0, group=self._group)
         if outcome[1] is not None:

@@ -24,7 +24,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Go on where `random_states` was called."""
+    """Restore the states that `random_states` returned."""
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers), gauss))
     numpy_state = states["numpy"]
@@ -37,7 +37,7 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def untouched_randomness() -> Iterator[None]:
-    """Draw as much as you like in here: afterwards the generators stand where they stood."""
+    """Restore all generators at the end, whatever is drawn inside."""
     states = random_states()
     try:
         yield

@@ -1,4 +1,4 @@
-"""The folder of a run: what was asked for, on what it ran, and a draft of the model's card."""
+"""The folder of a run: its settings, its environment, and a draft of the model's card."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from pretrainps.errors import CacheError, TrainingError
 from pretrainps.files import new_file, write_text
 from pretrainps.training.engine.checkpoints import Checkpoints, write_json
 from pretrainps.training.engine.log import read_log
+from pretrainps.training.engine.renamed import current_name
 
 CONFIG, ENVIRONMENT, LOG, CARD = "config.json", "environment.json", "log.jsonl", "README.md"
 HARMLESS = (
@@ -33,7 +34,7 @@ HARMLESS = (
     "loop.gradient_checkpointing",
     "loop.find_unused_parameters",
 )
-"""Settings that a resumed run may have otherwise: they change how long it runs and what is kept, not what it learns."""
+"""Settings that may differ in a resumed run: they change how long it runs and what is kept, but not what it learns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class RunFolder:
     """A run's files."""
 
     path: Path
+    """The folder."""
 
     @property
     def log(self) -> Path:
@@ -52,24 +54,24 @@ class RunFolder:
         return Checkpoints(self.path / "checkpoints", keep)
 
     def claim(self, config: Mapping[str, Any], *, resume: bool, may_differ: Collection[str]) -> list[str]:
-        """Make the folder this run's.
+        """Record the settings of a run in the folder, after comparing them with those that it holds.
 
         Args:
             config: All settings, nested, ready for JSON.
-            resume: Whether it holds this run already.
-            may_differ: Patterns of dotted names of settings which may have changed since.
+            resume: Whether the run in the folder is to be resumed.
+            may_differ: Patterns of dotted names of settings that may differ from those of the run.
 
         Returns:
-            What differs, one line a setting.
+            The differences, one line a setting.
 
         Raises:
-            TrainingError: it holds a run, and this is a new one; or a run shall be resumed, and it holds none, or another.
-            CacheError: it cannot be written to.
+            TrainingError: a new run, but the folder holds one; or a run to resume, but the folder holds none or another one.
+            CacheError: the folder cannot be written to.
         """
         self._probe()
         begun = self._has_steps()
         if begun and not resume:
-            raise TrainingError(f"{self.path} holds a run already. Go on with it (--resume), or choose another folder.")
+            raise TrainingError(f"{self.path} holds a run already. Resume it (--resume), or choose another folder.")
         if resume and not (self.path / CONFIG).exists():
             raise TrainingError(f"{self.path} holds no run to resume: there is no {CONFIG}. Start it without --resume.")
         differences = self._differences(config, may_differ) if begun else []
@@ -78,13 +80,14 @@ class RunFolder:
         return differences
 
     def _has_steps(self) -> bool:
-        """Say whether anything was trained here; a start that failed leaves nothing to lose."""
+        """Return whether anything was trained here. After a start that failed there is nothing to lose."""
         logged = read_log(self.log) if self.log.exists() else []
         return self.checkpoints(1).newest() is not None or any(line["kind"] == "train" for line in logged)
 
     def _differences(self, config: Mapping[str, Any], may_differ: Collection[str]) -> list[str]:
-        before = _flat(json.loads((self.path / CONFIG).read_text(encoding="utf-8")))
-        now = _flat(json.loads(json.dumps(config)))
+        recorded = flat(json.loads((self.path / CONFIG).read_text(encoding="utf-8")))
+        before = {current_name(name): value for name, value in recorded.items()}
+        now = flat(json.loads(json.dumps(config)))
         changed = [name for name in {**before, **now} if before.get(name, _Absent) != now.get(name, _Absent)]
         lines = {name: f"{name}: {_shown(before, name)} -> {_shown(now, name)}" for name in changed}
         harmful = [name for name in changed if not any(fnmatchcase(name, pattern) for pattern in may_differ)]
@@ -97,20 +100,20 @@ class RunFolder:
         return list(lines.values())
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
-        """Record on what this part of the run runs, behind those before it."""
+        """Add the environment of this part of the run to those of earlier parts."""
         starts = self.path / ENVIRONMENT
         before = json.loads(starts.read_text(encoding="utf-8")) if starts.exists() else []
         write_json(starts, [*before, environment])
 
     def require_space(self, model: nn.Module, *, copies: int) -> None:
-        """Refuse to begin what cannot be saved.
+        """Refuse to begin a run whose checkpoints do not fit on the disk.
 
         Args:
-            model: What is saved.
+            model: The model that is saved.
             copies: How many times its size is needed.
 
         Raises:
-            CacheError: there is less.
+            CacheError: the disk has less space.
         """
         tensors = [*model.parameters(), *model.buffers()]
         needed = copies * sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -124,7 +127,7 @@ class RunFolder:
     def write_card(self, config: Mapping[str, Any], *, step: int, epoch: int, metrics: Mapping[str, float]) -> None:
         """Write the draft of the model's card."""
         results = "\n".join(f"| {name} | {value:.4g} |" for name, value in metrics.items())
-        settings = "\n".join(f"- `{name}`: {value}" for name, value in _flat(config).items())
+        settings = "\n".join(f"- `{name}`: {value}" for name, value in flat(config).items())
         write_text(
             self.path / CARD,
             "---\nlibrary_name: pretrainps\ntags:\n- person-search\n---\n\n"
@@ -140,14 +143,14 @@ class RunFolder:
         )
 
     def _probe(self) -> None:
-        """Write and delete a file now rather than find out at the first checkpoint that it cannot be done."""
+        """Write and delete a file, so that a folder that cannot be written to is noticed before the training."""
         with new_file(self.path / ".probe") as temporary:
             temporary.write_bytes(b"pretrainps")
         (self.path / ".probe").unlink()
 
 
 def environment_of(*, device: str, processes: int, seed: int, step: int) -> dict[str, Any]:
-    """Return versions, machine and start of a run, ready for JSON."""
+    """Return versions, machine and start time of a run, ready for JSON."""
     packages = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -163,18 +166,19 @@ def environment_of(*, device: str, processes: int, seed: int, step: int) -> dict
 
 
 class _Absent:
-    """Stands for a setting that is not there: `None` is a value."""
+    """Stands for a setting that is absent, because `None` is a value."""
 
 
 def _shown(settings: Mapping[str, Any], name: str) -> str:
     return json.dumps(settings[name]) if name in settings else "(not there)"
 
 
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted names."""
     found: dict[str, Any] = {}
     for name, value in nested.items():
         if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{prefix}{name}.")
+            found |= flat(value, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = value
     return found

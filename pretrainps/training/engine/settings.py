@@ -1,4 +1,4 @@
-"""What a training can be told: how to step, and how to run."""
+"""Settings of a training: of the optimizer and of the loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pretrainps.errors import ArgumentError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimSettings:
-    """How the weights move; defaults are those on which NAE and SeqNet agree.
+    """Settings of the optimizer. The defaults are those of Chen et al. (CVPR 2020) and of Li and Miao (AAAI 2021).
 
     Raises:
         ArgumentError: a value that cannot be; the message names the field.
@@ -22,32 +22,33 @@ class OptimSettings:
     lr: float = 0.003
     """Learning rate after the warm-up."""
     reference_batch: int | None = None
-    """Images in a step that `lr` is meant for: with more or fewer it is scaled in proportion. `None`: `lr` as it stands."""
+    """Images in a step for which `lr` is meant. With more or fewer it is scaled in proportion. `None`: `lr` is not scaled."""
     momentum: float = 0.9
-    """Of SGD."""
+    """Momentum of SGD."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Of AdamW."""
+    """Decay rates of AdamW's running means."""
     weight_decay: float = 5e-4
-    """Of SGD and AdamW."""
+    """Weight decay of SGD and AdamW."""
     decay: Literal["all", "no_biases", "matrices"] = "all"
-    """What decays. `all`: every parameter (SeqNet). `no_biases`: those with "bias" in their names do not (NAE). `matrices`:
-    only those of two or more dimensions, so neither biases nor norms (usual for transformers). Single numbers never do."""
+    """The parameters that decay. `all`: every parameter (Li and Miao, AAAI 2021). `no_biases`: all without "bias" in their
+    names (Chen et al., CVPR 2020). `matrices`: only those of two or more dimensions, so neither biases nor norms (usual for
+    transformers). Parameters with a single number never decay."""
     warmup_steps: int = 0
-    """Steps in which the learning rate grows evenly to its full value;"""
+    """Steps in which the learning rate grows evenly to its full value."""
     warmup_epochs: float = 0.0
-    """or epochs. The papers: 1."""
+    """The same in epochs, instead of `warmup_steps`. The papers have 1."""
     warmup_factor: float = 0.001
     """Share of the learning rate at the first step of a warm-up."""
     schedule: Literal["steps", "cosine", "constant"] = "steps"
-    """`steps`: times `gamma` at each milestone. `cosine`: along half a wave until the last step."""
+    """`steps`: multiplied by `gamma` at each milestone. `cosine`: along half a wave until the last step."""
     milestones: tuple[float, ...] = ()
-    """Epochs from the start."""
+    """The milestones, in epochs from the start."""
     gamma: float = 0.1
     """Factor at each milestone."""
     final_factor: float = 0.0
     """Share of the learning rate at the end of a cosine."""
     clip_norm: float | None = 10.0
-    """Longest gradient of all parameters together; longer ones are shortened. `None`: as they are."""
+    """Largest norm of the gradient of all parameters together. Longer gradients are scaled down. `None`: no limit."""
 
     def __post_init__(self) -> None:
         _require(self, "kind", self.kind in ("sgd", "adamw"), "'sgd' or 'adamw'")
@@ -71,40 +72,41 @@ class OptimSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopSettings:
-    """How the training runs.
+    """Settings of the training loop.
 
     Raises:
         ArgumentError: a value that cannot be; the message names the field.
     """
 
     epochs: int = 20
-    """Times through the data."""
+    """Passes over the data."""
     max_steps: int | None = None
-    """Stop after this many steps, if that is sooner."""
+    """Largest number of steps. `None`: the epochs alone set the length."""
     accumulate: int = 1
     """Batches of each process whose gradients make one step."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the forward pass, where torch's autocast takes a lower one; weights and losses stay float32."""
+    """Precision of the forward pass, where torch's autocast uses a lower one. Weights and losses stay float32."""
     channels_last: bool = False
-    """Keep the channels of maps last in memory: the same numbers, sooner where convolutions of a lower precision like it."""
+    """Keep the channels of maps last in memory. The results are the same; convolutions in lower precision are often faster."""
     device: Literal["auto", "cpu"] = "auto"
-    """`auto`: the accelerator that is there, or the one that the launcher gave this process."""
+    """`auto`: the accelerator of this machine, or the one that the launcher gave this process."""
     ema_decay: float | None = None
-    """Share of the weights' running mean that stays at each step (0.9998 is usual); it is what is evaluated. `None`: none."""
+    """Share of the weights' running mean that stays at each step (0.9998 is usual). The mean is evaluated then. `None`: no
+    mean."""
     gradient_checkpointing: bool = False
     """Compute the backbone's maps twice instead of keeping them: less memory, more time."""
     find_unused_parameters: bool = False
-    """Let some parameters have no part in a step's losses, under several processes; costs time."""
+    """Allow parameters that have no part in a step's losses, under several processes. It costs time."""
     seed: int = 0
-    """Of everything random: weights that start anew, order of the data, augmentation, proposals."""
+    """Seed of everything random: new weights, order of the data, augmentation, proposals."""
     checkpoint_minutes: float = 15.0
-    """Save this often, and at the end of each epoch that is evaluated;"""
+    """Minutes between checkpoints. There is also one at the end of each epoch that is evaluated."""
     checkpoint_steps: int | None = None
-    """and at every so many steps."""
+    """Steps between additional checkpoints. `None`: none."""
     keep: int = 2
-    """Checkpoints that stay, beside the best weights."""
+    """Checkpoints that are kept. The best weights are always kept."""
     evaluate_every: int | None = 1
-    """Epochs between evaluations; the end is always evaluated. `None`: never."""
+    """Epochs between evaluations. The end is always evaluated. `None`: no evaluation."""
     log_every: int = 10
     """Steps whose means make one line of the log."""
     tensorboard: bool = False

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save, and only then stop."""
+"""Ctrl-C and SIGTERM: finish the step, save, and stop then."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Self
 
 
 class StopSignal:
-    """Remembers that somebody asked the process to stop; a second request is obeyed at once.
+    """Records that the process was asked to stop. A second signal stops it at once.
 
-    Signals reach the main thread only: in any other nothing is caught.
+    Signals reach the main thread only. In any other thread nothing is caught.
 
     Attributes:
-        name: "SIGINT" or "SIGTERM" once it came, else `None`.
+        name: "SIGINT" or "SIGTERM" after the signal, before it `None`.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -36,7 +36,7 @@ class StopSignal:
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            return  # a forked worker that reads data: it goes on until the process that trains has saved
+            return  # a forked worker that reads data: it continues until the process that trains has saved
         if self.name is not None:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name

@@ -1,4 +1,4 @@
-"""One step: forward, backward, clip, check, move; on whatever devices and with whatever precision accelerate arranges."""
+"""One training step: forward, backward, clipping, check, update. Accelerate sets devices and precision."""
 
 from __future__ import annotations
 
@@ -25,30 +25,31 @@ from pretrainps.training.engine.task import Batch, Task
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """What came of a step."""
+    """Results of a step."""
 
     losses: dict[str, float]
-    """Means over the step's batches and over processes."""
+    """Means of each loss over the step's batches and over all processes."""
     grad_norm: float
-    """Of all parameters together, before it was clipped."""
+    """Norm of the gradient of all parameters together, before clipping."""
     lr: float
+    """Learning rate of the step."""
     images: int
-    """Of all processes."""
+    """Number of images in all processes."""
 
 
 class Stepper:
-    """Moves the weights.
+    """Takes training steps.
 
     Args:
-        task: Whose model learns.
-        optim: How.
-        loop: With what precision, on how many batches.
+        task: The training, with its model.
+        optim: Settings of the optimizer.
+        loop: Settings of the loop, with precision and batches a step.
         rate: The learning rate of each step.
-        accelerator: From `start_accelerate`.
-        processes: Those that train together.
+        accelerator: The result of `start_accelerate`.
+        processes: The processes that train together.
 
     Attributes:
-        average: The weights' running mean, if there is to be one.
+        average: The running mean of the weights, if the settings ask for one.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Stepper:
         if loop.gradient_checkpointing:
             enable = getattr(task.model, "enable_gradient_checkpointing", None)
             if enable is None:
-                raise ArgumentError(f"{type(task.model).__name__} knows no gradient checkpointing: leave it off.")
+                raise ArgumentError(f"{type(task.model).__name__} has no gradient checkpointing: leave it off.")
             enable()
         task.model.train()
         if loop.channels_last:
@@ -84,14 +85,14 @@ class Stepper:
     def step(self, batches: Sequence[Batch], number: int, folder: Path) -> StepRecord:
         """Take a step.
 
-        A parameter that no batch of the step says anything about, its gradient nothing but zeros, stays as it is: neither
-        momentum nor decay moves it, and AdamW's running means do not come to believe that its gradients are small. (DDP asks
-        for gradients of everything, so a model has to answer with zeros.)
+        A parameter whose gradient is zero everywhere played no part in the step, and stays as it is. Neither momentum nor decay
+        moves it, and AdamW's running means do not learn that its gradients are small. (DDP needs a gradient of each parameter,
+        so a model must give zeros.)
 
         Args:
             batches: At least one; as many in each process.
             number: Steps taken before.
-            folder: Where a batch that gives no finite loss is recorded.
+            folder: Folder in which a batch without a finite loss is recorded.
 
         Raises:
             TrainingError: a loss or a gradient is not finite; parameters without a gradient under several processes.
@@ -109,7 +110,7 @@ class Stepper:
         numbers = torch.stack([*(each.float() for each in sums.values()), norm.float(), *slopes])
         if self.processes.count > 1:
             numbers = self.accelerator.reduce(numbers, "mean")
-        values = numbers.tolist()  # here the GPU is waited for
+        values = numbers.tolist()  # waits for the GPU
         losses, grad_norm = dict(zip(sums, values, strict=False)), values[len(sums)]
         names = [name for batch in batches for name in self.task.names(batch)]
         refuse_non_finite(
@@ -133,18 +134,18 @@ class Stepper:
         return StepRecord(losses, grad_norm, lr, len(names) * self.processes.count)
 
     def state(self) -> dict[str, Any]:
-        """Return what `load_state` needs, beside weights and means."""
+        """Return what `load_state` needs, apart from weights and means."""
         scaler = self.accelerator.scaler
         return {"optimizer": self.optimizer.state_dict(), "scaler": scaler.state_dict() if scaler else None}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was called."""
+        """Restore what `state` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
     def _backward(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """Compute gradients, and return the means of the losses."""
+        """Compute gradients, and return the mean of each loss."""
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(batches, start=1):
             # processes add up their gradients at the last batch only
@@ -157,7 +158,7 @@ class Stepper:
         return sums
 
     def _require_gradients(self) -> None:
-        """DDP waits for every parameter's gradient, and says so in the next step in words that name none."""
+        """Name parameters without a gradient. DDP waits for them, and its own error in the next step names none."""
         unused = [name for name, parameter in self.parameters if parameter.grad is None]
         if unused and not self.loop.find_unused_parameters:
             raise TrainingError(
@@ -167,7 +168,7 @@ class Stepper:
 
 
 class _Objective(nn.Module):
-    """Stands around the task's model, so that what is put on for training, autocast and DDP, is not on it in evaluation."""
+    """Wraps the task's model, so that autocast and DDP are applied in training but not in evaluation."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -181,7 +182,7 @@ class _Objective(nn.Module):
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
-    """Return a batch as a model takes it: on the device, pixels as fractions."""
+    """Return a batch for the model: on the device, with pixels as fractions."""
     from accelerate.utils import recursively_apply, send_to_device  # type: ignore[import-untyped]
 
     moved: Batch = recursively_apply(fractions, send_to_device(batch, device, non_blocking=True))
@@ -189,7 +190,7 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def start_accelerate(loop: LoopSettings) -> Any:
-    """Return accelerate's `Accelerator`, which finds the device and the other processes.
+    """Return an `Accelerator`, which finds the device and the other processes.
 
     Raises:
         MissingPackageError: it is not installed.

@@ -1,4 +1,4 @@
-"""The batches of each step, read alike by all processes."""
+"""The batches of each step. All processes read the same number."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from pretrainps.training.engine.task import Batch, Stream
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What one step learns from."""
+    """The batches of one step."""
 
     batches: list[Batch]
-    """Those of this process that could be read; none, if nothing could."""
+    """The batches of this process that could be read."""
     waiting: float
-    """Seconds until they were there."""
+    """Seconds that it took to read them."""
 
 
 class Feed:
-    """Reads a stream in windows of as many batches as make a step; those that would not fill one are left out.
+    """Reads a stream in windows, each with the batches of one step. Batches at the end that do not fill a window are left out.
 
     Args:
         stream: The data.
         size: Batches in a window.
-        processes: Those that train together.
-        stopping: Whether somebody asked to stop.
+        processes: The processes that train together.
+        stopping: Whether the run was asked to stop.
     """
 
     def __init__(self, stream: Stream, size: int, processes: Processes, stopping: StopSignal) -> None:
         self.stream, self.size, self.processes, self.stopping = stream, size, processes, stopping
 
     def left(self, done: int) -> int:
-        """Return the windows of an epoch that are left after `done` batches."""
+        """Return how many windows of an epoch are left after `done` batches."""
         return (len(self.stream) - done) // self.size
 
     def windows(self, epoch: int, done: int) -> Iterator[Window | None]:
-        """Yield what is left of an epoch; `None`, and nothing after it, if Ctrl-C reached the processes that read, too.
+        """Yield the rest of an epoch. If Ctrl-C also reached the processes that read, yield `None`, and nothing after it.
 
-        What one process cannot read no process uses, for all of them must compute as many times.
+        A batch that one process cannot read is left out by all, for all must compute equally often.
 
         Raises:
             TrainingError: the stream ends before its length.
@@ -54,7 +54,7 @@ class Feed:
         batches = iter(self.stream)
         for number in range(self.left(done)):
             began = time.perf_counter()
-            # the first batch starts the reading processes, which draws a seed for them; a resumed run does so elsewhere
+            # the first batch starts the reading processes and draws a seed for them; a resumed run does so at another step
             with untouched_randomness() if number == 0 else contextlib.nullcontext():
                 window, broken = self._read(batches)
             *missing, broken = self.processes.any([*(batch is None for batch in window), broken])

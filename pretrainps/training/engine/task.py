@@ -1,4 +1,4 @@
-"""What the engine trains: a model that returns its losses, the batches it sees, and how good it is."""
+"""The contract of a training: a model that returns its losses, its batches, and its evaluation."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Batch = tuple[Any, ...]
 
 
 class Stream(Protocol):
-    """The batches of one process, epoch after epoch, in an order that depends on nothing but seed and epoch."""
+    """The batches of one process, epoch after epoch. Their order depends on seed and epoch only."""
 
     def __len__(self) -> int:
-        """Return the batches of an epoch for this process, those already used among them; the same for all processes."""
+        """Return how many batches an epoch has for this process, used ones included. It is the same in all processes."""
 
     def start_at(self, epoch: int, done: int = 0) -> object:
         """Go to an epoch, past the batches of it that were used."""
 
     def __iter__(self) -> Iterator[Batch | None]:
-        """Yield what is left of the epoch; `None` for a batch of which nothing could be read."""
+        """Yield the rest of the epoch; `None` for a batch of which nothing could be read."""
 
 
 class Task(Protocol):
@@ -32,7 +32,7 @@ class Task(Protocol):
 
     @property
     def model(self) -> nn.Module:
-        """What learns: `model(*batch)` returns weighted losses by name, the same names in each step; their sum is minimized."""
+        """The model. `model(*batch)` returns weighted losses by name, the same names in each step. Their sum is minimized."""
 
     @property
     def batch_size(self) -> int:
@@ -40,30 +40,31 @@ class Task(Protocol):
 
     @property
     def metric(self) -> str | None:
-        """The key of what `evaluate` returns whose highest value is best; `None` to keep no best weights."""
+        """The key in the result of `evaluate` whose highest value is best; `None` to keep no best weights."""
 
     def stream(self, rank: int, world_size: int) -> Stream:
         """Return the batches of process `rank` among `world_size`."""
 
     def names(self, batch: Batch) -> list[str]:
-        """Return what the images of a batch are called, for the record of a batch that went wrong."""
+        """Return the names of a batch's images, for the record of a batch without a finite loss."""
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Measure the model, which is in eval mode; called by the main process only. May return nothing.
+        """Measure the model, which is in eval mode. Only the main process calls this. The result may be empty.
 
         Args:
-            model: The task's own model, with averaged weights in it if they are asked for.
+            model: The task's own model, with averaged weights if the settings ask for them.
         """
 
 
 @runtime_checkable
 class DescribedTask(Protocol):
-    """A task that can say what it learns from."""
+    """A task that describes its data."""
 
     def describe(self) -> dict[str, Any]:
-        """Return what else belongs to the run's record, ready for JSON: data fingerprints, hashes of weights.
+        """Return what else is recorded with the run, ready for JSON: fingerprints of the data, hashes of weights.
 
-        A run is resumed only if it is the same, but for what `train` is told may differ: nothing in it should change by itself.
+        A run is resumed only if it is the same, except for names in `may_differ` of `train`. So nothing in it should change by
+        itself.
         """
 
 
@@ -85,4 +86,4 @@ class LoaderStream:
         self.loader.batches.start_at(epoch, done)
 
     def __iter__(self) -> Iterator[Batch | None]:
-        yield from self.loader  # with its first batch, and not before, processes start
+        yield from self.loader  # the first batch starts the processes that read

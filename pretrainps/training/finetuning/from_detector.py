@@ -1,4 +1,4 @@
-"""Train a trained detector further: on another data set, where it knows nobody yet, or on the same one."""
+"""Train a trained detector further: on another data set with other people, or on the same one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ from pretrainps.hub.build import build_detector
 from pretrainps.weights import LoadReport, compare, require_complete
 from pretrainps.weights.unwrap import unwrap
 
-_TABLES = "oim_loss."
-"""The identity tables: people of one data set are nobody in another."""
-
 
 def continue_detector(
     trained: PersonSearchDetector[Any],
@@ -25,14 +22,14 @@ def continue_detector(
     kind: str | None = None,
     config: DetectorConfig | Mapping[str, Any] | None = None,
 ) -> PersonSearchDetector[Any]:
-    """Build a detector that starts from all weights of a trained one, but as a rule not from its identity tables.
+    """Build a detector that starts from the weights of a trained one, usually without its identity tables.
 
     Args:
         trained: The detector; it stays as it is.
         num_identities: People with identities in the new training set.
-        same_people: They are those of the old one, in the same order: keep the tables too.
-        kind: What the detector is to be; it must be what the trained one is.
-        config: The new one's config, or some of its fields; by default the trained one's.
+        same_people: The training set has the people of the old one, in the same order: keep the tables too.
+        kind: The kind that the detector must have; it must be that of the trained one.
+        config: The new config, or some of its fields; by default that of the trained detector.
 
     Returns:
         The detector in training mode. `str(detector.load_report)` says what was taken over.
@@ -52,16 +49,18 @@ def continue_detector(
             f"{trained.kind!r}, or start from a backbone."
         )
     if config is None or not isinstance(config, DetectorConfig):
-        config = {**trained.config.changes(), **(config or {}), "num_identities": num_identities}
+        config = {**trained.config.non_defaults(), **(config or {}), "num_identities": num_identities}
     backbone = build_backbone(trained.backbone.arch, trained.backbone.options())
     backbone.load_state_dict(trained.backbone_state())
     convention = trained.convention
     detector = build_detector(
         trained.kind, backbone=backbone, num_identities=num_identities, config=config, convention=convention
     )
-    taken = {key: value for key, value in trained.state_dict().items() if same_people or not key.startswith(_TABLES)}
+    # what only losses need, the identity tables among it, is about the people of one data set, who do not occur in another
+    anew = () if same_people else tuple(f"{module}." for module in detector.training_only)
+    taken = {key: value for key, value in trained.state_dict().items() if not key.startswith(anew)}
     state = detector.state_dict()
-    new = [key for key in state if key.startswith(_TABLES) and not same_people]
+    new = [key for key in state if key.startswith(anew)]
     require_complete(compare(detector, taken, name=trained.spec.name, expected_missing=new), trained.spec.name)
     detector.load_state_dict({**state, **taken}, strict=True)
     learned = sum(parameter.numel() for parameter in detector.parameters())
@@ -70,8 +69,7 @@ def continue_detector(
     )
     tables = "its identity tables too" if same_people else "with new identity tables"
     note = f"{trained.spec.provenance.note} Started from {trained.spec.title}, {tables}.".strip()
-    told = trained.spec
-    detector.spec = replace(
-        detector.spec, provenance=replace(told.provenance, note=note), licence=told.licence, sources=told.sources
-    )
+    origin = trained.spec
+    provenance = replace(origin.provenance, note=note)
+    detector.spec = replace(detector.spec, provenance=provenance, licence=origin.licence, sources=origin.sources)
     return detector

@@ -14,8 +14,9 @@ from pretrainps.data.records import SearchSet, Split
 from pretrainps.data.transforms import SceneAugmentation
 from pretrainps.detectors import DetectorConfig, PersonSearchDetector
 from pretrainps.errors import ArgumentError
-from pretrainps.evaluation import evaluate_detection, evaluate_search, protocol, require_suitable
-from pretrainps.inference.extraction import Extractor
+from pretrainps.evaluation import protocol, require_suitable
+from pretrainps.evaluation.evaluate import evaluate
+from pretrainps.evaluation.selection import with_available_lists
 from pretrainps.training.batch_settings import SceneSettings
 from pretrainps.training.engine.settings import LoopSettings, OptimSettings
 from pretrainps.training.engine.task import Batch, LoaderStream
@@ -27,22 +28,22 @@ log = logging.getLogger("pretrainps")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FinetuneRecipe:
-    """All that a fine-tuning is told beside its data and its backbone."""
+    """All settings of a fine-tuning. Its data are given apart from them."""
 
     kind: str
-    """Which detector: "oim", "nae", "nae+" or "seqnet"."""
+    """The detector, a key of `pretrainps.detectors.DETECTORS`."""
     detector: DetectorConfig
-    """Its settings; the number of identities is filled in when the data are read."""
+    """The detector's settings. The number of identities is filled in when the data are read."""
     protocol: str
-    """Which protocol it is measured by; see `pretrainps.evaluation.PROTOCOLS`."""
+    """The protocol that it is measured by, a key of `pretrainps.evaluation.PROTOCOLS`."""
     backbone: str = "resnet50-hybrid"
-    """What to start from: a name as `pretrainps.load` takes it, a folder of a pre-training, or "random:ARCH"."""
+    """The model to start from: a name as `pretrainps.load` takes it, a folder of a pre-training, or "random:ARCH"."""
     with_heads: bool = True
-    """Start from the heads of a pre-training too, if there are any."""
+    """Start also from the heads of a pre-training, if there are any."""
     same_people: bool = False
-    """Keep the identity tables, where it starts from a detector that was trained on the same people."""
+    """Keep the identity tables, if it starts from a detector that was trained on the same people."""
     gallery: int | None = None
-    """Size of each query's gallery, where the protocol has lists; by default its own, or the smallest there is."""
+    """Size of each query's gallery, if the protocol has lists. By default the protocol's own, or the smallest there is."""
     scenes: SceneSettings = field(default_factory=SceneSettings)
     group_by_aspect: bool = False
     """Keep upright and wide images apart: less padding, but not the papers' way."""
@@ -57,12 +58,12 @@ class Finetuning:
 
     Args:
         recipe: How it is trained.
-        detector: What is trained, built for the training split's number of people.
-        train: Scenes with people, some of whom have identities.
-        test: What it is measured on; None measures nothing.
+        detector: The detector, built for the training split's number of people.
+        train: Scenes with people, some of them with identities.
+        test: The data that it is measured on; None measures nothing.
 
     Raises:
-        ArgumentError: too few images for a batch; nobody with an identity; a test that the protocol does not suit.
+        ArgumentError: too few images for a batch; no person with an identity; a test that the protocol does not suit.
     """
 
     def __init__(
@@ -81,8 +82,8 @@ class Finetuning:
         self.protocol = protocol(recipe.protocol)
         if test is not None:
             if self.protocol.gallery != "frames" and test.lists:
-                usual = self.protocol.gallery if self.protocol.gallery in test.lists else min(test.lists)
-                self.protocol = replace(self.protocol, gallery=recipe.gallery or usual)
+                usual = with_available_lists(self.protocol, test)
+                self.protocol = replace(usual, gallery=recipe.gallery or usual.gallery)
             require_suitable(test, self.protocol)
             kept = detector.config.score_threshold
             if kept > self.protocol.min_score:
@@ -127,23 +128,20 @@ class Finetuning:
         return [str(target["name"]) for target in batch[1]]
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Search the test's gallery, and count who was detected in it."""
+        """Search the test's gallery, and measure how many people were detected in it."""
         if self.test is None:
             return {}
         model = unwrap(model)
         assert isinstance(model, PersonSearchDetector)
-        extractor = Extractor(model, on_damage="skip", progress=False)
-        table = extractor.detections(self.test.gallery)
-        asked = extractor.queries(self.test) if self.protocol.query == "annotated_box" else None
-        context = extractor.contexts(self.test) if asked is not None and self.protocol.context is not None else None
-        found = evaluate_search(self.test, table, self.protocol, query_embeddings=asked, query_detections=context)
-        detected = evaluate_detection(self.test.gallery, table)
+        measured = evaluate(model, self.test, self.protocol, on_damage="skip", progress=False)
+        search, detection = measured.search, measured.detection
+        assert search is not None and detection is not None
         return {
-            "mAP": found.mAP,
-            "top1": found.top1,
-            "top5": found.top5,
-            "detection_ap": detected.ap,
-            "detection_recall": detected.recall,
+            "mAP": search.mAP,
+            "top1": search.top1,
+            "top5": search.top5,
+            "detection_ap": detection.ap,
+            "detection_recall": detection.recall,
         }
 
     def describe(self) -> dict[str, Any]:

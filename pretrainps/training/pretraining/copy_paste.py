@@ -1,9 +1,9 @@
-"""People of re-ID crops, pasted into scenes of detection data: there a detector will have to know them.
+"""Copy-paste: people of re-ID crops are pasted into scenes of detection data, where a detector must recognize them.
 
-A crop shows one person, as large as every other, and nothing around him. In a scene he is seldom as large, and others stand
-beside him. What is learned on crops is known on crops: in scenes, networks tell the same people apart far less well, those most
-that learn to detect too (docs/training.md). But detection data say how large people are and what surrounds them, and re-ID data
-who they are; so here a crop takes the size of somebody in the batch's scenes, and a place among them.
+A crop shows one person, always at the same size, and nothing around them. In a scene people are usually smaller, and others
+stand next to them. A network that learned on crops tells the same people apart far less well in scenes, above all a network
+that also learns detection (docs/training.md). Detection data show how large people are and what surrounds them; re-ID data say
+who they are. So here a crop takes the size of a person in the batch's scenes, and a place among the people there.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torchvision.models.detection.image_list import ImageList
 from pretrainps.detectors.transform import Size
 
 _PLACES = 12
-"""Places that are tried for a crop."""
+"""Number of places that are tried for a crop."""
 _COVERED = 0.2
-"""Share of the smaller of two people up to which one may stand before the other, if such a place is found."""
+"""Largest share of the smaller of two people that the other may cover, if such a place is found."""
 _SMALLEST = 16
-"""Height in pixels below which nobody would be known: the stride of the maps that people are read from."""
+"""Height in pixels below which a person cannot be recognized: the stride of the maps."""
 
 Box = tuple[int, int, int, int]
 
@@ -35,28 +35,28 @@ class PastedScenes:
     """Scenes with people of crops in them."""
 
     images: ImageList
-    """(K, 3, H, W), those of one data set's crops after those of another's."""
+    """(K, 3, H, W); the scenes with crops of one data set follow those of another."""
     boxes: list[Tensor]
-    """For each scene (P, 4): where its crops lie;"""
+    """For each scene (P, 4): the places of its crops."""
     order: Tensor
-    """(N,) and which crop lies in each of the boxes, of all scenes together."""
+    """(N,) the number of the crop in each box, over all scenes."""
     counts: list[int]
-    """How many scenes hold crops of each data set."""
+    """Number of scenes with crops of each data set."""
 
 
 @torch.no_grad()
 def paste(crops: Tensor, counts: Sequence[int], scenes: ImageList, people: Sequence[Tensor], *, per_scene: int) -> PastedScenes:
-    """Paste crops into copies of scenes, each time drawn at random: which scene, mirrored or not, how large, and where.
+    """Paste crops into copies of scenes. The scene, mirroring, size and place are drawn at random.
 
-    Neighbours in a batch are pictures of one person. They are dealt out to the scenes in turn, or a scene would tell who is in
-    it. Where there is no room, people hide one another, as in a crowd.
+    Neighbours in a batch are pictures of one person. They are distributed over the scenes in turn: otherwise the scene would
+    show which person it is. Where there is no room, people cover each other, as in a crowd.
 
     Args:
         crops: (N, 3, h, w), normalized as the scenes are.
-        counts: How many of them are of each data set; two data sets' crops never come into the same scene.
-        scenes: At least one.
-        people: For each scene (P, 4), the people in it: how large people are. Without any, crops keep their size.
-        per_scene: Crops that a scene takes at most.
+        counts: Number of crops of each data set. Crops of two data sets are never pasted into the same scene.
+        scenes: At least one scene.
+        people: For each scene (P, 4), the people in it, for their sizes. Without people, crops keep their size.
+        per_scene: Largest number of crops in a scene.
     """
     figures = [(x2 - x1, y2 - y1) for x1, y1, x2, y2 in torch.cat(list(people)).tolist()]
     figures = [each for each in figures if each[1] >= _SMALLEST] or [(float(crops.shape[3]), float(crops.shape[2]))]
@@ -85,12 +85,12 @@ def paste(crops: Tensor, counts: Sequence[int], scenes: ImageList, people: Seque
 
 
 def _draw(below: int) -> int:
-    """Return a whole number from 0, from torch's generator, which a run that goes on finds as it was."""
+    """Return a whole number from 0 to `below` - 1, from torch's generator, whose state a resumed run restores."""
     return int(torch.randint(below, ()))
 
 
 def _dealt(start: int, count: int, most: int) -> list[range]:
-    """Deal so many numbers out in turn, to as few as take no more than `most`."""
+    """Distribute `count` numbers in turn over as few parts as possible, each with at most `most`."""
     parts = math.ceil(count / most)
     return [range(start + part, start + count, parts) for part in range(parts)]
 
@@ -103,7 +103,7 @@ def _mirrored(scene: Tensor, size: Size) -> Tensor:
 
 
 def _place(figure: tuple[float, float], size: Size, others: Sequence[Box]) -> Box:
-    """Return where somebody of that width and height covers, and is covered by, nobody much; or least, of some places."""
+    """Return a place for a person of that size with a small overlap with others, or the best of those tried."""
     height, width = size
     wide, high = (max(1, min(round(figure[0]), width)), max(1, min(round(figure[1]), height)))
     found: list[tuple[float, Box]] = []

@@ -1,4 +1,4 @@
-"""What hybrid pre-training learns beside the backbone: the detectors' own heads, which they can start from."""
+"""The heads that hybrid pre-training trains with the backbone. They are the detectors' own, which can start from them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pretrainps.training.pretraining.settings import HybridSettings
 
 
 class DetectionHeads(nn.Module):
-    """What detection needs beside the backbone, under the detectors' names.
+    """The heads of detection, under the detectors' names.
 
     Attributes:
-        rpn: Proposals.
-        sampler: Which regions the losses see.
-        box_head: Class and box of a region.
+        rpn: The proposal network.
+        sampler: Draws the regions for the losses.
+        box_head: Gives the class and the box of a region.
 
     Args:
         channels: Channels of the backbone's maps, by name.
-        settings: The whole pre-training's.
+        settings: Settings of the pre-training.
     """
 
     def __init__(self, channels: Mapping[str, int], settings: HybridSettings) -> None:
@@ -36,15 +36,15 @@ class DetectionHeads(nn.Module):
 
 
 class IdentityHeads(nn.Module):
-    """What re-ID needs beside the backbone, the embedding under the detectors' name.
+    """The heads of re-ID, the embedding under the detectors' name.
 
     Attributes:
-        embedding_head: What a person's vector is read by.
+        embedding_head: Gives the embedding of a person.
         loss: The identity losses.
 
     Args:
         channels: Channels of the backbone's maps, by name.
-        settings: The whole pre-training's.
+        settings: Settings of the pre-training.
     """
 
     def __init__(self, channels: Mapping[str, int], settings: HybridSettings) -> None:

@@ -1,7 +1,7 @@
 """Regions to ignore in training: crowds, posters, people too small to be annotated. They are neither people nor background.
 
 Anchors and proposals that would be background, but lie mostly inside such a region, take no part in the losses. Everything
-else is the detectors' own code: without such regions, nothing differs from it.
+else is the detectors' own code. Without such regions the results are the same as theirs.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_area
 
-from pretrainps.detectors.config import DetectorConfig
+from pretrainps.detectors.region import RegionConfig
 from pretrainps.detectors.region.proposals import ProposalNetwork, Targets
 from pretrainps.detectors.region.roi_stage import RegionSampler
 
 _UNUSED = -1
 
 
-def coverage(boxes: Tensor, regions: Tensor) -> Tensor:
+def covered_share(boxes: Tensor, regions: Tensor) -> Tensor:
     """Return the largest share of each box's area that one region covers. (N, 4), (M, 4) -> (N,), 0 without a region."""
     if len(regions) == 0:
         return boxes.new_zeros(len(boxes))
@@ -36,7 +36,7 @@ class SparingProposals(ProposalNetwork):
         covered: Share of an anchor from which on it lies inside a region.
     """
 
-    def __init__(self, channels: int, config: DetectorConfig, covered: float) -> None:
+    def __init__(self, channels: int, config: RegionConfig, covered: float) -> None:
         super().__init__(channels, config)
         self.covered = covered
 
@@ -50,7 +50,7 @@ class SparingProposals(ProposalNetwork):
         labels, matched = super().assign_targets_to_anchors(anchors, targets)
         for label, boxes, target in zip(labels, anchors, targets, strict=True):
             if len(target["ignore"]):
-                label[(label == 0) & (coverage(boxes, target["ignore"]) >= self.covered)] = _UNUSED
+                label[(label == 0) & (covered_share(boxes, target["ignore"]) >= self.covered)] = _UNUSED
         return labels, matched
 
     def _losses(
@@ -69,13 +69,13 @@ class SparingSampler(RegionSampler):
         covered: Share of a proposal from which on it lies inside a region.
     """
 
-    def __init__(self, config: DetectorConfig, covered: float) -> None:
+    def __init__(self, config: RegionConfig, covered: float) -> None:
         super().__init__(config)
         self.covered = covered
 
     def _match(self, boxes: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         labels, person = super()._match(boxes, target)
         if len(target["ignore"]):
-            spared = (labels == 0) & (coverage(boxes, target["ignore"]) >= self.covered)
+            spared = (labels == 0) & (covered_share(boxes, target["ignore"]) >= self.covered)
             labels = labels.masked_fill(spared, _UNUSED)
         return labels, person

@@ -1,4 +1,4 @@
-"""Which cells of a map show something: a picture and no padding, or somebody."""
+"""Which cells of a map show picture and no padding, and which show a person."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def cells_of_pictures(sizes: Sequence[Size], maps: Tensor, scale: float) -> Tens
     Args:
         sizes: Height and width of each picture, in pixels.
         maps: (N, C, h, w).
-        scale: Cells a pixel.
+        scale: Cells per pixel.
     """
     height, width = maps.shape[-2:]
     ends = torch.tensor(sizes, device=maps.device) * scale  # (N, 2)
@@ -26,12 +26,12 @@ def cells_of_pictures(sizes: Sequence[Size], maps: Tensor, scale: float) -> Tens
 
 
 def cells_of_boxes(boxes: Sequence[Tensor], maps: Tensor, scale: float) -> Tensor:
-    """Return which cells of the maps a box touches: one at least, of a box in the picture. (N, h, w).
+    """Return which cells of the maps a box touches. A box in the picture touches one cell at least. (N, h, w).
 
     Args:
         boxes: For each map (P, 4), in pixels.
         maps: (N, C, h, w).
-        scale: Cells a pixel.
+        scale: Cells per pixel.
     """
     height, width = maps.shape[-2:]
     rows, columns = (torch.arange(length, device=maps.device) / scale for length in (height, width))  # where cells begin

@@ -1,29 +1,29 @@
-"""Hybrid learning: one backbone learns from detection data (boxes, nobody's name) and from re-ID data (names, no scenes).
+"""Hybrid learning: one backbone learns from detection data (boxes, no identities) and re-ID data (identities, no scenes).
 
 The idea is that of Tian et al., "Divide and Conquer: Hybrid Pre-training for Person Search", AAAI 2024: sub-task data only, a
-"hybrid learning paradigm that handles data with different kinds of supervisions". The paper's code was never published; how it
+"hybrid learning paradigm that handles data with different kinds of supervisions". The paper's code was never published. How it
 is done here is this package's own design.
 
-Scenes go through the detectors' own modules: trunk, proposal network, RoIAlign, last stage, softmax box head, which is the
-first stage of SeqNet and the detecting half of OIM. Crops go through the same trunk and the same last stage and then into the
-embedding head of the detectors, which reads both the last stage's input and its output. So whatever is learned is what a
-detector starts with; see `pretrainps.training.finetuning.from_pretraining`.
+Scenes go through the modules of the region detectors: trunk, proposal network, RoIAlign, last stage, softmax box head. Crops go
+through the same trunk and the same last stage, and then into the detectors' embedding head, which reads both the input and the
+output of the last stage. So a detector can start with everything that is learned: see
+`pretrainps.training.finetuning.from_pretraining`.
 
-A detector's embedding reads a person off a scene's map by RoIAlign, as a square of 14x14 however large he is and whoever stands
-beside him. So by default (`crop_features="scene"`) crops are pasted into the batch's scenes, as large as people are there, and
-read off the scenes' maps by the same RoIAlign (`copy_paste`). With `crop_features="roi"`, and where there are
-no scenes, the whole crop is cut from its own map, which RoIAlign makes a square too. `crop_features="map"` gives a crop's map
-as it is to the last stage, as re-ID networks do.
+A detector cuts a person out of a scene's map by RoIAlign, as a square of 14x14, whatever the size of the person and whatever is
+next to them. So by default (`crop_features="scene"`) crops are pasted into the batch's scenes, at the size of people there, and
+cut out of the scenes' maps by the same RoIAlign (`copy_paste`). With `crop_features="roi"`, and where there are no scenes, the
+whole crop is cut out of its own map, which RoIAlign makes a square too. `crop_features="map"` gives a crop's map unchanged to
+the last stage, as re-ID networks do.
 
-Telling people apart is learned slowly, and more so in scenes; detection soon. So a training may begin with batches of crops
-alone (`PretrainRecipe.alone_share`): two such steps cost less than one with scenes.
+A network learns slowly to tell people apart, above all in scenes, and quickly to detect them. So a training may begin with
+batches of crops only (`PretrainRecipe.crops_only_share`). Two such steps cost less than one step with scenes.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -35,17 +35,12 @@ from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.detectors.region.roi_stage import RegionMaps, RoIStage, box_loss
 from pretrainps.detectors.transform import SceneTransform
 from pretrainps.errors import ArgumentError, UnsupportedModelError
+from pretrainps.hub.publish import saved_config
 from pretrainps.images.pixels import require_fractions
-from pretrainps.registry.specs import ASSUMED_INPUT, InputConvention, ModelSpec
-from pretrainps.training.pretraining.alignment.domain_norm import DomainNormAlignment
-from pretrainps.training.pretraining.alignment.methods import (
-    AdversarialAlignment,
-    Alignment,
-    MMDAlignment,
-    SubTask,
-    TaskFeatures,
-)
+from pretrainps.registry.specs import ASSUMED_INPUT, PRETRAINING, InputConvention, ModelSpec
+from pretrainps.training.pretraining.alignment import ALIGNMENTS, Alignment, SubTask, TaskFeatures
 from pretrainps.training.pretraining.copy_paste import paste
+from pretrainps.training.pretraining.describe import describe_backbone
 from pretrainps.training.pretraining.heads import DetectionHeads, IdentityHeads
 from pretrainps.training.pretraining.map_cells import cells_of_boxes, cells_of_pictures
 from pretrainps.training.pretraining.settings import HybridSettings as HybridSettings
@@ -54,22 +49,22 @@ from pretrainps.training.pretraining.uncertainty import UncertaintyWeights
 from pretrainps.weights.unwrap import unwrap
 
 Surroundings = tuple[ImageList, list[Tensor]]
-"""Scenes as the network sees them, and the boxes of the people in each."""
+"""Scenes at the size at which the network gets them, and the boxes of the people in each."""
 _FEWEST_CROPS = 2
-"""Batch norm measures nothing on one."""
+"""Batch norm cannot measure a single crop."""
 
 
 class HybridModel(nn.Module):
-    """A backbone that learns detection and re-ID at once, and the heads for it.
+    """A backbone that learns detection and re-ID together, and the heads for both.
 
     In `DistributedDataParallel` it needs no `find_unused_parameters`: where a data set is absent from a batch, the parameters
-    that then have nothing to do get gradients of zero. Buffers are the same on all processes or batch-norm statistics, of which
-    the first process's are the ones that are kept, as ever.
+    that are not used then get gradients of zero. Buffers are the same on all processes, except for the statistics of batch
+    norms: those of the first process are kept.
 
     Attributes:
-        settings: How it was built.
-        convention: How pixels go in; done inside.
-        origin: What the backbone was loaded as, if it was.
+        settings: The settings that it was built with.
+        convention: How pixels are normalized, which is done inside.
+        origin: The spec of the backbone, if it was loaded.
         backbone: The trunk.
         box_stage: The last stage, on regions.
         detection: RPN and box head; `None` without detection data.
@@ -79,8 +74,8 @@ class HybridModel(nn.Module):
 
     Args:
         backbone: Any backbone that splits at stride 16; its two halves are copied.
-        settings: What is learned.
-        convention: How the pixels go in; by default as the backbone's weights say, or RGB with ImageNet's statistics.
+        settings: Data sets, losses and their weights.
+        convention: How pixels are normalized; by default as for the backbone's weights, or RGB with ImageNet's statistics.
 
     Raises:
         ArgumentError: the settings name no data set.
@@ -88,7 +83,7 @@ class HybridModel(nn.Module):
     """
 
     saved_by = (
-        "What a pre-training learned is saved by pretrainps.training.finetuning.from_pretraining.save_backbone(model, folder)."
+        "A pre-trained backbone and its heads are saved by pretrainps.training.pretraining.save.save_backbone(model, folder)."
     )
 
     def __init__(self, backbone: Backbone, settings: HybridSettings, convention: InputConvention | None = None) -> None:
@@ -110,7 +105,7 @@ class HybridModel(nn.Module):
         self.origin: ModelSpec | None = getattr(backbone, "spec", None)
         self.convention = convention or (self.origin.input if self.origin else ASSUMED_INPUT)
         self.transform = SceneTransform(self.convention, config.min_size, config.max_size)
-        self.backbone, last = backbone.halves()
+        self.backbone, last = backbone.split()
         self.alignment = build_alignment(settings, channels)
         for half in (self.backbone, last):
             self.alignment.prepare(half)
@@ -132,25 +127,24 @@ class HybridModel(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the weighted losses of a batch; their sum is to be minimized.
 
-        In eval mode the losses are the same but for what training mode changes: batch norm, the number of proposals, and
-        that the identity loss's tables do not move. What is drawn at random, regions for the losses and places for the crops,
-        is so in both.
+        Eval mode changes only the batch norms, the number of proposals, and that the tables of the identity loss stay as they
+        are. Regions for the losses and places for the crops are drawn at random in both modes.
 
         Args:
             detection: For each detection data set that is in the batch, images and targets as detectors take them; of the
                 targets, `boxes` (P, 4) and, if it is there, `ignore` (M, 4) play a part.
             reid: For each re-ID data set that is in the batch, crops (N, 3, h, w) in 0..1, ids (N,) and cameras (N,), which
                 play no part. A single crop in all is left out, for batch norm cannot measure it.
-            progress: Share of the training that is done, 0..1, not counting steps of crops alone: alignment grows with it, and
+            progress: Share of the training that is done, 0..1, not counting steps of crops only. Alignment grows with it, and
                 crops are pasted from `settings.pasted_from` on.
 
         Returns:
             Of `loss_rpn_cls`, `loss_rpn_reg`, `loss_box_cls`, `loss_box_reg`, `loss_identity`, `loss_triplet`,
             `loss_align_detection_image`, `loss_align_detection_instance`, `loss_align_reid_image`, `loss_align_reid_instance`
-            those that the settings ask for, the same every time; 0 for what is not in the batch.
+            those that the settings ask for, the same in every step. A loss without data in the batch is 0.
 
         Raises:
-            ArgumentError: no scene and no crop at all, an unknown data set, or something that cannot be; names the data set.
+            ArgumentError: no scene and no crop at all, an unknown data set, or data that are not valid; names the data set.
         """
         settings = self.settings
         scenes = SceneBatch.join(detection or {}, settings.detection_sets, settings.detector.max_size)
@@ -169,8 +163,8 @@ class HybridModel(nn.Module):
         if self.identity is not None:
             losses |= self._crop_losses(self.identity, crops, around, progress)
         weighted = self._weighted(losses)
-        idle = not all((*scenes.counts, *crops.counts)) or isinstance(self.alignment, DomainNormAlignment)
-        if idle:  # perhaps: a data set may have scenes, but no region that counts
+        idle = not all((*scenes.counts, *crops.counts)) or self.alignment.has_parameters_per_set
+        if idle:  # parameters may have no gradient: a data set may even have scenes, but no region that counts
             nothing = _nothing(self)
             weighted = {name: weighted.get(name, 0.0) + nothing for name in self.loss_names()}
         return weighted
@@ -188,7 +182,7 @@ class HybridModel(nn.Module):
 
         Args:
             crops: All of one size.
-            dataset: The re-ID data set that they are of. Only domain-specific batch norm asks; without it the mean of all does.
+            dataset: Their re-ID data set. Only domain-specific batch norm uses it; without a name it takes the mean of all.
 
         Raises:
             ArgumentError: the model was built without re-ID data, or for other data sets;
@@ -196,7 +190,9 @@ class HybridModel(nn.Module):
         """
         sets = list(self.settings.reid_sets)
         if self.identity is None or (dataset is not None and dataset not in sets):
-            raise ArgumentError(f"nothing learned to embed {dataset or 'crops'}; re-ID data sets: {', '.join(sets) or 'none'}.")
+            raise ArgumentError(
+                f"this model was not trained to embed {dataset or 'crops'}. Re-ID data sets: {', '.join(sets) or 'none'}."
+            )
         if self.training:
             raise ArgumentError("embed needs the model in eval mode: call model.eval() first.")
         counts = [len(crops) if name == dataset else 0 for name in sets]
@@ -208,12 +204,24 @@ class HybridModel(nn.Module):
     @torch.no_grad()
     def plain_backbone(self) -> Backbone:
         """Return a copy of the backbone alone, whole and in eval mode, with one batch norm where there were several."""
-        with torch.random.fork_rng(devices=[]):  # weights that are replaced at once must not cost a run its random numbers
+        with torch.random.fork_rng(devices=[]):  # weights that are replaced at once must not move the run's generators
             whole = build_backbone(self.backbone.arch, self.backbone.options())
         halves = (self.backbone, self.box_stage.stage)
         state = {key: value for half in halves for key, value in self.alignment.plain_state(half).items()}
         whole.load_state_dict({key: value.detach().clone() for key, value in state.items()}, strict=True)
         return whole.eval()
+
+    def backbone_spec(self) -> ModelSpec:
+        """Return what is known of the pre-trained backbone."""
+        return describe_backbone(self.backbone, self.settings, self.convention, self.origin)
+
+    def checkpoint_config(self) -> dict[str, Any]:
+        """Return what a checkpoint is loaded as: the backbone."""
+        return {**saved_config(self.plain_backbone(), self.backbone_spec()), "layout": PRETRAINING}
+
+    def heads_state(self) -> dict[str, Tensor]:
+        """Return all heads under the names `rpn.*`, `box_head.*`, `embedding_head.*`, as far as they were learned."""
+        return {**self.detection_state(), **self.embedding_state()}
 
     def detection_state(self) -> dict[str, Tensor]:
         """Return the heads of detection under the names `rpn.*`, `box_head.*`; nothing without detection data."""
@@ -229,10 +237,12 @@ class HybridModel(nn.Module):
         """Recompute the backbone's segments in the backward pass: less memory, more time, the same result.
 
         Raises:
-            ArgumentError: batch norms are a data set's own, which a recomputation could not tell.
+            ArgumentError: each data set has batch norms of its own, and a recomputation would not know which to use.
         """
-        if enabled and isinstance(self.alignment, DomainNormAlignment):
-            raise ArgumentError("gradient checkpointing cannot be had with alignment.kind='domain_norm'. Choose one of them.")
+        if enabled and self.alignment.has_parameters_per_set:
+            raise ArgumentError(
+                f"gradient checkpointing does not work with alignment.kind={self.settings.alignment.kind!r}. Leave one out."
+            )
         for half in (self.backbone, self.box_stage.stage):
             half.enable_gradient_checkpointing(enabled)
         return self
@@ -258,7 +268,7 @@ class HybridModel(nn.Module):
             maps = self.box_stage(features, samples.boxes, with_c4=False)
         pooled = maps.pooled(heads.pooling)["c5"]
         logits, deltas = heads.box_head(pooled)
-        # of no region, where everything is to be ignored, a mean would not be a number, and the last stage was not run
+        # without any region, where everything is to be ignored, a mean would be NaN, and the last stage was not run
         nothing = len(logits) == 0
         losses["loss_box_cls"] = logits.sum() + _nothing(self.box_stage) if nothing else F.cross_entropy(logits, samples.labels)
         losses["loss_box_reg"] = box_loss(deltas, samples)
@@ -271,7 +281,7 @@ class HybridModel(nn.Module):
     def _crop_losses(
         self, heads: IdentityHeads, crops: CropBatch, around: Surroundings | None, progress: float
     ) -> dict[str, Tensor]:
-        if not len(crops.images):  # the loss is asked all the same: its tables wait for every process
+        if not len(crops.images):  # the loss is computed all the same: its tables wait for every process
             return heads.loss(crops.images.new_zeros(0, heads.embedding_head.dim), crops.ids, crops.counts)  # type: ignore[no-any-return]
         sets = map_sets = which_set(crops.counts, crops.images.device)
         if around is not None:
@@ -310,19 +320,15 @@ class HybridModel(nn.Module):
 
 
 def build_alignment(settings: HybridSettings, channels: Mapping[str, int]) -> Alignment:
-    """Build the alignment that the settings ask for; none if no sub-task has several data sets.
+    """Build the alignment that the settings name; `none` if no sub-task has several data sets.
 
     Args:
-        settings: Which, and between what.
+        settings: Which alignment, and between which data sets.
         channels: Channels of the backbone's maps, by name.
     """
-    kind = settings.alignment.kind
     sets: dict[SubTask, int] = {"detection": len(settings.detection_sets), "reid": len(settings.reid_sets)}
-    if kind == "none" or max(sets.values()) < 2:
-        return Alignment(sets)
-    if kind == "adversarial":
-        return AdversarialAlignment(sets, channels, settings.alignment)
-    return MMDAlignment(sets) if kind == "mmd" else DomainNormAlignment(sets)
+    kind = settings.alignment.kind if max(sets.values()) > 1 else "none"
+    return ALIGNMENTS[kind](sets, channels, settings.alignment)
 
 
 def _nothing(model: nn.Module) -> Tensor:

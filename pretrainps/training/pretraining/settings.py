@@ -1,4 +1,4 @@
-"""What hybrid pre-training can be told."""
+"""Settings of hybrid pre-training."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pretrainps.detectors.config import DetectorConfig
+from pretrainps.detectors.region import RegionConfig
 from pretrainps.errors import ArgumentError
 from pretrainps.losses.identity import IdentitySettings
-from pretrainps.training.pretraining.alignment.methods import AlignmentSettings
+from pretrainps.training.pretraining.alignment import AlignmentSettings
 from pretrainps.training.pretraining.uncertainty import LossKind
 
 _KINDS: Mapping[str, LossKind] = {
@@ -20,49 +20,51 @@ _KINDS: Mapping[str, LossKind] = {
     "loss_box_reg": "regression",
     "loss_identity": "classification",
 }
-"""The losses whose weights can be learned: those that are likelihoods. A triplet loss and those that align are none."""
+"""The losses whose weights can be learned, which are likelihoods. A triplet loss and alignment losses are none."""
 
 
-def _plain_detector() -> DetectorConfig:
-    return DetectorConfig(num_identities=1, freeze_stem=False)
+def _plain_detector() -> RegionConfig:
+    return RegionConfig(num_identities=1, freeze_stem=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HybridSettings:
-    """What is learned from which data sets, and how.
+    """Data sets, losses and their weights.
 
     Raises:
         ArgumentError: a value that cannot be; the message names the field.
     """
 
     detection_sets: tuple[str, ...] = ()
-    """Names of the detection data sets; none pre-trains on re-ID alone."""
+    """Names of the detection data sets. Empty: pre-training on re-ID only."""
     reid_sets: Mapping[str, int] = field(default_factory=dict)
-    """Names of the re-ID data sets, and how many people each has; none pre-trains on detection alone."""
-    detector: DetectorConfig = field(default_factory=_plain_detector)
+    """From the names of the re-ID data sets to their numbers of people. Empty: pre-training on detection only."""
+    detector: RegionConfig = field(default_factory=_plain_detector)
     """The settings that pre-training shares with the detectors: sizes of scenes, proposals, regions, pooling, embedding, and
-    the weights among the losses of detection. Its number of identities, its queue, and what it says of test time play no part.
-    By default the papers' values, but that the stem is learned too."""
+    the weights among the losses of detection. Its number of identities, its queue and its settings for test time play no part.
+    The defaults are the papers' values, except that the stem is trained too."""
     identity: IdentitySettings = field(default_factory=IdentitySettings)
+    """Settings of the identity losses."""
     alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
+    """Settings of the intra-task alignment."""
     crop_features: Literal["scene", "roi", "map"] = "scene"
-    """How crops come to the last stage; `pretrainps.training.pretraining.model` says why."""
+    """How crops are given to the last stage. `pretrainps.training.pretraining.model` explains it."""
     crops_per_scene: int = 12
-    """`scene`: crops that are pasted into one scene at most."""
+    """`scene`: largest number of crops that are pasted into one scene."""
     pasted_from: float = 0.0
-    """`scene`: share of the training, not counting steps of crops alone, after which crops are pasted; before, they come as
-    with `roi`."""
+    """`scene`: share of the training, not counting steps of crops only, after which crops are pasted. Before it, crops are used
+    as with `roi`."""
     ignored_from: float = 0.5
     """Anchors and proposals that a region to ignore covers by this share or more are no background."""
 
     weights: Literal["fixed", "learned"] = "fixed"
-    """`learned`: by uncertainty, from the fixed weights on (see `pretrainps.training.pretraining.uncertainty`)."""
+    """`learned`: by uncertainty, starting from the fixed weights (see `pretrainps.training.pretraining.uncertainty`)."""
     weight_detection: float = 1.0
-    """Weight of all losses of detection, on top of those in `detector`,"""
+    """Weight of all losses of detection, multiplied with those in `detector`."""
     weight_identity: float = 1.0
-    """of the identity loss,"""
+    """Weight of the identity loss."""
     weight_triplet: float = 1.0
-    """and of the triplet loss."""
+    """Weight of the triplet loss."""
 
     def __post_init__(self) -> None:
         if len(set(self.detection_sets)) < len(self.detection_sets):
@@ -70,8 +72,8 @@ class HybridSettings:
         for name, people in self.reid_sets.items():
             if people < 2:
                 raise ArgumentError(
-                    f"HybridSettings.reid_sets: {name!r} has {people} identities, but only who differs from somebody can be "
-                    "recognized: at least 2 are needed. Check the root that it was read from, or leave the data set out."
+                    f"HybridSettings.reid_sets: {name!r} has {people} identities, but a person can only be told from "
+                    "another one: at least 2 are needed. Check the root that it was read from, or leave the data set out."
                 )
         for field_name, choices in (("crop_features", ("scene", "roi", "map")), ("weights", ("fixed", "learned"))):
             if getattr(self, field_name) not in choices:
@@ -91,7 +93,7 @@ class HybridSettings:
                 )
 
     def fixed_weights(self) -> dict[str, float]:
-        """Return each loss's weight by name, those that align not among them."""
+        """Return each loss's weight by name, without alignment losses."""
         detector = self.detector
         return {
             "loss_rpn_cls": self.weight_detection * detector.weight_rpn_cls,
@@ -103,6 +105,6 @@ class HybridSettings:
         }
 
     def learned_weights(self) -> dict[str, LossKind]:
-        """Return the losses that there will be and whose weights can be learned, and what kind each is."""
+        """Return the losses of this pre-training whose weights can be learned, and the kind of each."""
         wanted = {name: self.reid_sets if name == "loss_identity" else self.detection_sets for name in _KINDS}
         return {name: kind for name, kind in _KINDS.items() if wanted[name]}

@@ -1,4 +1,4 @@
-"""The batches of hybrid pre-training: scenes and crops side by side, at the start perhaps crops alone."""
+"""The batches of hybrid pre-training: scenes and crops together; at the start there may be steps with crops only."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from pretrainps.training.engine.task import Batch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Course:
-    """Where in a training a batch is."""
+    """The position of each batch in a training."""
 
     steps: int
-    """Of the training,"""
+    """Steps of the training."""
     epoch_steps: int
-    """of an epoch,"""
-    alone: int
-    """and those at the start that see crops alone."""
+    """Steps of an epoch."""
+    crops_only: int
+    """Steps at the start of the training that see crops only."""
     accumulate: int
     """Batches of a step."""
 
     @classmethod
-    def of(cls, loop: LoopSettings, batches: int, alone_share: float) -> Self:
+    def of(cls, loop: LoopSettings, batches: int, crops_only_share: float) -> Self:
         """Return the course of a training.
 
         Args:
             loop: How long it is.
             batches: Of an epoch, for one process.
-            alone_share: Share of the steps, at the start, that see crops alone.
+            crops_only_share: Share of the steps, at the start, that see crops only.
         """
         epoch_steps = batches // loop.accumulate
         steps = min(loop.epochs * epoch_steps, loop.max_steps or loop.epochs * epoch_steps)
-        alone = max(0, min(round(alone_share * steps), steps - 1))
-        return cls(steps=steps, epoch_steps=epoch_steps, alone=alone, accumulate=loop.accumulate)
+        crops_only = max(0, min(round(crops_only_share * steps), steps - 1))
+        return cls(steps=steps, epoch_steps=epoch_steps, crops_only=crops_only, accumulate=loop.accumulate)
 
     def progress(self, epoch: int, batch: int) -> float | None:
-        """Return the share of the steps with scenes that are done; None for a batch of crops alone."""
-        done = epoch * self.epoch_steps + batch // self.accumulate - self.alone
-        return None if done < 0 else min(1.0, done / max(1, self.steps - self.alone))
+        """Return the share of the steps with scenes that are done; None for a batch of crops only."""
+        done = epoch * self.epoch_steps + batch // self.accumulate - self.crops_only
+        return None if done < 0 else min(1.0, done / max(1, self.steps - self.crops_only))
 
     def first_with_scenes(self, epoch: int) -> int:
-        """Return the first batch of an epoch that is not of crops alone; beyond its last, if all are."""
-        return max(0, self.alone - epoch * self.epoch_steps) * self.accumulate
+        """Return the first batch of an epoch that has scenes; the number of its batches, if none has."""
+        return max(0, self.crops_only - epoch * self.epoch_steps) * self.accumulate
 
 
 class HybridStream:
@@ -56,7 +56,7 @@ class HybridStream:
     Args:
         scenes: Batches of scenes by data set; None without detection data.
         crops: Batches of crops by data set, as many; None without re-ID data.
-        course: When crops come alone. Scenes are not even read then.
+        course: When there are crops only. Scenes are not even read then.
 
     Raises:
         ArgumentError: neither scenes nor crops.
@@ -80,7 +80,8 @@ class HybridStream:
             self.crops.batches.start_at(epoch, done)
 
     def __iter__(self) -> Iterator[Batch | None]:
-        # both start with the first batch, even if scenes come later: it costs random numbers, which are given back there only
+        # both start with the first batch, even if scenes come later: starting draws random numbers, which only the first batch
+        # gives back
         scenes, crops = (repeat(None) if each is None else iter(each) for each in (self.scenes, self.crops))
         for number in range(self.done, len(self)):
             progress = self.course.progress(self.epoch, number)

@@ -26,22 +26,23 @@ class SceneBatch:
     """Scenes of all data sets."""
 
     images: list[Tensor]
+    """For each scene (3, H, W) in 0..1."""
     targets: list[dict[str, Tensor]]
     """`boxes` (P, 4), `ids` (P,) of -1 only, for identities play no part, and `ignore` (M, 4), in pixels of the image."""
     counts: list[int]
-    """How many are of each data set."""
+    """Number of items of each data set."""
 
     @classmethod
     def join(cls, batches: Mapping[str, Scenes], sets: Sequence[str], max_size: int) -> SceneBatch:
         """Check and join.
 
         Args:
-            batches: By name of the data set; one that is absent has no scenes this time.
+            batches: By name of the data set. A data set that is absent has no scenes in this batch.
             sets: All names, in order.
-            max_size: The longer side that scenes are resized to at most.
+            max_size: Largest length of the longer side that scenes are resized to.
 
         Raises:
-            ArgumentError: an unknown data set, or images or targets that cannot be; names the data set.
+            ArgumentError: an unknown data set, or images or targets that are not valid; names the data set.
         """
         _require_known(batches, sets, "detection")
         images: list[Tensor] = []
@@ -69,16 +70,16 @@ class CropBatch:
     ids: Tensor
     """(N,) in each data set's own numbering, -1 for a person without a label."""
     counts: list[int]
-    """How many are of each data set."""
+    """Number of items of each data set."""
 
     @classmethod
     def join(cls, batches: Mapping[str, Crops], people: Mapping[str, int], device: torch.device) -> CropBatch:
         """Check and join.
 
         Args:
-            batches: By name of the data set; one that is absent has no crops this time.
+            batches: By name of the data set. A data set that is absent has no crops in this batch.
             people: Number of identities of each data set, in order.
-            device: Where an empty batch lies.
+            device: Device of an empty batch.
 
         Raises:
             ArgumentError: an unknown data set, crops of another shape, or an id that its data set does not have.
@@ -103,7 +104,7 @@ class CropBatch:
 
 
 def which_set(counts: Sequence[int], device: torch.device) -> Tensor:
-    """Return each row's data set. Rows of each data set -> (sum,)."""
+    """Return the data set of each row, by number: from the rows of each data set to (sum,)."""
     return torch.arange(len(counts), device=device).repeat_interleave(torch.tensor(list(counts), device=device))
 
 
@@ -119,11 +120,11 @@ def _require_known(batches: Iterable[str], sets: Iterable[str], task: str) -> No
 
 
 def _checked(images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]]) -> list[dict[str, Tensor]]:
-    nobody = [
+    unlabelled = [
         {**target, "ids": torch.full((len(target.get("boxes", ())),), UNLABELLED)} if isinstance(target, Mapping) else target
         for target in targets
     ]
-    checked = check_targets(nobody, images, 1)
+    checked = check_targets(unlabelled, images, 1)
     for index, (target, image) in enumerate(zip(targets, images, strict=True)):
         ignore = target.get("ignore")
         checked[index]["ignore"] = (

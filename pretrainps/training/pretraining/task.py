@@ -26,23 +26,23 @@ from pretrainps.training.sources import described
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PretrainRecipe:
-    """All that a hybrid pre-training is told beside its data.
+    """All settings of a hybrid pre-training. Its data are given apart from them.
 
     Raises:
         ArgumentError: a value that cannot be; the message names the field.
     """
 
     backbone: str
-    """What to start from, as `pretrainps.load` takes it; or "random:ARCH" for random weights."""
+    """The backbone to start from, as `pretrainps.load` takes it; or "random:ARCH" for random weights."""
     hybrid: HybridSettings = field(default_factory=HybridSettings)
-    """What is learned, and how; its data sets are filled in when they are read."""
+    """What is learned, and how. Its data sets are filled in when they are read."""
     scenes: SceneSettings = field(default_factory=SceneSettings)
     crops: CropSettings = field(default_factory=CropSettings)
-    alone_share: float = 0.0
-    """Share of the training, at its start, that learns identities from crops alone, where there are scenes and crops. A small
-    network that meets people in scenes from the first batch on may never learn to tell them apart."""
+    crops_only_share: float = 0.0
+    """Share of the training, at its start, that sees crops only, where there are scenes and crops. A small network that sees
+    scenes from the first batch on may never learn to tell people apart."""
     shares: Mapping[str, float] = field(default_factory=dict)
-    """Share of each data set among those of its sub-task, of any sum; 1 for those that are not named."""
+    """Share of each data set among those of its sub-task. The shares may have any sum; a data set that is not named has 1."""
     optim: OptimSettings = field(default_factory=OptimSettings)
     loop: LoopSettings = field(default_factory=LoopSettings)
     steps_per_epoch: int | None = None
@@ -51,10 +51,10 @@ class PretrainRecipe:
     """Processes that read images, for each sub-task."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.alone_share < 1.0:
+        if not 0.0 <= self.crops_only_share < 1.0:
             raise ArgumentError(
-                f"PretrainRecipe.alone_share must be at least 0 and below 1, not {self.alone_share}: a training that never "
-                "comes to scenes learns no detection. For re-ID alone, name no detection data set."
+                f"PretrainRecipe.crops_only_share must be at least 0 and below 1, not {self.crops_only_share}: a training that "
+                "never sees scenes learns no detection. For re-ID only, name no detection data set."
             )
 
 
@@ -82,8 +82,8 @@ class Pretraining:
         if unknown := set(recipe.shares) - set(detection) - set(reid):
             raise ArgumentError(f"shares names {', '.join(sorted(unknown))}; there are {', '.join((*detection, *reid))}.")
         self.recipe, self.detection, self.reid = recipe, dict(detection), dict(reid)
-        people = {name: len(split.identities) for name, split in reid.items()}
-        self.settings = replace(recipe.hybrid, detection_sets=tuple(detection), reid_sets=people)
+        identities = {name: len(split.identities) for name, split in reid.items()}
+        self.settings = replace(recipe.hybrid, detection_sets=tuple(detection), reid_sets=identities)
         self.hybrid = HybridModel(backbone, self.settings)
         self.stream(0, 1)  # finds out at once whether batches can be made
 
@@ -94,7 +94,7 @@ class Pretraining:
 
     @property
     def batch_size(self) -> int:
-        """Scenes of a batch, also where there are crops alone: the learning rate is meant for so many of them, beside crops."""
+        """Scenes of a batch, also where there are crops only: the learning rate is meant for so many scenes."""
         return self.recipe.scenes.batch_size
 
     def stream(self, rank: int, world_size: int) -> HybridStream:
@@ -114,15 +114,15 @@ class Pretraining:
         )
         crop_sets: dict[str, Scenes | Crops] = {name: Crops(split, moved) for name, split in self.reid.items()}
         workers = self.recipe.workers
-        alone_share = self.recipe.alone_share if self.detection and self.reid else 0.0
+        crops_only_share = self.recipe.crops_only_share if self.detection and self.reid else 0.0
         return HybridStream(
             None if scenes is None else Loader(Joined(scene_sets), scenes, _scenes_by_set, workers=workers),
             None if crops is None else Loader(Joined(crop_sets), crops, _crops_by_set, workers=workers),
-            Course.of(self.recipe.loop, steps, alone_share),
+            Course.of(self.recipe.loop, steps, crops_only_share),
         )
 
     def names(self, batch: Batch) -> list[str]:
-        """Return the scenes' names, and for crops whose they are."""
+        """Return the names of the scenes, and the person of each crop."""
         scenes, crops, _ = batch
         return [
             *(f"{name}: {target['name']}" for name, (_, targets) in scenes.items() for target in targets),
@@ -134,7 +134,10 @@ class Pretraining:
         return {}
 
     def describe(self) -> dict[str, Any]:
-        """Return fingerprints of the data, what the backbone was, and the length, by which crops alone and alignment go."""
+        """Return fingerprints of the data, the backbone that it started from, and the length.
+
+        How long there are crops only, and how strong the alignment is, depends on the length.
+        """
         origin, loop = self.hybrid.origin, self.recipe.loop
         return {
             "length": {"epochs": loop.epochs, "max_steps": loop.max_steps},
@@ -156,8 +159,7 @@ class Pretraining:
         sizes = self._portions(self.reid, self.recipe.crops.people, "crops.people")
         shots = self.recipe.crops.shots
         parts = [
-            PKBatchSampler(identities_of(split), people=size, shots=shots)
-            for split, size in zip(self.reid.values(), sizes, strict=True)
+            PKBatchSampler(identities_of(split), p=size, k=shots) for split, size in zip(self.reid.values(), sizes, strict=True)
         ]
         return self._joined(parts, self.reid, rank, world_size, length)
 
@@ -168,7 +170,7 @@ class Pretraining:
         return JoinedBatches(parts, sizes, length=length, seed=self.recipe.loop.seed, rank=rank, world_size=world_size)
 
     def _portions(self, sets: Mapping[str, Split], whole: int, field_name: str) -> list[int]:
-        """Part a batch among data sets by their shares, each with at least one."""
+        """Divide a batch among data sets by their shares, each with at least one item."""
         if whole < len(sets):
             raise ArgumentError(f"{field_name}={whole}, but each of {len(sets)} data sets needs a place: {', '.join(sets)}.")
         shares = [self.recipe.shares.get(name, 1.0) for name in sets]
@@ -185,7 +187,7 @@ class Pretraining:
 
 
 class Joined(Dataset[Any]):
-    """Data sets one after the other; an item says which it is of.
+    """Data sets one after the other; an item comes with the name of its data set.
 
     Args:
         sets: Each by its name.

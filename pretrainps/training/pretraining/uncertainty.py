@@ -1,4 +1,4 @@
-"""Loss weights that are learned: each loss has a variance of its own, and the model says how far it trusts each.
+"""Loss weights that are learned: each loss has a variance of its own, which the model learns.
 
 Kendall, Gal & Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and Semantics", CVPR 2018,
 equations 7 to 10: a regression with variance v costs L / (2 v) + log(v) / 2, a classification L / v + log(v) / 2.
@@ -20,15 +20,15 @@ LossKind = Literal["classification", "regression"]
 class UncertaintyWeights(nn.Module):
     """Weighs losses by learned variances.
 
-    What is learned is log v, a number a loss. Weight decay, which would pull every weight towards 1 or 1/2, spares them
-    (`parameter_groups`).
+    The parameters are log v, one number for each loss. They have no weight decay (`parameter_groups`), which would pull every
+    weight towards 1 or 1/2.
 
     Args:
-        kinds: Each loss's kind, by its name.
-        start: The weight that each has at first.
+        kinds: The kind of each loss, by its name.
+        start: The weight of each loss at the start.
 
     Raises:
-        ArgumentError: a weight of 0 or below, which no variance gives.
+        ArgumentError: a weight of 0 or below, which is not possible with any variance.
 
     Example:
         >>> import torch
@@ -47,12 +47,12 @@ class UncertaintyWeights(nn.Module):
             self.log_variances[name] = nn.Parameter(tensor(-math.log(start[name] / factor)))
 
     def forward(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return each loss weighted, with its share of the cost of large variances; it may become negative."""
+        """Return each loss weighted, plus its cost of a large variance. The sum may be negative."""
         return {
             name: self.factors[name] * (-self.log_variances[name]).exp() * loss + 0.5 * self.log_variances[name]
             for name, loss in losses.items()
         }
 
     def weights(self) -> dict[str, float]:
-        """Return what each loss is multiplied by at the moment."""
+        """Return the current factor of each loss."""
         return {name: factor * math.exp(-float(self.log_variances[name].detach())) for name, factor in self.factors.items()}

@@ -13,11 +13,11 @@ import torch
 import pretrainps
 from pretrainps.backbones import build_backbone
 from pretrainps.detectors import PersonSearchDetector, assemble
+from pretrainps.detectors.key_layouts import layout_of
 from pretrainps.detectors.region.optimize import FastBottleneckStage
 from pretrainps.errors import ArgumentError
 from pretrainps.export.weights import export_weights
 from pretrainps.registry.specs import ASSUMED_INPUT
-from pretrainps.weights.key_layouts import layout_of
 from tests.support.detectors import KINDS, lively_detector, scenes
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
@@ -117,7 +117,7 @@ def test_torchvisions_modules_put_together_give_the_same() -> None:
 
 def lively_seqnet_at_full_settings() -> PersonSearchDetector[object]:
     model = lively_detector("seqnet", "resnet50")
-    settings = {**model.config.changes(), "score_threshold": 0.5}
+    settings = {**model.config.non_defaults(), "score_threshold": 0.5}
     again = assemble("seqnet", build_backbone("resnet50"), settings, ASSUMED_INPUT)
     again.load_state_dict(model.state_dict())
     with torch.no_grad():

@@ -19,9 +19,9 @@ import pretrainps
 from pretrainps import errors
 from pretrainps.cli.app import add_commands
 from pretrainps.detectors import PersonSearchDetector
-from pretrainps.gallery import Person
+from pretrainps.gallery import Detection
 from pretrainps.gallery.app import page as app
-from pretrainps.gallery.app.session import Visit
+from pretrainps.gallery.app.session import Session
 from pretrainps.gallery.query_selection import detect, person_at
 from pretrainps.images.read import read_image
 from tests.support.browser import Browser, chromium
@@ -34,20 +34,20 @@ def model() -> PersonSearchDetector[Any]:
 
 
 @pytest.fixture
-def visit(model: PersonSearchDetector[Any]) -> Iterator[Visit]:
-    visitor = Visit(model)
+def visit(model: PersonSearchDetector[Any]) -> Iterator[Session]:
+    visitor = Session(model)
     yield visitor
     visitor.leave()
 
 
-def test_photos_are_looked_at_and_what_is_none_is_refused_politely(visit: Visit, tmp_path: Path) -> None:
+def test_photos_are_looked_at_and_what_is_none_is_refused_politely(visit: Session, tmp_path: Path) -> None:
     good = noisy_photos(tmp_path / "mine", 2)
     bad = tmp_path / "mine" / "torn.jpg"
     bad.write_bytes(b"\xff\xd8\xff")
     text = tmp_path / "mine" / "notes.heic"
     text.write_text("no photo")
     added = visit.add([good[0], bad, text, good[1]], progress=False)
-    assert visit.names == ["photo 0.png", "photo 1.png"] and added.photos == 2 and added.people > 2
+    assert visit.names == ["photo 0.png", "photo 1.png"] and added.photos == 2 and added.detections > 2
     reasons = dict(added.refused)
     assert reasons.keys() == {"torn.jpg", "notes.heic"}
     assert reasons["torn.jpg"].startswith("no image") and ".jpg" in reasons["notes.heic"]
@@ -57,31 +57,31 @@ def test_photos_are_looked_at_and_what_is_none_is_refused_politely(visit: Visit,
     assert visit.names == ["photo 0 (2).png", "photo 0.png", "photo 1.png"], "a second of the same name gets another"
 
 
-def test_nothing_but_unreadable_files(visit: Visit, tmp_path: Path) -> None:
+def test_nothing_but_unreadable_files(visit: Session, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
     assert visit.add([tmp_path / "a.txt"], progress=False).photos == 0 and visit.names == []
     (tmp_path / "a.png").write_bytes(b"")
     added = visit.add([tmp_path / "a.png"], progress=False)
-    assert (added.photos, added.people) == (0, 0) and len(added.refused) == 1
+    assert (added.photos, added.detections) == (0, 0) and len(added.refused) == 1
     assert visit.names == [] and visit.thumbnails() == []
     with pytest.raises(errors.ArgumentError):
         visit.photo("a.png")
 
 
-def test_answers_come_from_the_other_photos(visit: Visit, tmp_path: Path) -> None:
+def test_answers_come_from_the_other_photos(visit: Session, tmp_path: Path) -> None:
     visit.add(noisy_photos(tmp_path / "mine", 3), progress=False)
-    person = visit.people("photo 1.png")[0]
+    person = visit.detections("photo 1.png")[0]
     result = visit.search(person, top=4)
-    assert {hit.person.image for hit in result.hits} <= {"photo 0.png", "photo 2.png"} and len(result.hits) == 4
-    own = visit.search(person, top=50, leave_out_own=False)
-    assert any(hit.person.is_seen_as(person) for hit in own.hits)
+    assert {hit.detection.image for hit in result.hits} <= {"photo 0.png", "photo 2.png"} and len(result.hits) == 4
+    own = visit.search(person, top=50, exclude_query_image=False)
+    assert any(hit.detection.is_seen_as(person) for hit in own.hits)
     assert [caption for _, caption in visit.answers(result)] == [f"{h.rank} · {h.similarity:.3f}" for h in result.hits]
-    assert visit.scene(result.hits[0].person).size == (140, 100)
+    assert visit.scene(result.hits[0].detection).size == (140, 100)
     assert visit.report(result).read_text("utf-8").count('class="sight"') == 5
 
 
 def test_a_visitor_leaves_nothing_behind(model: PersonSearchDetector[Any], tmp_path: Path) -> None:
-    visit = Visit(model)
+    visit = Session(model)
     visit.add(noisy_photos(tmp_path, 1), progress=False)
     folder = visit._photos.parent
     visit.leave()
@@ -153,7 +153,7 @@ def test_in_a_browser_photos_are_uploaded_and_a_person_is_clicked_on(model: Pers
         assert "New photos: 3" in account and "torn" in account and "no image" in account
         browser.all("#photos .thumbnail-item")[1].click()
         browser.until(lambda: browser.one("#who img").get_property("naturalWidth") == 960)
-        assert browser.one("#who img").get_attribute("alt") == "photo 1.png, with everyone numbered"
+        assert browser.one("#who img").get_attribute("alt") == "photo 1.png, with all people numbered"
         _click_on_somebody(browser, read_image(photos[1]).size, people[1])
         others = min(10, len(people[0]) + len(people[2]))
         browser.until(lambda: len(browser.all("#answers .thumbnail-item img")) == others)
@@ -175,7 +175,7 @@ def test_in_a_browser_photos_are_uploaded_and_a_person_is_clicked_on(model: Pers
     assert left == {"model", "log"}, "no photo outlives the server"
 
 
-def _click_on_somebody(browser: Browser, size: tuple[int, int], people: list[Person]) -> None:
+def _click_on_somebody(browser: Browser, size: tuple[int, int], people: list[Detection]) -> None:
     """Click on one of the people on a photo of a size, not the first."""
     from selenium.webdriver.common.action_chains import ActionChains
 

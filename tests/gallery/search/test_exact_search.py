@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pretrainps import errors
-from pretrainps.gallery.search import exact_search as nearest
-from pretrainps.gallery.search.bf16_prefilter import screened
+from pretrainps.gallery.search import exact_search
+from pretrainps.gallery.search.bf16_prefilter import prefilter
 from pretrainps.gallery.search.exact_search import ExactSearch, check_vectors
-from pretrainps.gallery.search.faiss_index import ApproximateSearch, build
+from pretrainps.gallery.search.faiss_index import FaissIndexType, build
+from pretrainps.gallery.search.protocol import DetectionFilter
+from pretrainps.gallery.storage.folder import FolderStore
+from tests.support.galleries import random_shard, stored
 
 
 @settings(max_examples=40)
@@ -24,19 +28,19 @@ from pretrainps.gallery.search.faiss_index import ApproximateSearch, build
     top=st.integers(1, 12),
     seed=st.integers(0, 99),
     at_once=st.sampled_from([256, 1024, 1 << 20]),
-    screens=st.booleans(),
+    prefilters=st.booleans(),
 )
 def test_the_best_are_those_that_a_full_sort_gives(
-    sizes: list[int], queries: int, top: int, seed: int, at_once: int, screens: bool
+    sizes: list[int], queries: int, top: int, seed: int, at_once: int, prefilters: bool
 ) -> None:
     rng = np.random.default_rng(seed)
     # multiples of 1/8: sums are exact in any order, and many are equal
     blocks = [(rng.integers(-8, 9, (size, 6)) / 8).astype(np.float32) for size in sizes]
     vectors = (rng.integers(-8, 9, (queries, 6)) / 8).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nearest, "_SCORES", at_once)
-        patch.setattr(nearest, "_SCREENED", 2)
-        patch.setattr(nearest, "pays", lambda: screens)
+        patch.setattr(exact_search, "_SCORES", at_once)
+        patch.setattr(exact_search, "_PREFILTERED", 2)
+        patch.setattr(exact_search, "is_fast", lambda: prefilters)
         found, rows = ExactSearch([torch.from_numpy(block) for block in blocks]).search(vectors, top)
     everyone = np.concatenate([*blocks, np.zeros((0, 6), np.float32)])
     wanted = -np.sort(-(vectors @ everyone.T), axis=1)[:, :top]
@@ -64,7 +68,7 @@ def test_screening_passes_nobody_over(kind: str) -> None:
         people = people * torch.logspace(-3, 3, 4100)[:, None]
     queries = torch.nn.functional.normalize(people[::100] + 0.1 * torch.randn(41, 32, generator=generator))
     truly = (queries.double() @ people.double().T).topk(10, dim=1).values
-    found = screened(queries, people, 10, floor=torch.full((41, 1), -torch.inf), longest=float(people.norm(dim=1).max()))
+    found = prefilter(queries, people, 10, floor=torch.full((41, 1), -torch.inf), longest=float(people.norm(dim=1).max()))
     if kind == "one person":
         assert found is None, "all of them could be"
     else:
@@ -96,11 +100,13 @@ def test_questions_that_cannot_be_asked(vectors: np.ndarray, top: int, match: st
 
 def test_an_index_finds_what_it_promises(tmp_path: Path) -> None:
     pytest.importorskip("faiss", reason="pretrainps[index] is not installed")
-    rng = np.random.default_rng(0)
-    blocks = [torch.from_numpy(rng.standard_normal((size, 16)).astype(np.float32)) for size in (900, 0, 2100)]
+    parts = [random_shard([count], seed=place, dim=16, first=place) for place, count in enumerate((900, 0, 2100))]
+    blocks = [part.embeddings for part in parts]
     measured = build(blocks, tmp_path / "index")
-    assert measured.lists == 76 and measured.recall >= 0.95 and measured.sample == 200 and 1 <= measured.probes <= 76
-    search = ApproximateSearch(tmp_path / "index", probes=measured.probes, people=3000, dim=16)
+    assert measured.nlist == 76 and measured.recall >= 0.95 and measured.sample == 200 and 1 <= measured.nprobe <= 76
+    stored(tmp_path / "g", parts, dim=16)
+    catalog, kind = FolderStore(tmp_path / "g").open(), FaissIndexType()
+    search = kind.open(catalog, asdict(measured), tmp_path / "index", device="cpu")
     vectors = torch.cat(blocks).numpy()[[5, 950, 2999]]
     scores, rows = search.search(vectors, 7)
     exact, truly = ExactSearch(blocks).search(vectors, 7)
@@ -108,8 +114,16 @@ def test_an_index_finds_what_it_promises(tmp_path: Path) -> None:
     np.testing.assert_allclose(scores[:, 0], exact[:, 0], rtol=1e-5)
     everyone = torch.cat(blocks).numpy()
     np.testing.assert_allclose(scores, np.einsum("qd,qkd->qk", vectors, everyone[rows]), rtol=1e-4, atol=1e-5)
+    scores, rows = search.search(vectors, 2000, only=DetectionFilter(exclude_images=frozenset({"2.jpg"})))
+    assert rows.shape == (3, 900) and rows.max() < 900, "the other 2100 rows are in one image"
+    assert search.search(vectors, 1)[1].tolist() == [[5], [950], [2999]], "the next search is among all again"
+    stored(tmp_path / "h", parts[:1], dim=16)
     with pytest.raises(errors.IntegrityError, match="another gallery"):
-        ApproximateSearch(tmp_path / "index", probes=1, people=2999, dim=16)
+        kind.open(FolderStore(tmp_path / "h").open(), asdict(measured), tmp_path / "index", device="cpu")
+    whole, path = asdict(measured), tmp_path / "index"
+    for facts, file in (({}, path), (whole, None), ({**whole, "nprobe": 0}, path), ({**whole, "more": 1}, path)):
+        with pytest.raises(errors.IntegrityError, match=r"damaged.*pretrainps index"):
+            kind.open(catalog, facts, file, device="cpu")
     (tmp_path / "index").write_bytes(b"no index")
     with pytest.raises(errors.IntegrityError, match="cannot be read by faiss"):
-        ApproximateSearch(tmp_path / "index", probes=1, people=3000, dim=16)
+        kind.open(catalog, asdict(measured), tmp_path / "index", device="cpu")

@@ -14,8 +14,10 @@ from pretrainps import errors
 from pretrainps.detectors import PersonSearchDetector
 from pretrainps.gallery import Gallery
 from pretrainps.gallery.sources import video
-from pretrainps.gallery.sources.folder import Reading, Survey, open_source
-from pretrainps.gallery.storage.manifest import Failure
+from pretrainps.gallery.sources.base import Survey
+from pretrainps.gallery.sources.opening import open_source
+from pretrainps.gallery.storage.header import Failure
+from pretrainps.inference.runner import ImageInput
 from tests.support.galleries import detector, everyone, indexed, noise
 
 NOTHING = Survey(kept={}, wanted=None, expected=0)
@@ -56,12 +58,12 @@ def brightness(picture: Image.Image) -> float:
 def test_frames_are_taken_at_their_times(tmp_path: Path, fps: float, times: list[str]) -> None:
     source = open_source(film(tmp_path / "walk.mp4"), fps=fps)
     assert source.survey({}, (), complete=False).expected == int(np.ceil(2.5 * fps))
-    found = [reading for reading in source.read(NOTHING) if isinstance(reading, Reading)]
-    assert [reading.record.name for reading in found] == [f"walk.mp4#{time}" for time in times]
+    found = [reading for reading in source.read(NOTHING) if isinstance(reading, ImageInput)]
+    assert [reading.key.name for reading in found] == [f"walk.mp4#{time}" for time in times]
     for reading in found:
-        place = round(10 * float(reading.record.name.partition("#")[2]))
+        place = round(10 * float(reading.key.name.partition("#")[2]))
         assert float(reading.pixels.float().mean()) == pytest.approx(8 * place + 16, abs=3)
-        assert brightness(source.picture(reading.record)) == pytest.approx(float(reading.pixels.float().mean()), abs=0.01)
+        assert brightness(source.picture(reading.key)) == pytest.approx(float(reading.pixels.float().mean()), abs=0.01)
 
 
 def test_a_video_is_gone_on_with_and_made_anew_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,9 +90,9 @@ def test_a_video_is_gone_on_with_and_made_anew_when_it_changed(tmp_path: Path, m
     gallery = Gallery.open(store)
     assert brightness(gallery.picture("walk.mp4#1.500")) == pytest.approx(8 * 15 + 16, abs=3)
     result = gallery.search(
-        detector(), gallery.picture("walk.mp4#0.500"), (2, 2, 40, 46), query_name="walk.mp4#0.500", leave_out_own=True
+        detector(), gallery.picture("walk.mp4#0.500"), (2, 2, 40, 46), query_name="walk.mp4#0.500", exclude_query_image=True
     )
-    assert result.query.image not in {hit.person.image for hit in result.hits}
+    assert result.query.image not in {hit.detection.image for hit in result.hits}
     with pytest.raises(errors.GalleryError, match=r"has 2 frames a second, not 1"):
         indexed(path, store)
     shutil.copy(film(tmp_path / "other.mp4", frames=12), path)
@@ -122,7 +124,7 @@ def test_what_is_no_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     path = film(tmp_path / "walk.mkv", frames=60)
     raw = path.read_bytes()
     (tmp_path / "text.mp4").write_text("no video")
-    with pytest.raises(errors.ImageError, match="no video, or damaged"):
+    with pytest.raises(errors.ImageError, match="not a video, or is damaged"):
         open_source(tmp_path / "text.mp4")
     for fps in (0.0, -1.0, float("nan")):
         with pytest.raises(errors.ArgumentError, match="above 0"):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pretrainps import errors
 from pretrainps.gallery.view.picture import result_picture
-from pretrainps.images.drawing import ANSWER, ASKED, NOTHING, RIGHT, WRONG, Colour, font, shortened, sight, within
+from pretrainps.images.drawing import ANSWER, ASKED, NOTHING, RIGHT, WRONG, Colour, crop_with_margin, font, shortened, within
 from tests.support.results import BOX, answered, scene
 
 COORDINATE = st.floats(-1e4, 1e4) | st.sampled_from([math.nan, math.inf, -math.inf])
@@ -24,18 +24,18 @@ def test_whatever_a_box_says_some_of_the_picture_is_meant(
 ) -> None:
     x1, y1, x2, y2 = within(box, (width, height))
     assert 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height and x2 - x1 >= 1 and y2 - y1 >= 1
-    assert sight(Image.new("RGB", (width, height)), box, (20, 30), ASKED).size == (20, 30)
+    assert crop_with_margin(Image.new("RGB", (width, height)), box, (20, 30), ASKED).size == (20, 30)
 
 
-def test_a_person_is_in_the_middle_of_his_frame_unless_the_picture_ends() -> None:
+def test_a_person_is_in_the_middle_of_the_frame_unless_the_picture_ends() -> None:
     image = scene((250, 0, 0), size=(400, 300))
     image.paste(image.crop((0, 0, 60, 120)), (200, 100))
-    frame = np.array(sight(image, (220, 130, 250, 210), (100, 150)))
+    frame = np.array(crop_with_margin(image, (220, 130, 250, 210), (100, 150)))
     red = np.argwhere((frame[:, :, 0] > 200) & (frame[:, :, 1] < 60))
     assert np.abs((red.min(axis=0) + red.max(axis=0)) / 2 - (75, 50)).max() < 2
-    edge = np.array(sight(image, BOX, (100, 150)))
+    edge = np.array(crop_with_margin(image, BOX, (100, 150)))
     assert not (edge == NOTHING).all(axis=2).any(), "the cut is moved into the picture"
-    small = np.array(sight(scene((250, 0, 0), size=(56, 120)), BOX, (100, 100)))
+    small = np.array(crop_with_margin(scene((250, 0, 0), size=(56, 120)), BOX, (100, 100)))
     assert (small[50, 0] == NOTHING).all() and (small[50, -1] == NOTHING).all() and not (small[50, 50] == NOTHING).all()
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pretrainps import errors
-from pretrainps.gallery.results import Person, SearchResult
+from pretrainps.gallery.results import Detection, SearchResult
 from pretrainps.gallery.view.report import write_report
 from tests.support.browser import Browser, chromium
 from tests.support.results import Folder, answered, scene
@@ -187,7 +187,7 @@ def test_images_that_are_gone_leave_a_place(tmp_path: Path) -> None:
     found = page(folder, result, at=tmp_path)
     assert len(found.all("div", class_="sight gone")) == 1 and len(found.all("button", class_="sight")) == 2
     nothing = page(Folder({}), replace(result, hits=()), at=tmp_path)
-    assert "Nobody was found." in nothing.content["h3"] and not nothing.all("button", class_="sight")
+    assert "No answers." in nothing.content["h3"] and not nothing.all("button", class_="sight")
 
 
 def test_what_cannot_be_reported_is_refused(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_what_cannot_be_reported_is_refused(tmp_path: Path) -> None:
 def test_in_a_browser_scenes_are_enlarged_by_mouse_and_keys_and_nothing_is_fetched(tmp_path: Path) -> None:
     folder, result = answered([*HOSTILE, "tall.jpg"])
     folder.images["tall.jpg"] = scene((9, 9, 9), size=(60, 400))
-    other = replace(result, query=Person("tall.jpg", (0.0, 0.0, 30.0, 100.0), 1.0))
+    other = replace(result, query=Detection("tall.jpg", (0.0, 0.0, 30.0, 100.0), 1.0))
     path = write_report(folder, [result, other], tmp_path / "report.html", title=HOSTILE[0], truth=[[True] * 7] * 2)
     with chromium() as browser:
         browser.requests()

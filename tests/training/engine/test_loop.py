@@ -309,9 +309,9 @@ class Promises:
     [
         ({}, {"accumulate": 7}, ArgumentError, "an epoch has 6 batches, and a step takes 7"),
         ({}, {"precision": "float16"}, ArgumentError, "float16 needs a GPU"),
-        ({}, {"gradient_checkpointing": True}, ArgumentError, "Line knows no gradient checkpointing"),
+        ({}, {"gradient_checkpointing": True}, ArgumentError, "Line has no gradient checkpointing"),
         ({"metric": "mAP"}, {}, TrainingError, "metric is 'mAP', but its evaluation returned closeness, weight"),
-        ({"model": nn.Identity()}, {}, TrainingError, "no parameter of the model learns"),
+        ({"model": nn.Identity()}, {}, TrainingError, "no parameter of the model is trainable"),
         ({"model": nn.Bilinear(8, 8, 1)}, {}, TrainingError, "Bilinear returned Tensor, not its losses by name"),
         ({"stream": lambda rank, world_size: Promises()}, {}, TrainingError, "promised 5 batches an epoch"),
     ],

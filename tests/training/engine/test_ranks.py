@@ -65,7 +65,7 @@ class Apart(nn.Module):
         enter, oim.enter = oim.enter, lambda *people: met.append(people)
         losses = [self.detector([image], [target]) for image, target in zip(images, targets, strict=True)]
         oim.enter = enter
-        oim.enter(torch.cat([people for people, _ in met]), torch.cat([ids for _, ids in met]))
+        oim.update_tables(torch.cat([people for people, _ in met]), torch.cat([ids for _, ids in met]))
         return {name: torch.stack([each[name] for each in losses]).mean() for name in losses[0]}
 
 

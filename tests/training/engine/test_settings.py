@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pretrainps.detectors import SeqNetConfig
-from pretrainps.errors import ArgumentError
+from pretrainps.errors import ArgumentError, TrainingError
 from pretrainps.training import LoopSettings, OptimSettings, override, setting_names
+from pretrainps.training.engine.run_folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,3 +144,24 @@ def test_limits_between_fields_hold_for_the_whole() -> None:
     with pytest.raises(ArgumentError, match="optim holds several settings"):
         override(Recipe(), ["optim.lr=0.1", "optim=3"])
     assert override(Recipe(), ["optim.lr=0.1", "name=x", "optim.lr=0.2"]).optim.lr == 0.2
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("alone_share", "crops_only_share"), ("detector.weigh_by_score", "detector.score_weighting")]
+)
+def test_a_run_that_was_begun_under_an_old_name_is_resumed(tmp_path: Path, old: str, new: str) -> None:
+    """And it is still told from a run with another value."""
+
+    def recorded(name: str, value: float) -> dict[str, Any]:
+        nested: Any = value
+        for part in reversed(name.split(".")):
+            nested = {part: nested}
+        return {"recipe": nested}
+
+    run = RunFolder(tmp_path)
+    run.claim(recorded(old, 0.25), resume=False, may_differ=())
+    (tmp_path / "checkpoints" / "step_1").mkdir(parents=True)
+    with pytest.raises(TrainingError, match=rf"recipe\.{new}: 0.25 -> 0.5"):
+        run.claim(recorded(new, 0.5), resume=True, may_differ=())
+    assert run.claim(recorded(new, 0.25), resume=True, may_differ=()) == []
+    assert run.claim(recorded(new, 0.25), resume=True, may_differ=()) == [], "the new name is recorded now"

@@ -53,4 +53,4 @@ def test_what_does_not_fit_is_refused() -> None:
         continue_detector(trained, kind="seqnet", num_identities=7)
     other = pretrainps.build_detector("nae", backbone=build_backbone("shufflenetv1"), config={**SMALL, "anchor_sizes": (8,)})
     with pytest.raises(StateDictMismatchError, match="rpn"):
-        continue_detector(trained, num_identities=7, config=other.config.changes())
+        continue_detector(trained, num_identities=7, config=other.config.non_defaults())

@@ -13,7 +13,8 @@ from pretrainps.backbones import Backbone
 from pretrainps.detectors import DETECTORS
 from pretrainps.errors import ArgumentError, IntegrityError, StateDictMismatchError, WeightsUnavailableError
 from pretrainps.registry.specs import Licence, Provenance
-from pretrainps.training.finetuning.from_pretraining import HEADS, save_backbone, start_detector
+from pretrainps.training.finetuning.from_pretraining import start_detector
+from pretrainps.training.pretraining.save import HEADS, save_backbone
 from tests.support.detectors import KINDS
 from tests.training.hybrids import TINY, batch, hybrid, scenes, total
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,17 +14,11 @@ from torch.nn import functional as F
 
 from pretrainps.backbones import build_backbone
 from pretrainps.errors import ArgumentError, UnsupportedModelError
+from pretrainps.training.pretraining.alignment import ALIGNMENTS, Alignment, AlignmentSettings, TaskFeatures, register_alignment
+from pretrainps.training.pretraining.alignment.adversarial import AdversarialAlignment, reverse_gradient
 from pretrainps.training.pretraining.alignment.domain_norm import DomainNorm, DomainNormAlignment
-from pretrainps.training.pretraining.alignment.methods import (
-    AdversarialAlignment,
-    Alignment,
-    AlignmentSettings,
-    MMDAlignment,
-    TaskFeatures,
-    mmd,
-    reverse_gradient,
-)
-from tests.training.hybrids import backbone
+from pretrainps.training.pretraining.alignment.mmd import MMDAlignment, mmd
+from tests.training.hybrids import backbone, batch, hybrid, total
 
 CHANNELS = {"c4": 4, "c5": 6}
 SETS: Any = {"detection": 2, "reid": 1}
@@ -88,7 +83,10 @@ def test_discriminators_tell_data_sets_apart_and_reversal_confuses_them() -> Non
 
 
 def test_padding_plays_no_part() -> None:
-    alignment, mean = AdversarialAlignment(SETS, CHANNELS, AlignmentSettings()), MMDAlignment(SETS)
+    alignment, mean = (
+        AdversarialAlignment(SETS, CHANNELS, AlignmentSettings()),
+        MMDAlignment(SETS, CHANNELS, AlignmentSettings()),
+    )
     plain = features([0, 0, 1, 1])
     padded = TaskFeatures(
         F.pad(plain.maps, (0, 2, 0, 3), value=9.0),
@@ -104,13 +102,15 @@ def test_padding_plays_no_part() -> None:
 
 @pytest.mark.parametrize("kind", [Alignment, MMDAlignment])
 def test_a_single_data_set_is_left_alone(kind: Any) -> None:
-    assert kind({"detection": 1, "reid": 1})("reid", features([0, 0])) == {}
+    assert kind({"detection": 1, "reid": 1}, CHANNELS, AlignmentSettings())("reid", features([0, 0])) == {}
     adversarial = AdversarialAlignment(SETS, CHANNELS, AlignmentSettings())
     assert adversarial("reid", features([0, 0])) == {} and adversarial.names("reid") == []
     assert list(adversarial.image) == ["detection"]  # no discriminator that nothing would teach
 
 
-@pytest.mark.parametrize("alignment", [AdversarialAlignment(SETS, CHANNELS, AlignmentSettings()), MMDAlignment(SETS)])
+@pytest.mark.parametrize(
+    "alignment", [AdversarialAlignment(SETS, CHANNELS, AlignmentSettings()), MMDAlignment(SETS, CHANNELS, AlignmentSettings())]
+)
 def test_no_person_and_no_second_data_set_cost_something_finite(alignment: Alignment) -> None:
     some = features([0, 0])
     empty = TaskFeatures(some.maps, some.inside, some.map_sets, torch.zeros(0, 6), torch.zeros(0, dtype=torch.int64))
@@ -152,7 +152,7 @@ def test_mmd_of_equal_samples_is_zero_and_grows_with_the_distance() -> None:
 
 
 def test_mmd_alignment_is_the_mean_over_pairs_of_data_sets() -> None:
-    alignment = MMDAlignment({"detection": 3, "reid": 0})
+    alignment = MMDAlignment({"detection": 3, "reid": 0}, CHANNELS, AlignmentSettings())
     seen = features([0, 0, 1, 1, 2, 2, 2])
     people = seen.instances.double()
     wanted = [
@@ -164,8 +164,8 @@ def test_mmd_alignment_is_the_mean_over_pairs_of_data_sets() -> None:
 
 def normed(sets: int = 3) -> tuple[DomainNorm, DomainNormAlignment]:
     """A norm for three data sets, each of which measured and learned something else."""
-    alignment = DomainNormAlignment({"detection": 2, "reid": sets - 2})
-    half = backbone().halves()[1]
+    alignment = DomainNormAlignment({"detection": 2, "reid": sets - 2}, CHANNELS, AlignmentSettings())
+    half = backbone().split()[1]
     alignment.prepare(half)
     norm = next(module for module in half.modules() if isinstance(module, DomainNorm))
     generator = torch.Generator().manual_seed(0)
@@ -187,7 +187,7 @@ def test_domain_norms_see_their_own_rows() -> None:
     with alignment.rows("reid", [6]):
         norm(x)
     assert not torch.equal(norm.norms[2].get_buffer("running_mean"), before)
-    with pytest.raises(ArgumentError, match="whose rows"):
+    with pytest.raises(ArgumentError, match="which rows"):
         norm(x)
 
 
@@ -207,8 +207,8 @@ def test_the_merged_norm_gives_the_mean_of_all() -> None:
 
 
 def test_equal_norms_merge_into_themselves() -> None:
-    alignment = DomainNormAlignment({"detection": 2, "reid": 2})
-    half = backbone().halves()[0]
+    alignment = DomainNormAlignment({"detection": 2, "reid": 2}, CHANNELS, AlignmentSettings())
+    half = backbone().split()[0]
     plain = half.state_dict()
     alignment.prepare(half)
     for key, value in alignment.plain_state(half).items():
@@ -217,10 +217,51 @@ def test_equal_norms_merge_into_themselves() -> None:
 
 def test_a_backbone_without_batch_norm_cannot_have_several() -> None:
     with pytest.raises(UnsupportedModelError, match="no batch norm"):
-        DomainNormAlignment(SETS).prepare(build_backbone("timm:convnext_atto"))
+        DomainNormAlignment(SETS, CHANNELS, AlignmentSettings()).prepare(build_backbone("timm:convnext_atto"))
 
 
 @pytest.mark.parametrize("wrong", [{"kind": "coral"}, {"weight": -1.0}, {"width": 0}])
 def test_impossible_settings_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError, match=next(iter(wrong))):
         AlignmentSettings(**wrong)
+
+
+@pytest.fixture
+def of_another_package() -> Iterator[type[Alignment]]:
+    """An alignment as another package would add it."""
+
+    @register_alignment("means")
+    class Means(Alignment):
+        levels = ("instance",)
+
+        def _losses(self, task: Any, features: TaskFeatures, progress: float) -> dict[str, Tensor]:
+            means = [features.instances[features.instance_sets == each].mean(dim=0) for each in range(self.sets[task])]
+            return {"instance": progress * (means[0] - means[1]).square().nan_to_num().sum()}
+
+    yield Means
+    del ALIGNMENTS["means"]
+
+
+def test_an_alignment_of_another_package_is_trained(of_another_package: type[Alignment]) -> None:
+    model = hybrid("means")
+    assert type(model.alignment) is of_another_package
+    losses = model(*batch(), 0.5)
+    assert losses.keys() == set(model.loss_names()) and {"loss_align_reid_instance", "loss_align_detection_instance"} <= set(
+        losses
+    )
+    total(losses).backward()
+    assert all(each.grad is not None for each in model.parameters() if each.requires_grad)
+    assert type(hybrid("means", detection_sets=("street",), reid_sets={"hall": 3}).alignment) is Alignment
+
+
+def test_a_name_is_given_once(of_another_package: type[Alignment]) -> None:
+    assert register_alignment("means")(of_another_package) is of_another_package
+    for name in ("means", "mmd", "none"):
+        with pytest.raises(ArgumentError, match=f"{name!r} is .* already"):
+            register_alignment(name)(type("Other", (Alignment,), {}))
+
+
+@pytest.mark.parametrize(("wrong", "near"), [("adverserial", "adversarial"), ("domain-norm", "domain_norm"), ("None", "none")])
+def test_a_misspelt_alignment_gets_a_hint(wrong: str, near: str) -> None:
+    with pytest.raises(ArgumentError, match=f"kind must be one of 'none', .*Did you mean {near!r}"):
+        AlignmentSettings(kind=wrong)

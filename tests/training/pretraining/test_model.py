@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from pretrainps.detectors import DetectorConfig
+from pretrainps.detectors.region import RegionConfig
 from pretrainps.detectors.transform import SceneTransform
 from pretrainps.errors import ArgumentError, UnsupportedModelError
 from pretrainps.losses.identity import IdentitySettings
 from pretrainps.losses.oim import OIMLoss
 from pretrainps.synthetic import detection_split, reid_split
 from pretrainps.training.finetuning.from_pretraining import start_detector
-from pretrainps.training.pretraining.ignore_regions import SparingProposals, SparingSampler, coverage
+from pretrainps.training.pretraining.ignore_regions import SparingProposals, SparingSampler, covered_share
 from pretrainps.training.pretraining.model import HybridModel, HybridSettings
 from tests.support.ranks import run_on_two_ranks
 from tests.training.hybrids import TINY, backbone, batch, crops, hybrid, scenes, total
@@ -76,7 +76,7 @@ def test_detection_losses_are_those_of_the_oim_detector() -> None:
 
 def _fine(model: HybridModel) -> dict[str, Any]:
     """The hybrid's settings as an OIM detector's."""
-    return {key: value for key, value in model.settings.detector.changes().items() if key != "num_identities"} | {
+    return {key: value for key, value in model.settings.detector.non_defaults().items() if key != "num_identities"} | {
         "region_negative_iou": 0.1
     }
 
@@ -84,24 +84,24 @@ def _fine(model: HybridModel) -> dict[str, Any]:
 def test_coverage_is_the_share_of_the_box() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 40], [100, 100, 101, 101]])
     regions = torch.tensor([[5.0, 0, 50, 10], [0, 0, 10, 2], [0, 30, 100, 100]])
-    torch.testing.assert_close(coverage(boxes, regions), torch.tensor([0.5, 0.5, 0.0]))
-    assert coverage(boxes, regions[:0]).tolist() == [0.0, 0.0, 0.0]
+    torch.testing.assert_close(covered_share(boxes, regions), torch.tensor([0.5, 0.5, 0.0]))
+    assert covered_share(boxes, regions[:0]).tolist() == [0.0, 0.0, 0.0]
 
 
 def test_regions_to_ignore_are_never_background() -> None:
     """Neither anchors nor proposals inside them; and with none of them, everything is as it was."""
-    config = DetectorConfig(**TINY)
+    config = RegionConfig(**TINY)
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(400, 2, generator=generator) * 80
     boxes = torch.cat([corners, corners + 4 + torch.rand(400, 2, generator=generator) * 40], dim=1)
     people, ignore = torch.tensor([[10.0, 10, 30, 60]]), torch.tensor([[40.0, 0, 90, 120], [0, 90, 120, 120]])
     target = {"boxes": people, "ids": torch.tensor([-1]), "ignore": ignore}
-    spared = coverage(boxes, ignore) >= 0.5
+    spared = covered_share(boxes, ignore) >= 0.5
     assert 50 < int(spared.sum()) < 350
     sampler = SparingSampler(config, 0.5)
     (sampled,) = sampler([boxes], [target]).boxes
     background = sampled[(box_iou(people, sampled)[0] < 0.5)]
-    assert len(background) > 0 and float(coverage(background, ignore).max()) < 0.5
+    assert len(background) > 0 and float(covered_share(background, ignore).max()) < 0.5
     labels = SparingProposals(8, config, 0.5).assign_targets_to_anchors([boxes], [target])[0][0]
     plain = SparingProposals(8, config, 0.5).assign_targets_to_anchors([boxes], [{**target, "ignore": ignore[:0]}])[0][0]
     assert bool((labels[spared & (plain == 0)] == -1).all()) and int((spared & (plain == 0)).sum()) > 20

@@ -14,8 +14,7 @@ import torch
 
 from pretrainps.backbones import build_backbone
 from pretrainps.data import Split
-from pretrainps.data.writers import market1501, prw
-from pretrainps.detectors import DetectorConfig
+from pretrainps.detectors.region import RegionConfig
 from pretrainps.errors import ArgumentError, DatasetError, TrainingError
 from pretrainps.synthetic import detection_split, reid_split
 from pretrainps.training import train
@@ -26,8 +25,9 @@ from pretrainps.training.pretraining.settings import HybridSettings
 from pretrainps.training.pretraining.task import Pretraining, PretrainRecipe
 from pretrainps.training.sources import described, read_sets
 from tests.support.detectors import SMALL
+from tests.support.miniatures import market1501, prw
 
-CONFIG = DetectorConfig(freeze_stem=False, **{**SMALL, "num_identities": 1})
+CONFIG = RegionConfig(freeze_stem=False, **{**SMALL, "num_identities": 1})
 RECIPE = PretrainRecipe(
     backbone="random:shufflenetv1",
     hybrid=HybridSettings(detector=CONFIG),
@@ -94,12 +94,12 @@ def test_what_cannot_be_is_said_at_once(detection: dict[str, Split], reid: dict[
         (replace(RECIPE, scenes=SceneSettings(batch_size=1)), (detection, reid), "each of 2 data sets needs a place"),
         (replace(RECIPE, scenes=SceneSettings(batch_size=30)), (detection, reid), "4 images do not fill"),
         (RECIPE, (detection, alone), "1 identities"),
-        (replace(RECIPE, crops=CropSettings(people=40, shots=2)), (detection, reid), "4 people with images"),
+        (replace(RECIPE, crops=CropSettings(people=40, shots=2)), (detection, reid), "4 identities with images"),
     ):
         with pytest.raises(ArgumentError, match=message):
             task(recipe, *sets)
-    prw.replica(tmp_path / "prw")
-    market1501.replica(tmp_path / "market")
+    prw.write_miniature(tmp_path / "prw")
+    market1501.write_miniature(tmp_path / "market")
     with pytest.raises(ArgumentError, match="PRW is for search"):
         read_sets({"mine": tmp_path / "prw"}, "reid")
     with pytest.raises(DatasetError, match="half unpacked"):
@@ -118,7 +118,7 @@ def test_a_record_of_the_data_changes_with_them(reid: dict[str, Split]) -> None:
 def test_crops_come_alone_for_a_share_of_the_training(detection: dict[str, Split], reid: dict[str, Split]) -> None:
     """7 steps of 2 batches, in epochs of 4: three with crops alone, the first and half of the second epoch."""
     loop = LoopSettings(max_steps=7, accumulate=2)
-    pretraining = task(replace(RECIPE, alone_share=0.4, loop=loop), detection, reid)
+    pretraining = task(replace(RECIPE, crops_only_share=0.4, loop=loop), detection, reid)
     plain = task(replace(RECIPE, loop=loop), detection, reid)
     seen = []
     for epoch in range(4):
@@ -132,7 +132,7 @@ def test_crops_come_alone_for_a_share_of_the_training(detection: dict[str, Split
             again = list(_at(pretraining, epoch, done))
             assert [(bool(scenes), progress) for scenes, _, progress in again] == seen[-4:][done:]
     assert seen[:14] == [(False, 0.0)] * 6 + [(True, step / 4) for step in range(4) for _ in range(2)]
-    assert all(bool(scenes) for scenes, _, _ in _at(task(replace(RECIPE, alone_share=0.5), detection, {}), 0))
+    assert all(bool(scenes) for scenes, _, _ in _at(task(replace(RECIPE, crops_only_share=0.5), detection, {}), 0))
 
 
 def _at(pretraining: Pretraining, epoch: int, done: int = 0) -> Iterator[Any]:
@@ -143,8 +143,8 @@ def _at(pretraining: Pretraining, epoch: int, done: int = 0) -> Iterator[Any]:
 
 @pytest.mark.parametrize("share", [1.0, -0.1, 40.0])
 def test_a_training_that_would_not_come_to_scenes(share: float) -> None:
-    with pytest.raises(ArgumentError, match="alone_share must be"):
-        replace(RECIPE, alone_share=share)
+    with pytest.raises(ArgumentError, match="crops_only_share must be"):
+        replace(RECIPE, crops_only_share=share)
 
 
 def test_a_resumed_training_has_the_length_it_had(detection: dict[str, Split], reid: dict[str, Split], tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_resumed_training_has_the_length_it_had(detection: dict[str, Split], r
 
     def run(epochs: int, *, resume: bool = False) -> None:
         loop = LoopSettings(epochs=epochs, max_steps=2)
-        recipe = replace(RECIPE, alone_share=0.5, loop=loop)
+        recipe = replace(RECIPE, crops_only_share=0.5, loop=loop)
         train(task(recipe, detection, reid), recipe.optim, loop, tmp_path / "run", resume=resume, progress=False)
 
     run(2)

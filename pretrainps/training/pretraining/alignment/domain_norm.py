@@ -1,4 +1,4 @@
-"""A batch norm for every data set while pre-training, and one plain batch norm afterwards.
+"""`domain_norm`: a batch norm for every data set while pre-training, and one plain batch norm afterwards.
 
 Chang et al., "Domain-Specific Batch Normalization for Unsupervised Domain Adaptation", CVPR 2019 (DSBN): data sets differ in
 contrast, colour and sharpness, and much of that is taken away if each is normalized by its own statistics. Each data set of
@@ -7,7 +7,7 @@ both sub-tasks has its own statistics, scale and shift; convolutions are shared.
 Merging is ours. In eval mode a batch norm is a scale and a shift for each channel, and so is the mean of several. The merged
 norm is that mean, exactly: on any features it gives the mean of what the data sets' norms give. Its running mean and variance
 are those of a mixture of the data sets in equal parts (law of total variance), and its weight and bias are solved for. So it is
-also a good start where statistics go on moving, as in fine-tuning with live batch norm.
+also a good start where statistics keep changing, as in fine-tuning with live batch norm.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from pretrainps.backbones import Backbone
 from pretrainps.errors import ArgumentError, UnsupportedModelError
-from pretrainps.training.pretraining.alignment.methods import Alignment, SubTask
+from pretrainps.training.pretraining.alignment.base import Alignment, AlignmentSettings, SubTask, register_alignment
 
 
 class _Rows:
-    """How many rows of the running batch are of each data set; shared by all norms."""
+    """How many rows of the current batch are of each data set; all norms share it."""
 
     def __init__(self) -> None:
         self.counts: list[int] | None = None
@@ -35,9 +35,9 @@ class DomainNorm(nn.Module):
     """Batch norms in place of one, one a data set.
 
     Args:
-        norm: What it takes the place of; each starts as a copy.
-        sets: How many data sets.
-        rows: What tells whose turn it is.
+        norm: The batch norm that is replaced. Each new one starts as a copy of it.
+        sets: How many data sets there are.
+        rows: How many rows of the batch are of each.
     """
 
     def __init__(self, norm: nn.BatchNorm2d, sets: int, rows: _Rows) -> None:
@@ -53,8 +53,8 @@ class DomainNorm(nn.Module):
         if self.rows.counts is None:
             if self.training:
                 raise ArgumentError(
-                    "a batch norm a data set (domain_norm) must know whose rows it gets. It cannot be trained with gradient "
-                    "checkpointing, nor outside HybridModel."
+                    "domain_norm has one batch norm for each data set, and must be told which rows are of which. It cannot be "
+                    "trained with gradient checkpointing, nor outside HybridModel."
                 )
             return self.merged()(x)  # type: ignore[no-any-return]
         parts = zip(self.norms, x.split(self.rows.counts), strict=True)
@@ -80,15 +80,20 @@ class DomainNorm(nn.Module):
         return result
 
 
+@register_alignment("domain_norm")
 class DomainNormAlignment(Alignment):
     """Gives every data set batch norms of its own; there is no loss.
 
     Args:
         sets: Number of data sets of each sub-task.
+        channels: Channels of the backbone's maps, which play no part.
+        settings: They play no part.
     """
 
-    def __init__(self, sets: Mapping[SubTask, int]) -> None:
-        super().__init__(sets)
+    has_parameters_per_set = True
+
+    def __init__(self, sets: Mapping[SubTask, int], channels: Mapping[str, int], settings: AlignmentSettings) -> None:
+        super().__init__(sets, channels, settings)
         self._rows = _Rows()
         total = 0
         self._first: dict[SubTask, int] = {}
@@ -115,7 +120,7 @@ class DomainNormAlignment(Alignment):
 
     @contextlib.contextmanager
     def rows(self, task: SubTask, counts: list[int]) -> Iterator[None]:
-        """Tell the norms whose rows come: so many of each of the sub-task's data sets, in order."""
+        """Tell the norms how many rows of each of the sub-task's data sets come, in order."""
         first = self._first[task]
         before, self._rows.counts = self._rows.counts, [0] * first + counts + [0] * (self._total - first - len(counts))
         try:

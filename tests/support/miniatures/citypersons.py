@@ -1,4 +1,4 @@
-"""CityPersons in miniature."""
+"""CityPersons in miniature, with what readers trip over."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from pretrainps.data.matlab import cell_array, save_matlab, struct_array
 from pretrainps.data.records import Sample, Split
-from pretrainps.data.writers.pictures import write_blank
-from pretrainps.data.writers.records import Rows, detected
+from tests.support.miniatures.pictures import write_blank
+from tests.support.miniatures.records import Rows, detected
 
 _NOBODY = np.zeros((0, 0), dtype=np.uint8)
 
 
-def replica(root: Path) -> dict[str, Split]:
+def write_miniature(root: Path) -> dict[str, Split]:
     """Write three images and one: all classes, sums beyond 255 in bytes, negative coordinates, nobody, a single cell.
 
     Returns:

@@ -1,4 +1,4 @@
-"""MSMT17 in miniature, as V1 or as V2."""
+"""MSMT17 in miniature, with what readers trip over."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from pretrainps.data.records import Split
-from pretrainps.data.writers.pictures import write_blank
-from pretrainps.data.writers.records import cropped
+from tests.support.miniatures.pictures import write_blank
+from tests.support.miniatures.records import cropped
 
 _FIRST = "0000/0000_000_01_0303morning_0008_0.jpg"
 _FIRST_AGAIN = "0000/0000_004_15_0303noon_0011_2_ex.jpg"
@@ -17,7 +17,7 @@ _SECOND_AGAIN = "0001/0001_007_14_0113morning_0211_0.jpg"
 _THIRD = "0002/0002_001_09_0303evening_0123_1_ex.jpg"
 
 
-def replica(root: Path, version: Literal["V1", "V2"] = "V1") -> dict[str, Split]:
+def write_miniature(root: Path, version: Literal["V1", "V2"] = "V1") -> dict[str, Split]:
     """Write a handful of crops: test people numbered from 0 again, `_ex` in names, CRLF, few people in the validation list.
 
     Returns:

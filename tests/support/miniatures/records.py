@@ -1,4 +1,4 @@
-"""Records and boxes as replicas write them down."""
+"""Records of scenes and of crops, as a reader must return them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from pretrainps.data.records import UNLABELLED, Sample, as_boxes
 
@@ -34,12 +33,6 @@ def detected(
         visible=None if visible is None else as_boxes(visible),
         size=size,
     )
-
-
-def xywh(box: ArrayLike) -> list[float]:
-    """Return a box x1, y1, x2, y2 as left, top, width, height."""
-    left, top, right, bottom = np.asarray(box, dtype=np.float64).tolist()
-    return [left, top, right - left, bottom - top]
 
 
 def cropped(name: str, image: Path, identity: int, camera: int | None = None) -> Sample:

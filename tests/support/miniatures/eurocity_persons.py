@@ -1,4 +1,4 @@
-"""EuroCity Persons in miniature."""
+"""EuroCity Persons in miniature, with what readers trip over."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pretrainps.data.records import Sample, Split
-from pretrainps.data.writers.pictures import write_blank
-from pretrainps.data.writers.records import Rows, detected
+from tests.support.miniatures.pictures import write_blank
+from tests.support.miniatures.records import Rows, detected
 
 _SIZE = (40, 60)
 
 
-def replica(root: Path) -> dict[str, Split]:
+def write_miniature(root: Path) -> dict[str, Split]:
     """Write two images by day and two by night: nested vehicles, groups, tags and their absence, both wrappings, nobody.
 
     Returns:

@@ -1,4 +1,4 @@
-"""WiderPerson in miniature."""
+"""WiderPerson in miniature, with what readers trip over."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrainps.data.records import Sample, Split
-from pretrainps.data.writers.pictures import write_blank
-from pretrainps.data.writers.records import detected
+from tests.support.miniatures.pictures import write_blank
+from tests.support.miniatures.records import detected
 
 
-def replica(root: Path) -> dict[str, Split]:
+def write_miniature(root: Path) -> dict[str, Split]:
     """Write two images and one: all classes, boxes out of the frame and without height, LF and CRLF, nobody.
 
     Returns:

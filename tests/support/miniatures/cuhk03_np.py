@@ -1,4 +1,4 @@
-"""CUHK03-NP in miniature."""
+"""CUHK03-NP in miniature, with what readers trip over."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pretrainps.data.layouts.market1501 import FOLDERS
 from pretrainps.data.records import Split
-from pretrainps.data.writers.pictures import write_blank
-from pretrainps.data.writers.records import cropped
+from tests.support.miniatures.pictures import write_blank
+from tests.support.miniatures.records import cropped
 
 _CROPS = {
     "train": (("0001_c1_1.png", 0), ("0001_c2_6.png", 0), ("0003_c1_11.png", 1)),
@@ -17,7 +17,7 @@ _CROPS = {
 _PEOPLE = {"train": ("0001", "0003"), "query": ("0002", "0004"), "gallery": ("0002", "0004")}
 
 
-def replica(root: Path) -> dict[str, Split]:
+def write_miniature(root: Path) -> dict[str, Split]:
     """Write the detected crops as PNG with a JPEG beside each of the training ones, the labeled ones as JPEG alone.
 
     Returns:

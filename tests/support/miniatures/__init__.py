@@ -1,0 +1,1 @@
+"""Miniatures of real data sets, in their layouts: small, with what readers of the real ones trip over."""

@@ -1,0 +1,59 @@
+"""What CHANGELOG.md says of names that moved is true: the new ones are there, and the old ones are gone."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from pkgutil import resolve_name
+
+import pytest
+
+PAGE = (Path(__file__).parent.parent / "CHANGELOG.md").read_text()
+
+
+def rows(mark: str) -> list[tuple[str, str]]:
+    match = re.search(rf"<!-- {mark}:.*?-->\n(.*?)<!-- /{mark} -->", PAGE, flags=re.DOTALL)
+    assert match is not None, mark
+    found = [re.fullmatch(r"\| `(.+?)` \| `(.+?)` \|", line) for line in match[1].splitlines()[2:]]
+    return [(row[1], row[2]) if row else pytest.fail(f"no row of two names in {mark}") for row in found]
+
+
+def resolves(name: str) -> bool:
+    """Return whether a name below the package leads to something; fields of a dataclass count."""
+    plain = name.partition("(")[0]
+    owner, _, last = plain.rpartition(".")
+    try:
+        found = resolve_name(f"pretrainps.{owner}")
+    except (ImportError, AttributeError):
+        return False
+    return hasattr(found, last) or last in getattr(found, "__annotations__", {})
+
+
+def is_module(name: str) -> bool:
+    try:
+        return find_spec(f"pretrainps.{name.removesuffix('.*')}") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize(("then", "now"), rows("names"))
+def test_names_moved_as_it_says(then: str, now: str) -> None:
+    assert resolves(now) and not resolves(then)
+
+
+def test_modules_moved_as_it_says() -> None:
+    moved = rows("modules")
+    assert [now for _, now in moved if not is_module(now)] == []
+    rooms = {
+        "gallery.app",
+        "gallery.sources",
+        "training.engine",
+        "training.finetuning",
+        "training.pretraining",
+        "export",
+        "images",
+    }
+    assert [then for then, _ in moved if is_module(then)] == sorted(rooms & {then for then, _ in moved}), (
+        "these are packages now"
+    )
