@@ -23,7 +23,7 @@ from pretrainps.detectors.configuring import ConfigurableModel
 from pretrainps.detectors.finite import require_finite
 from pretrainps.detectors.found import Detections
 from pretrainps.detectors.transform import Group, SceneTransform
-from pretrainps.detectors.validation import PERSON, check_images, check_query_boxes, check_targets
+from pretrainps.detectors.validation import PERSON, check_images, check_precision, check_query_boxes, check_targets
 from pretrainps.errors import ArgumentError, UnsupportedModelError
 from pretrainps.registry.specs import DetectorSpec, InputConvention, ModelSpec
 from pretrainps.weights import LoadReport
@@ -249,6 +249,13 @@ class PersonSearchDetector(ConfigurableModel[Config]):
                 module.enable_gradient_checkpointing(enabled)
         return self
 
+    def require_batch_size(self, images: int) -> None:
+        """See that the detector can be trained with batches of so many images.
+
+        Raises:
+            ArgumentError: it cannot; says what to raise.
+        """
+
     @abstractmethod
     def _batch_losses(self, batch: ImageList, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return the losses of a batch before they are weighted; the config's `weight_x` is the weight of `loss_x`.
@@ -327,15 +334,7 @@ class PersonSearchDetector(ConfigurableModel[Config]):
         """See that images can be computed with, and that the weights' kind of number goes with what is done."""
         weight = next(self.backbone.parameters())
         check_images(images, self.config.max_size, weight.device)
-        if weight.dtype not in (torch.float16, torch.bfloat16):
-            return
-        if self.training:
-            raise ArgumentError(
-                f"this model's weights are {weight.dtype}, in which steps of training are lost. Train in float32 "
-                "(model.float()), and compute in half precision under torch.autocast, or by loop.precision in a recipe."
-            )
-        if torch.is_autocast_enabled(weight.device.type):
-            raise ArgumentError(f"this model's weights are {weight.dtype} already: leave torch.autocast off.")
+        check_precision(weight, training=self.training)
 
     def _require_eval(self, what: str) -> None:
         if self.training:

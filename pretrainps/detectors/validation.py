@@ -42,6 +42,23 @@ def check_images(images: Sequence[Tensor], max_size: int, device: torch.device |
     require_fractions(images, "image {}")
 
 
+def check_precision(weight: Tensor, *, training: bool) -> None:
+    """See that the kind of number of a model's weights goes with what is done.
+
+    Raises:
+        ArgumentError: training in half precision, or autocast around weights that are in half precision already.
+    """
+    if weight.dtype not in (torch.float16, torch.bfloat16):
+        return
+    if training:
+        raise ArgumentError(
+            f"this model's weights are {weight.dtype}, in which steps of training are lost. Train in float32 "
+            "(model.float()), and compute in half precision under torch.autocast, or by loop.precision in a recipe."
+        )
+    if torch.is_autocast_enabled(weight.device.type):
+        raise ArgumentError(f"this model's weights are {weight.dtype} already: leave torch.autocast off.")
+
+
 def check_shapes(images: Sequence[Tensor], max_size: int) -> None:
     """Check images by type, shape and kind of number; see `check_images`."""
     _check_list(images, "images", "(3, H, W) tensors")

@@ -18,7 +18,7 @@ from pretrainps.detectors.region.optimize import optimized
 from pretrainps.detectors.region.proposals import ProposalNetwork
 from pretrainps.detectors.region.roi_stage import RegionSampler, RoIStage, Samples
 from pretrainps.detectors.transform import Size
-from pretrainps.errors import UnsupportedModelError
+from pretrainps.errors import ArgumentError, UnsupportedModelError
 from pretrainps.losses.oim import OIMLoss
 from pretrainps.registry.specs import InputConvention
 
@@ -71,6 +71,14 @@ class RegionDetector(PersonSearchDetector[Config]):
     def features(self, pixels: Tensor) -> Tensor:
         """Return the stride-16 map. (N, 3, H, W), normalized -> (N, C, H / 16, W / 16)."""
         return self.backbone.trunk(pixels)
+
+    def require_batch_size(self, images: int) -> None:
+        """See that batch norm has more than one region to measure; see `PersonSearchDetector.require_batch_size`."""
+        if images * self.config.region_samples < 2:
+            raise ArgumentError(
+                "scenes.batch_size and detector.region_samples are both 1: batch norm has nothing to measure in a single "
+                "region. Raise one of them."
+            )
 
     @abstractmethod
     def _region_losses(

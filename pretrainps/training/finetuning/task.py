@@ -95,11 +95,7 @@ class Finetuning:
                     kept,
                     self.protocol.min_score,
                 )
-        if self.batch_size * detector.config.region_samples < 2:
-            raise ArgumentError(
-                "scenes.batch_size and detector.region_samples are both 1: batch norm has nothing to measure in a single "
-                "region. Raise one of them."
-            )
+        detector.require_batch_size(self.batch_size)
         self._batches(0, 1)  # finds out at once whether batches can be made
 
     @property
