@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Box = tuple[float, float, float, float]
-"""x1, y1, x2, y2 in pixels of the upright picture."""
+"""x1, y1, x2, y2 in pixels of the upright image."""
 F64 = NDArray[np.float64]
 
 

@@ -35,7 +35,7 @@ def within(box: Box, size: PillowSize) -> Box:
     return left, top, min(max(x2, left + 1), width), min(max(y2, top + 1), height)
 
 
-def crop_with_margin(image: Image.Image, box: Box, size: Size, colour: Colour | None = None) -> Image.Image:
+def crop_with_margin(image: Image.Image, box: Box, size: PillowSize, colour: Colour | None = None) -> Image.Image:
     """Return a person with a margin, cut out of a picture so that it fills a frame, with their box drawn.
 
     The cut has the frame's shape. It is moved so that it stays in the picture. What does not fit stays grey.

@@ -40,9 +40,9 @@ class NativeCheckpoint:
     ignored: tuple[str, ...] = ()
     """The file's keys that were left out, as declared."""
     declared: tuple[str, ...] = ()
-    """Of these, the tensors that a declared pattern names: an architecture's own filter may leave out more."""
+    """Those of `ignored` that match a declared pattern; an architecture's own filter may leave out more."""
     unprefixed: tuple[str, ...] = ()
-    """The file's keys without the declared prefix: nothing is declared of them, so they fit no model."""
+    """The file's keys without the declared prefix; they are undeclared, so they fit no model."""
     side_data: tuple[SideData, ...] = ()
     """Entries of the file that are no tensors."""
 

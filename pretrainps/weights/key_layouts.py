@@ -24,5 +24,5 @@ OF_PRETRAINING = KeyLayout(
     to_native=_from_pretraining,
     heads=("detection.*", "identity.*", "alignment.*", "weights.*"),
 )
-"""Of the checkpoints of a pre-training: the two halves of a backbone, and the heads of both sub-tasks. It is declared only,
-never guessed, for a detector's own keys look much like it."""
+"""Layout of pre-training checkpoints: the two parts of a backbone, and the heads of both sub-tasks. It is only declared,
+never guessed, because a detector's native keys are similar."""

@@ -83,7 +83,7 @@ def recognize_detector(
 
 
 def detector_named(shapes: Mapping[str, Shape]) -> str | None:
-    """Return the detector that at least half of whose heads a file holds, on whatever backbone; `None` if there is none."""
+    """Return the detector with at least half of its heads in a file, on any backbone; `None` if there is none."""
     shares: dict[str, float] = {}
     for form in _forms(shapes):
         for layout in _layout_names(form.kind, _EXAMPLE):

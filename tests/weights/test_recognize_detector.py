@@ -86,8 +86,10 @@ def test_what_is_written_answers_the_same(tmp_path: Path, kind: str) -> None:
     config = {**SIZES, "score_threshold": 0.01}
     model = pretrainps.build_detector(kind, backbone=build_backbone("resnet_tiny"), config=config).eval()
     torch.save(model.state_dict(), tmp_path / "state.pth")
-    save_file({key: value.clone() for key, value in model.state_dict().items()}, tmp_path / "state.safetensors")
-    names = ["state.pth", "state.safetensors"]
+    names = ["state.pth"]
+    if kind == "oim":
+        save_file({key: value.clone() for key, value in model.state_dict().items()}, tmp_path / "state.safetensors")
+        names.append("state.safetensors")
     for layout in layouts_of(model.family):
         export_weights(model, layout, tmp_path / f"{layout}.pth")
         names.append(f"{layout}.pth")
@@ -241,7 +243,10 @@ def test_damaged_detector_files_in_memory() -> None:
         if found is None:
             outcomes["refused"] += 1
             continue
-        model = skeleton(found)
+        what = repr((found.arch, found.detector, found.head))
+        if what not in models:
+            models[what] = skeleton(found)
+        model = models[what]
         left = [key for key in mutant.tensors if key not in found.known_extra]
         bare = {key.removeprefix(found.file.prefix): mutant.tensors[key] for key in left if key.startswith(found.file.prefix)}
         unprefixed = [key for key in left if not key.startswith(found.file.prefix)]
