@@ -11,7 +11,7 @@ _APART = ((-2.0, -2.0, -1.0, -1.0), (-4.0, -4.0, -3.0, -3.0))
 
 
 def nms(boxes: Tensor, scores: Tensor, iou: float, most: int) -> Tensor:
-    """Return the indices of boxes that no better one covers, the best first.
+    """Return the indices of the boxes to keep, the highest score first.
 
     Args:
         boxes: (N, 4), inside an image.

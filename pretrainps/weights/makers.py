@@ -33,20 +33,20 @@ STORAGES = {
 
 
 class Unpickling(Protocol):
-    """What a maker may ask of the pickle that is being carried out."""
+    """The methods of the unpickler that a maker may use."""
 
     def name(self, module: Any, name: Any) -> Any:
-        """Return what stands for a name."""
+        """Return the object for a name."""
 
     def call(self, function: Any, arguments: Any) -> Any:
-        """Return what a name and arguments stand for."""
+        """Return the object for a call of a name with arguments."""
 
     def spend(self, amount: int) -> None:
-        """Take bytes from the budget of what may be made."""
+        """Take bytes from the budget."""
 
 
 Maker = Callable[[Unpickling, tuple[Any, ...]], Any]
-"""From the pickle and the arguments that it gives, to what they make; `None` if it is nothing that is known here."""
+"""Function from the unpickler and the pickled arguments to the new object; `None` if the arguments are not supported."""
 
 
 def _view(self: Unpickling, storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype | None = None) -> Any:
