@@ -1,11 +1,11 @@
-"""What intra-task alignment costs: time and peak memory of a hybrid training step with and without it.
+"""Measure the cost of intra-task alignment: time and peak memory of a hybrid training step with and without it.
 
     python benchmarks/alignment.py                       # ResNet-18, 4 scenes of 320x480, 32 crops of 256x128
     python benchmarks/alignment.py --arch shufflenetv1
 
-A step is forward, backward and SGD with momentum; two data sets in each sub-task. Peak memory is what a process of its own has
-resident at most, for each kind and once without any step, which is taken off. Times are the processor's, on one thread, so that
-it matters little what else the machine does; one step of each kind a round, ratios are medians of the rounds' ratios.
+A step is forward, backward and SGD with momentum, with two data sets in each sub-task. Peak memory is the largest resident
+memory of a separate process for each kind, minus that of a process without any step. Times are CPU times on one thread, so that
+other work of the machine matters little. Each round has one step of each kind; ratios are medians of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Given = tuple[dict[str, Scenes], dict[str, Crops]]
 
 
 def batch(scenes: int, crops: int) -> Given:
-    """Noise with people in it, half of either kind from each of two data sets."""
+    """Return noise with people in it, half of the scenes and half of the crops from each of two data sets."""
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(PEOPLE, 2, generator=generator) * torch.tensor([400.0, 180.0])
     target = {"boxes": torch.cat([corners, corners + torch.tensor([50.0, 120.0])], dim=1)}
@@ -58,13 +58,13 @@ class Trainer:
             reid_sets={"c": people, "d": people},
             detector=RegionConfig(num_identities=1, min_size=320, max_size=480, freeze_stem=False),
             alignment=AlignmentSettings(kind=kind),  # type: ignore[arg-type]
-            crop_features="roi",  # the cheaper kind of step, of which alignment is the larger share
+            crop_features="roi",  # the cheaper kind of step, so that alignment is a larger share of it
         )
         self.model = HybridModel(build_backbone(arch), settings).train()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3, momentum=0.9)
 
     def step(self, given: Given) -> float:
-        """Train on a batch and return how many seconds of a processor it took."""
+        """Train on a batch and return the CPU time in seconds."""
         begin = time.process_time()
         self.optimizer.zero_grad()
         torch.stack(list(self.model(*given).values())).sum().backward()
@@ -73,7 +73,7 @@ class Trainer:
 
 
 def peak(kind: str, arch: str, given: Given, steps: int) -> float:
-    """Train a little in this process and return the most memory it ever had, in MB."""
+    """Train a few steps in this process and return its peak memory, in MB."""
     trainer = Trainer(kind, arch, 100)
     for _ in range(steps):
         trainer.step(given)
@@ -85,8 +85,8 @@ def main() -> None:
     parser.add_argument("--arch", default="resnet18")
     parser.add_argument("--scenes", type=int, default=4, help="scenes in a batch")
     parser.add_argument("--crops", type=int, default=32, help="crops in a batch")
-    parser.add_argument("--rounds", type=int, default=5, help="timed steps of each kind, after one that is not")
-    parser.add_argument("--peak", nargs=2, metavar=("KIND", "STEPS"), help="only print the peak memory of so many steps")
+    parser.add_argument("--rounds", type=int, default=5, help="timed steps of each kind, after one for warm-up")
+    parser.add_argument("--peak", nargs=2, metavar=("KIND", "STEPS"), help="only print the peak memory of STEPS steps")
     options = parser.parse_args()
     torch.set_num_threads(1)
     given = batch(options.scenes, options.crops)

@@ -1,12 +1,12 @@
-"""How long a detector takes for a 1080p image at the papers' size, and whether the faster ways give the same answers.
+"""Measure a detector's time for a 1080p image at the papers' size, and compare the outputs of the faster variants.
 
     python benchmarks/detect.py                     # plain against optimized, float32, on two threads
-    python benchmarks/detect.py --compile --bf16    # torch.compile and bfloat16 too, where the processor has it
+    python benchmarks/detect.py --compile --bf16    # torch.compile and bfloat16 too, if the processor has it
 
-The image is a drawn street. The backbone is `tiny-hybrid-synthetic` grown to a ResNet-50 (`grown.py`): trained features, and a
-ResNet-50's work. Its heads are fitted to find the people of that street. All ways run in turn in one process; ratios are of
-medians. The plain one is `plain_seqnet.py`. How alike bfloat16's answers are is counted for the package's own small detector
-too, on sixty drawn scenes.
+The image is a drawn street. The backbone is `tiny-hybrid-synthetic` grown to a ResNet-50 (`grown.py`): it has trained features
+and the work of a ResNet-50. Its heads are fitted to find the people of that street. All variants run in turn in one process;
+ratios are ratios of medians. The plain variant is `plain_seqnet.py`. The outputs in bfloat16 are also compared for the
+package's own small detector, on sixty drawn scenes.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from pretrainps.detectors.key_layouts import layout_of
 from pretrainps.synthetic import find_domain, plan_search, scenes, search_scenes
 
 UNSEEN = 2026
-"""Seed of a drawn world that no training saw."""
+"""Seed of a drawn world that was not used in training."""
 RIDGE = 0.1
-"""Weight of the penalty, in mean squares of the features. With 0.3 boxes are so rough that somebody is found twice, and which
-of two proposals wins hangs on rounding."""
+"""Weight of the penalty, in mean squares of the features. With 0.3 the boxes are so inaccurate that one person is found twice,
+and rounding decides between two proposals."""
 
 
 def scene(height: int, width: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw a busy street whose people are up to half as tall as the picture.
+    """Draw a busy street with people up to half as tall as the image.
 
     Returns:
         (3, height, width) in 0..1, and the people's boxes (P, 4).
@@ -51,10 +51,10 @@ def scene(height: int, width: int, seed: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def detector(image: Tensor, boxes: Tensor) -> SeqNet:
-    """Build SeqNet on a ResNet-50 that finds these people in this image, without training it.
+    """Build a SeqNet on a ResNet-50 that finds these people in this image, without training.
 
-    What a network learns last is fitted to the features by ridge regression: which anchors hold a person, which proposals do,
-    how to move those onto the person, and a vector for each person.
+    The last layers are fitted to the features by ridge regression: the scores of anchors and of proposals, the box deltas, and
+    a vector for each person.
     """
     torch.manual_seed(0)
     small = pretrainps.load("tiny-hybrid-synthetic")
@@ -67,7 +67,7 @@ def detector(image: Tensor, boxes: Tensor) -> SeqNet:
     features = model.features(group.batch.tensors)
 
     head = model.rpn.head
-    nn.init.dirac_(head.conv[0][0].weight)  # hands the features on, with as much work as any 3x3 convolution
+    nn.init.dirac_(head.conv[0][0].weight)  # the identity, with the work of any 3x3 convolution
     nn.init.zeros_(head.conv[0][0].bias)
     (anchors,) = model.rpn.anchor_generator(group.batch, [features])
     overlap = box_iou(anchors, people).amax(dim=1).view(-1, head.cls_logits.out_channels)
@@ -84,7 +84,7 @@ def detector(image: Tensor, boxes: Tensor) -> SeqNet:
     fit(model.proposal_head.cls_score, pooled, torch.stack([-sure, sure], dim=1))
     moves = BoxCoder((10.0, 10.0, 5.0, 5.0)).encode_single(people[who], regions)
     fit(model.proposal_head.bbox_pred, pooled[near], torch.hstack([torch.zeros_like(moves), moves])[near])
-    for parameter in model.box_head.parameters():  # boxes are right already
+    for parameter in model.box_head.parameters():  # the boxes are correct already
         nn.init.zeros_(parameter)
     vectors = torch.randn(len(people), model.config.embedding_dim)
     for name, maps in model.reid_stage(features, [regions], with_c4=True).pooled("max").items():
@@ -116,7 +116,7 @@ def fit(layer: nn.Module, inputs: Tensor, wanted: Tensor) -> None:
 
 
 def plain(model: SeqNet) -> PlainSeqNet:
-    """Give the plain composition the same weights."""
+    """Return the plain implementation with the same weights."""
     tensors = layout_of("seqnet-resnet", "seqnet").from_native(dict(model.state_dict()))
     other = PlainSeqNet(model.config.num_identities, model.config.queue_size)
     other.load_state_dict({key.replace("rpn.head.conv.", "rpn.head.conv.0.0."): value for key, value in tensors.items()})
@@ -124,7 +124,7 @@ def plain(model: SeqNet) -> PlainSeqNet:
 
 
 def alike(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> int:
-    """Return how many people were found again: IoU > 0.9, cosine > 0.99."""
+    """Return the number of people found again: IoU > 0.9, cosine > 0.99."""
     if len(found["boxes"]) == 0 or len(wanted["boxes"]) == 0:
         return 0
     iou, match = box_iou(wanted["boxes"], found["boxes"]).max(dim=1)
@@ -133,7 +133,7 @@ def alike(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> int:
 
 
 def compared(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
-    """Match people by box and say how far the two answers are apart."""
+    """Match people by box and describe the differences of the two outputs."""
     if len(found["boxes"]) == 0 or len(wanted["boxes"]) == 0:
         return f"{len(found['boxes'])} and {len(wanted['boxes'])} people"
     iou, match = box_iou(found["boxes"], wanted["boxes"]).max(dim=1)
@@ -149,7 +149,7 @@ def compared(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
 
 
 def trained(count: int = 60) -> str:
-    """Say how alike a trained detector's answers in bfloat16 are to those in float32."""
+    """Compare a trained detector's outputs in bfloat16 with those in float32."""
     model = pretrainps.load("seqnet-tiny-synthetic")
     assert isinstance(model, PersonSearchDetector)
     ways = [model.optimize_for_inference(dtype=dtype) for dtype in (torch.float32, torch.bfloat16)]
@@ -166,7 +166,7 @@ def trained(count: int = 60) -> str:
 
 
 def main() -> None:
-    """Time, compare, print."""
+    """Time the variants, compare their outputs, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
@@ -189,7 +189,7 @@ def main() -> None:
         ways["optimized, bfloat16"] = model.optimize_for_inference(dtype=torch.bfloat16)
     else:
         print("no bfloat16: this processor has no instructions for it (--bf16 times the emulation)")
-    answers = {name: way([image])[0] for name, way in ways.items()}  # warms up, too
+    answers = {name: way([image])[0] for name, way in ways.items()}  # also the warm-up
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(args.rounds):
         for name, way in ways.items():

@@ -1,11 +1,11 @@
-"""How long the search protocols take at the real sizes of CUHK-SYSU and PRW, against loops, and whether the numbers agree.
+"""Measure the search protocols at the real sizes of CUHK-SYSU and PRW against plain loops, and check that the numbers agree.
 
     python benchmarks/evaluation.py            # the loops on every tenth of PRW's queries, scaled up
     python benchmarks/evaluation.py --full     # the loops on everything: a few minutes
 
-Detections and embeddings are random, but as many, as similar and as unsure as a detector's. Embeddings are rounded to 1/1024:
-sums of their products are then exact in float32 in whatever order they are taken, so that any difference is a fault and not
-rounding; and equal similarities occur, which both ways must treat alike. The loops are `plain_evaluation.py`.
+Detections and embeddings are random, with the number, similarity and scores of a detector's. Embeddings are rounded to 1/1024.
+So sums of their products are exact in float32 in any order, and a difference is a fault, not rounding. Equal similarities
+also occur, which both implementations must treat in the same way. The loops are in `plain_evaluation.py`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ Case = tuple[SearchSet, list[dict[str, Any]], np.ndarray]
 
 
 def people_in_frames(rng: np.random.Generator, frames: int, boxes: int, people: int, labelled: int) -> list[Sample]:
-    """Draw who stands where: `boxes` people in all, `labelled` of them known, nobody twice in a frame."""
+    """Draw people in frames: `boxes` in total, `labelled` of them with an identity, each person at most once in a frame."""
     frame = np.sort(rng.integers(0, frames, boxes))
-    # few people are seen often, most seldom, all at least once
+    # a few people are seen often, most rarely, all at least once
     weights = 1 / (np.arange(people) + 10.0)
     ids = np.r_[np.arange(people), rng.choice(people, labelled - people, p=weights / weights.sum())]
     ids = rng.permutation(np.r_[ids, np.full(boxes - labelled, -1)])
@@ -58,7 +58,7 @@ def people_in_frames(rng: np.random.Generator, frames: int, boxes: int, people: 
 
 
 def vectors(rng: np.random.Generator, looks: np.ndarray, ids: np.ndarray, scores: np.ndarray | float) -> np.ndarray:
-    """Draw embeddings near what a person looks like, weighted by scores. (N,) -> (N, DIM)."""
+    """Draw embeddings near a person's mean embedding, weighted by scores. (N,) -> (N, DIM)."""
     strangers = rng.standard_normal((len(ids), DIM))
     rows = np.where(ids[:, None] >= 0, looks[ids], strangers) + 1.1 * rng.standard_normal((len(ids), DIM))
     rows *= np.reshape(scores, (-1, 1)) / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -66,7 +66,7 @@ def vectors(rng: np.random.Generator, looks: np.ndarray, ids: np.ndarray, scores
 
 
 def detect(rng: np.random.Generator, samples: list[Sample], looks: np.ndarray) -> list[dict[str, Any]]:
-    """Find nine of ten people, a little beside where they stand, and one thing a frame that is nobody."""
+    """Draw detections: nine of ten people, slightly displaced, and one false positive in each frame."""
     results = []
     for sample in samples:
         found = rng.random(len(sample.ids)) < 0.9
@@ -85,7 +85,7 @@ def detect(rng: np.random.Generator, samples: list[Sample], looks: np.ndarray) -
 
 
 def cuhk(rng: np.random.Generator) -> Case:
-    """2,900 queries, each with its own list of 100 of 6,978 images; 1 to 4 of them hold the person."""
+    """Return 2,900 queries, each with its own list of 100 of 6,978 images; 1 to 4 of them hold the person."""
     samples = people_in_frames(rng, 6978, 40871, 2900, 8500)
     looks = rng.standard_normal((2900, DIM))
     places: dict[int, list[tuple[int, int]]] = {}
@@ -109,7 +109,7 @@ def cuhk(rng: np.random.Generator) -> Case:
 
 
 def prw(rng: np.random.Generator) -> Case:
-    """2,057 queries in 6,112 frames of six cameras."""
+    """Return 2,057 queries in 6,112 frames of six cameras."""
     samples = people_in_frames(rng, 6112, 25062, 544, 19127)
     looks = rng.standard_normal((544, DIM))
     queries = []
@@ -125,7 +125,7 @@ def prw(rng: np.random.Generator) -> Case:
 
 
 def compare(case: Case, protocol: SearchProtocol, share: int) -> None:
-    """Time both ways, the loops on one query in `share`, and require equal numbers."""
+    """Time both implementations, the loops on one of `share` queries, and require equal numbers."""
     search_set, results, embeddings = case
     start = time.perf_counter()
     table = Detections.from_images(results)
@@ -154,7 +154,7 @@ def compare(case: Case, protocol: SearchProtocol, share: int) -> None:
     worst = 0.0
     for query, ap, hits in zip(asked, plain.ap, plain.hits, strict=True):
         if (ap is None) != (query not in row_of):
-            raise SystemExit(f"query {query}: one of the two ways skipped it")
+            raise SystemExit(f"query {query}: one of the two implementations skipped it")
         if ap is None:
             continue
         row = row_of[query]

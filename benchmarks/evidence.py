@@ -1,23 +1,23 @@
-"""Is hybrid pre-training a better start? Detectors fine-tuned from different starts on the synthetic world, with equal budgets.
+"""Compare hybrid pre-training with other initializations: detectors fine-tuned on the synthetic world with equal budgets.
 
-    python benchmarks/evidence.py run --seeds 0 1 2        # goes on where it was stopped; hours on two cores
+    python benchmarks/evidence.py run --seeds 0 1 2        # resumes where it was stopped; hours on two cores
     python benchmarks/evidence.py run --scale gpu --jobs 18      # a larger size, on one GPU
-    python benchmarks/evidence.py summary --picture results/evidence-cpu.png     # what results/evidence-cpu.csv says
+    python benchmarks/evidence.py summary --picture results/evidence-cpu.png     # summarizes results/evidence-cpu.csv
 
-Each seed is another world: other scenes and people, other random weights, another order. In it, every start has the same
-network and is fine-tuned alike, on the same 10, 30 or 100 % of the target's training scenes. The target, search_campus, shares
-no camera and no person with the data sets of pre-training; people of its test are not in its training.
+Each seed is another world: other scenes and people, other random weights, another order. Within a seed, every start has the
+same network and the same fine-tuning, on the same 10, 30 or 100 % of the target's training scenes. The target, search_campus,
+shares no camera and no person with the data sets of pre-training; people of its test are not in its training.
 
     random           no pre-training
     detection        boxes only: the three detection sets, no alignment
     reid             identities only: the three re-ID sets, no alignment
-    plain            both in every step, crops by themselves, no alignment
-    pasted           both in every step, crops pasted into scenes after a while; no alignment
-    joint            both as this package does it: identities alone first, then crops pasted into scenes; no alignment
+    plain            both in every step, separate crops, no alignment
+    pasted           both in every step, crops pasted into scenes after some steps; no alignment
+    joint            both as in this package: first identities alone, then crops pasted into scenes; no alignment
     joint+adversarial, joint+mmd, joint+domain_norm      the same, with each kind of intra-task alignment
 
-Pre-trainings cost about the same: a step on one sub-task costs less than half of a joint one, and those on one sub-task take
-more of them. Several processes may work at once; each row is written when its run ends. Recipes are in evidence_recipes.py.
+All pre-trainings cost about the same: a step on one sub-task costs less than half of a joint step, so there are more steps
+on one sub-task. Several processes may run at once; each row is written when its run ends. Recipes are in evidence_recipes.py.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ from pretrainps.training.pretraining.task import Pretraining
 from pretrainps.training.recipes import counted
 
 SHARES = (10, 30, 100)
-"""Of the target's training scenes, in percent."""
+"""Shares of the target's training scenes, in percent."""
 KEYS = ("seed", "detector", "start", "share")
 
 
 def pretrained(start: str, world: World, scale: Scale, seed: int, folder: Path) -> tuple[Path | None, int, float]:
-    """Return the folder of a start's backbone and heads, made if need be, its steps, and the seconds it took."""
+    """Return the folder of a start's backbone and heads (trained if needed), its steps, and its time in seconds."""
     if start == "random":
         return None, 0, 0.0
     recipe = pretraining(start, scale, seed)
@@ -78,7 +78,7 @@ def pretrained(start: str, world: World, scale: Scale, seed: int, folder: Path) 
 def finetuned(
     detector: str, start: Path | None, train_split: Split, test: SearchSet, scale: Scale, seed: int, run: Path
 ) -> dict[str, float]:
-    """Return the measures of a detector that was fine-tuned from a start."""
+    """Fine-tune a detector from a start and return its measures."""
     people = len(train_split.identities)
     recipe = counted(finetuning(detector, scale, seed), people)
     torch.manual_seed(seed)
@@ -103,7 +103,7 @@ def run(
     out: Path,
     work: Path,
 ) -> None:
-    """Make the rows that are missing."""
+    """Compute the missing rows."""
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     about = f"benchmarks/evidence.py; {scale}; {where}, torch {torch.__version__}"
     for seed in seeds:
@@ -138,22 +138,22 @@ def run_each_apart(arguments: Sequence[str], seeds: Sequence[int], starts: Seque
     with ThreadPoolExecutor(jobs) as pool:
         failed = [pair for pair, code in zip(pairs, pool.map(one, pairs), strict=True) if code]
     if failed:
-        sys.exit(f"did not end well: {', '.join(f'{start} of seed {seed}' for seed, start in failed)}; see above.")
+        sys.exit(f"failed: {', '.join(f'{start} of seed {seed}' for seed, start in failed)}; see above.")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "summary"))
-    parser.add_argument("--scale", choices=SCALES, default="cpu", help="smoke: a few steps, to see that it runs")
+    parser.add_argument("--scale", choices=SCALES, default="cpu", help="smoke: a few steps, to check that it runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS)
     parser.add_argument("--detectors", nargs="+", choices=DETECTORS, default=DETECTORS)
     parser.add_argument("--shares", type=int, nargs="+", choices=SHARES, default=SHARES)
     parser.add_argument("--out", type=Path, help="the table (default: results/evidence-SCALE.csv)")
-    parser.add_argument("--work", type=Path, help="where worlds and backbones are kept (default: runs/evidence-SCALE)")
+    parser.add_argument("--work", type=Path, help="folder for worlds and backbones (default: runs/evidence-SCALE)")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
-    parser.add_argument("--jobs", type=int, default=1, help="seeds and starts at a time, each a process")
-    parser.add_argument("--picture", type=Path, metavar="OUT.png", help="draw what there is")
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes, each for one seed and start")
+    parser.add_argument("--picture", type=Path, metavar="OUT.png", help="draw the current table")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     out, work = args.out or Path(f"results/evidence-{args.scale}.csv"), args.work or Path(f"runs/evidence-{args.scale}")

@@ -1,4 +1,4 @@
-"""How `evidence.py` trains: everything that is the same for all starts, at the size of a CPU and at that of a GPU."""
+"""The recipes of `evidence.py`: all settings that are the same for all starts, in a size for a CPU and one for a GPU."""
 
 from __future__ import annotations
 
@@ -15,52 +15,52 @@ from pretrainps.training.recipes import hybrid_synthetic, nae_synthetic, seqnet_
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scale:
-    """How large everything is."""
+    """The sizes of data, networks and trainings."""
 
     arch: str
     """The backbone's architecture."""
     drawn: tuple[int, int]
-    """Height and width of the scenes, in pixels;"""
+    """Height and width of the drawn scenes, in pixels."""
     seen: tuple[int, int]
-    """and of what they are resized to."""
+    """Height and width of the resized scenes that the detector sees."""
     crop: tuple[int, int]
     """Height and width of the crops."""
     scenes: int
-    """In each detection set."""
+    """Number of scenes in each detection set."""
     people: int
-    """In each re-ID set,"""
+    """Number of people in each re-ID set."""
     shots: int = 2
-    """with so many crops by each of three cameras."""
+    """Crops of each of these people by each of three cameras."""
     target_people: int
-    """With a name in the target's training scenes, about 6 appearances each;"""
+    """Number of labelled people in the target's training scenes, with about 6 appearances each."""
     test_people: int
-    """and in its test, where every appearance is searched for."""
+    """Number of labelled people in its test, where every appearance is a query."""
     scene_batch: int
-    """Scenes in a step of pre-training;"""
+    """Scenes in a step of pre-training."""
     crop_batch: int
-    """and people, with 4 crops each."""
+    """People in a step of pre-training, with 4 crops each."""
     pretraining_steps: int
-    """Of a pre-training on one sub-task;"""
+    """Steps of a pre-training on one sub-task."""
     plain_steps: int
-    """and of one on both, which costs about the same;"""
+    """Steps of a pre-training on both with separate crops, at about the same cost."""
     pasted_steps: int
-    """with crops pasted into scenes,"""
+    """Steps of a pre-training on both with crops pasted into scenes."""
     pasted_from: float
-    """after this share of them;"""
+    """Share of these steps before the first pasted crops."""
     joint_steps: int
-    """or, as this package does it,"""
+    """Steps of a pre-training on both as in this package."""
     crops_only_share: float
-    """this share of them on identities alone."""
+    """Share of these steps on identities alone."""
     pretraining_lr: float
     finetuning_steps: Mapping[str, int]
-    """By detector."""
+    """Steps of fine-tuning for each detector."""
     finetuning_lr: Mapping[str, float]
     detector: Mapping[str, Any] = field(default_factory=dict)
     """Settings of RPN and regions that differ from those of `nae_synthetic` and `seqnet_synthetic`."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings of every detector, the pre-training's too."""
+        """Settings of every detector, including that of the pre-training."""
         return {"min_size": self.seen[0], "max_size": self.seen[1], **self.detector}
 
 
@@ -82,14 +82,14 @@ CPU = Scale(
     joint_steps=2550,
     crops_only_share=2 / 3,
     pretraining_lr=2e-3,
-    finetuning_steps={"seqnet": 200, "nae": 400},  # the length of NAE's vector starts from nothing, whatever was pre-trained
+    finetuning_steps={"seqnet": 200, "nae": 400},  # no pre-training covers the norm of NAE's embedding
     finetuning_lr={"seqnet": 5e-4, "nae": 1e-3},
     detector={"region_samples": 16, "rpn_candidates_train": 500},
 )
 GPU = Scale(
     arch="resnet18",
     drawn=(320, 480),
-    seen=(416, 624),  # as the recipes do: the maps of small people tell more
+    seen=(416, 624),  # as in the recipes: enlarged images help with small people
     crop=(128, 64),
     scenes=1000,
     people=1000,

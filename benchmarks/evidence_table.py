@@ -1,4 +1,4 @@
-"""The table that `evidence.py` makes: read, added to, summed up, drawn."""
+"""Read, extend, summarize and plot the table of `evidence.py`."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Measures = dict[tuple[str, int, str], dict[str, dict[str, float]]]
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Wait until no other process holds this file, and hold it."""
+    """Wait until no other process holds the lock of this file, and hold it."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a table; none if there is no file yet."""
+    """Return the rows of a table; an empty list if there is no file yet."""
     if not path.exists():
         return []
     with path.open() as file:
@@ -56,7 +56,7 @@ def append(path: Path, row: dict[str, Any], about: str) -> None:
 
 
 def summary(rows: Sequence[dict[str, str]]) -> Iterable[str]:
-    """Yield the lines of two tables: each start's measures, and what hybrid pre-training gains over the others."""
+    """Yield the lines of two tables: each start's measures, and the gains of hybrid pre-training over the others."""
     found = gathered(rows)
     yield "mean of the seeds, with their standard deviation, in percent"
     yield ""
@@ -104,7 +104,7 @@ def _spread(values: Sequence[float], form: str = ".1f") -> str:
 
 
 def picture(rows: Sequence[dict[str, str]]) -> Image:
-    """Draw each start's mAP, a mean of the seeds, by the share of the target's training scenes."""
+    """Plot each start's mAP, the mean of the seeds, over the share of the target's training scenes."""
     found, panels = gathered(rows), []
     for detector in DETECTORS:
         curves: dict[str, list[tuple[float, float]]] = {}

@@ -1,12 +1,12 @@
-"""How well do the backbones of `evidence.py` know people before any fine-tuning: on crops, and in scenes?
+"""Measure the embeddings of `evidence.py`'s backbones before any fine-tuning, on crops and in scenes.
 
     python benchmarks/evidence_untuned.py                        # every backbone in runs/evidence-cpu
     python benchmarks/evidence_untuned.py --starts reid joint --seeds 0
 
-For crops: people of two re-ID data sets of pre-training who were not in it. For scenes: people of the target who are neither
-trained on nor tested on, in scenes of their own, where everybody is told by his true box; so that what is chosen by these
-numbers is not chosen by the test. Each is a query among all others' pictures of other cameras or scenes; mean average precision
-(scikit-learn's) and top-1 in percent.
+For crops: people of two re-ID data sets of pre-training who were not in it. For scenes: people of the target who are in neither
+training nor test, in separate scenes, with true boxes. So a choice by these numbers does not use the test. Each person is a
+query among all other images by other cameras or in other scenes. The output is mean average precision (scikit-learn's) and
+top-1 in percent.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from pretrainps.training.recipes import counted
 
 CROPS = ("reid_market", "reid_city")
 PEOPLE = 60
-"""Of each, after those of pre-training."""
+"""World numbers of the people of each data set, after those of pre-training."""
 BATCH = 8
 
 
 def pixels(sample: Sample) -> Tensor:
-    """Return a sample's picture. (3, H, W) in 0..1."""
+    """Return a sample's image. (3, H, W) in 0..1."""
     return torch.tensor(np.asarray(sample.pixels())).permute(2, 0, 1).float() / 255
 
 
@@ -54,7 +54,7 @@ def in_scenes(model: Any, scenes: Sequence[Sample]) -> tuple[float, float]:
 
 
 def on_crops(model: Any, samples: Sequence[Sample]) -> tuple[float, float]:
-    """Return mAP and top-1 among crops, each read whole as in pre-training on re-ID alone."""
+    """Return mAP and top-1 among crops, each used whole as in pre-training on re-ID alone."""
     crops = torch.stack([pixels(sample) for sample in samples])
     maps = model.box_stage.whole(model.backbone.trunk(model.transform.normalize(crops)), tuple(crops.shape[2:]))
     vectors, _ = model.embedding_head(maps.pooled(model.config.pooling))
@@ -92,7 +92,7 @@ def main() -> None:
         crops = [reid_split(name, people, shots=scale.shots, seed=seed, size=scale.crop).samples for name in CROPS]
         for start in args.starts:
             folder = work / f"{start}-{seed}"
-            if start == "detection" or not folder.exists():  # the first learned no embedding
+            if start == "detection" or not folder.exists():  # "detection" has no trained embedding
                 continue
             config = counted(finetuning("nae", scale, seed), 1).detector
             model: Any = start_detector("nae", folder, num_identities=1, with_heads=True, config=config).eval()

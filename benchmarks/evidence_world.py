@@ -1,4 +1,4 @@
-"""The data that `evidence.py` trains and tests on: a synthetic world of its own for every seed."""
+"""The training and test data of `evidence.py`: a separate synthetic world for every seed."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class World:
 
     @staticmethod
     def draw(scale: Scale, seed: int, folder: Path, processes: int = 1) -> Path:
-        """Draw everything, unless it was drawn before, and return its file."""
-        path = folder / f"world-{seed}.pickle"  # of this benchmark's own making
+        """Draw all data, unless they exist already, and return their file."""
+        path = folder / f"world-{seed}.pickle"  # written by this benchmark itself
         with alone(path.with_suffix(".lock")):
             if not path.exists():
                 with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
@@ -49,13 +49,13 @@ class World:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read what was drawn."""
+        """Read the drawn data."""
         with path.open("rb") as file:
             world: Self = pickle.load(file)
         return world
 
     def part(self, share: int, seed: int) -> Split:
-        """Return some percent of the target's training scenes, drawn at random; people who are in none have no number."""
+        """Return a random share (in percent) of the target's training scenes; people who are in none of them are left out."""
         order = torch.randperm(len(self.target), generator=torch.Generator().manual_seed(seed)).tolist()
         chosen = sorted(order[: max(2, len(order) * share // 100)])
         samples = [self.target.samples[index] for index in chosen]
@@ -87,9 +87,9 @@ def _target(scale: Scale, seed: int) -> Split:
 
 
 def searched(scale: Scale, seed: int, *, validation: bool = False) -> SearchSet:
-    """Draw the target's test, or as many other people in other scenes before the same cameras, to choose by.
+    """Draw the target's test, or a validation set: as many other people in other scenes of the same cameras.
 
-    Every appearance of a person with a name is a query: more of them measure more finely what one a person would.
+    Every appearance of a labelled person is a query: more queries measure the same with less noise than one for each person.
     """
     first = scale.test_people if validation else 0
     plan = plan_search(_sized(TARGET, scale), range(first, first + scale.test_people), split="test", seed=seed)

@@ -1,11 +1,11 @@
-"""How fast a gallery is searched and filled, against the least that either can take, and whether memory stays flat.
+"""Measure search and indexing of a gallery against lower bounds, and check that the memory stays constant.
 
     python benchmarks/gallery.py search                          # a million people, one query and a hundred
-    python benchmarks/gallery.py index --model NAME              # against the bare detector on decoded images
+    python benchmarks/gallery.py index --model NAME              # compared with the bare detector on decoded images
     python benchmarks/gallery.py soak --model NAME               # 5,000 images, memory for each 500 of them
 
-`search` reads a gallery of random vectors from disk, as `Gallery.open` maps it; the plain pass is `torch.sum` over the same
-numbers in one piece of memory. All ways run in turn in one process; ratios are of medians.
+`search` uses a gallery of random vectors on disk, mapped by `Gallery.open`; the plain pass is `torch.sum` over the same
+numbers in one tensor. All variants run in turn in one process; ratios are ratios of medians.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from pretrainps.images.pixels import to_tensor
 
 TOP = 10
 IN_A_FILE = 30_000
-"""People, about what indexing puts together."""
+"""Number of people in a shard, similar to that of indexing."""
 SIZES = ((640, 360), (640, 480), (480, 640))
-"""Width and height of the drawn images."""
+"""Width and height of the drawn images, in the order of Pillow."""
 
 
 def write_gallery(folder: Path, people: int, dim: int) -> None:
-    """Write a gallery of random unit vectors, ten in an image."""
+    """Write a gallery of random unit vectors, ten for each image."""
     store = GalleryFiles(folder)
     generator = torch.Generator().manual_seed(0)
     files = []
@@ -65,7 +65,7 @@ def write_gallery(folder: Path, people: int, dim: int) -> None:
 
 
 def search(args: argparse.Namespace) -> None:
-    """Time searches against a plain pass over the same numbers."""
+    """Time searches and a plain pass over the same numbers."""
     with tempfile.TemporaryDirectory(dir=args.folder) as temporary:
         write_gallery(Path(temporary) / "g", args.people, args.dim)
         start = time.perf_counter()
@@ -93,7 +93,7 @@ def search(args: argparse.Namespace) -> None:
 
 
 def index(args: argparse.Namespace) -> None:
-    """Time indexing against the bare detector on images that are decoded already."""
+    """Time indexing, and the bare detector on decoded images."""
     model = detector(args)
     batch = args.batch_size
     with tempfile.TemporaryDirectory(dir=args.folder) as temporary:
@@ -124,7 +124,7 @@ def index(args: argparse.Namespace) -> None:
 
 
 class CountedFolder(FolderSource):
-    """A folder that counts what was read from it."""
+    """A folder source that counts the images it reads."""
 
     count = 0
 
@@ -136,7 +136,7 @@ class CountedFolder(FolderSource):
 
 
 def soak(args: argparse.Namespace) -> None:
-    """Index many images and print the memory that each five hundred took at most."""
+    """Index many images and print the peak memory for each five hundred."""
     model = detector(args)
     step = min(500, max(1, args.images // 10))
     with tempfile.TemporaryDirectory(dir=args.folder) as temporary:
@@ -184,7 +184,7 @@ def memory() -> tuple[float, float]:
 
 
 def draw_images(folder: Path, count: int) -> None:
-    """Write photographs of nobody in particular: soft grounds with upright figures on them, as JPEG."""
+    """Write drawn images as JPEG: soft backgrounds with upright figures."""
     for place in range(count):
         rng = np.random.default_rng(place)
         width, height = SIZES[place % len(SIZES)]
@@ -204,7 +204,7 @@ def draw_images(folder: Path, count: int) -> None:
 
 
 def detector(args: argparse.Namespace) -> PersonSearchDetector:  # type: ignore[type-arg]
-    """Load the detector that was asked for."""
+    """Load the detector of the option --model."""
     model = pretrainps.load(args.model, device=args.device)
     if not isinstance(model, PersonSearchDetector):
         raise SystemExit(f"{args.model} is no detector")
@@ -212,7 +212,7 @@ def detector(args: argparse.Namespace) -> PersonSearchDetector:  # type: ignore[
 
 
 def timed(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median seconds of each way, run in turn."""
+    """Return the median seconds of each variant, run in turn."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
@@ -223,18 +223,18 @@ def timed(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float
 
 
 def main() -> None:
-    """Parse and run one of the three."""
+    """Parse the command line and run one of the three benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("search", "index", "soak"))
     parser.add_argument("--people", type=int, default=1_000_000, help="search: in the gallery")
     parser.add_argument("--dim", type=int, default=256, help="search: length of a vector")
-    parser.add_argument("--images", type=int, help="index (120), soak (5000): how many are drawn")
+    parser.add_argument("--images", type=int, help="index (120), soak (5000): number of drawn images")
     parser.add_argument("--model", default="seqnet-tiny-synthetic", help="index, soak: a detector's name")
     parser.add_argument("--batch-size", type=int, default=1, help="index, soak: images a forward pass")
     parser.add_argument("--device", default="cpu", help="index, soak")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--folder", type=Path, help="where temporary files go (search: 1 GB)")
+    parser.add_argument("--folder", type=Path, help="folder for temporary files (search: 1 GB)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.images is None:

@@ -1,9 +1,11 @@
-"""Images per second and peak memory of SeqNet on a GPU, for inference and training; written to results/ under its name.
+"""Measure images per second and peak memory of SeqNet on a GPU, for inference and training.
+
+The results are written to results/ under the name of the GPU.
 
     python benchmarks/gpu.py                                              # 900x1500, training batches of 5
-    python benchmarks/gpu.py --device cpu --size 96 160 --batch 2 --rounds 1   # does it run at all?
+    python benchmarks/gpu.py --device cpu --size 96 160 --batch 2 --rounds 1   # only to check that it runs
 
-The images are noise and the weights random, so an image has as many proposals as it can have: the worst case.
+The images are noise and the weights are random, so each image has the largest number of proposals: the worst case.
 """
 
 from __future__ import annotations
@@ -27,13 +29,13 @@ RESULTS = Path(__file__).parent.parent / "results"
 
 
 def precisions(device: torch.device) -> dict[str, torch.dtype]:
-    """Both on a GPU; most CPUs emulate bfloat16, very slowly."""
+    """Return float32, and on a GPU bfloat16 too; most CPUs emulate bfloat16 very slowly."""
     wide = {"float32": torch.float32}
     return {**wide, "bfloat16": torch.bfloat16} if device.type == "cuda" else wide
 
 
 def measured(step: Callable[[], object], device: torch.device, images: int, rounds: int) -> dict[str, float]:
-    """Run a step some times after a warm-up; return images per second and peak memory in GB."""
+    """Run a step several times after a warm-up; return images per second and peak memory in GB."""
     synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     step()
     if device.type == "cuda":
@@ -50,7 +52,7 @@ def measured(step: Callable[[], object], device: torch.device, images: int, roun
 
 @contextlib.contextmanager
 def precision(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Autocast to anything but float32."""
+    """Use autocast unless the type is float32."""
     with torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32):
         yield
 
@@ -94,7 +96,7 @@ def training(model: SeqNet, images: list[Tensor], device: torch.device, rounds: 
 
 
 def main() -> None:
-    """Measure, print, and on a GPU write it down."""
+    """Measure and print; on a GPU also write the results to a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--size", type=int, nargs=2, default=(900, 1500), metavar=("HEIGHT", "WIDTH"))

@@ -1,15 +1,15 @@
-"""A trained backbone on the tiny ResNet, grown to ResNet-50: the same maps, with a ResNet-50's work.
+"""Grow a trained tiny ResNet to a ResNet-50: the same maps with the work of a ResNet-50.
 
-A benchmark needs what training leaves behind, features that tell people from ground whatever the last digit, and a ResNet-50
-cannot be trained in a benchmark. So the small one is put into the large one without changing what it computes (Chen et al.,
-"Net2Net", ICLR 2016). A basic block of two 3x3 convolutions becomes three bottlenecks, for each of these has one, between
-ReLUs: what may be negative is kept as two channels, its positive and its negative part.
+A benchmark needs trained features, which separate people from background independently of rounding, but a ResNet-50 cannot be
+trained in a benchmark. So the small network is embedded in the large one without a change of its function (Chen et al.,
+"Net2Net", ICLR 2016). A basic block of two 3x3 convolutions becomes three bottlenecks, because each of these has one 3x3
+convolution between ReLUs. A value that may be negative is stored as two channels: its positive and its negative part.
 
     first    h = relu(conv1(x));  s+, s- = the shortcut's parts
     second   y+, y- = the parts of conv2(h)
-    third    relu(s+ - s- + y+ - y-), the block's answer
+    third    relu(s+ - s- + y+ - y-), the block's output
 
-Each goes to channels of its own. Channels and bottlenecks that are left over hold zeros.
+Each has its own channels. Unused channels and bottlenecks hold zeros.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from pretrainps.backbones import Backbone, build_backbone
 from pretrainps.backbones.resnet import BasicBlock, Bottleneck
 
 Place = tuple[int, int]
-"""Where in a map something is: first channel, and how many."""
+"""A range of channels in a map: first channel, and number of channels."""
 
 
 @torch.no_grad()
 def grow(small: Backbone) -> tuple[Backbone, dict[str, Place]]:
-    """Put a `resnet_tiny` into a ResNet-50.
+    """Embed a `resnet_tiny` in a ResNet-50.
 
     Returns:
-        The ResNet-50, in eval mode, and where its maps c4 and c5 hold those of the small one.
+        The ResNet-50, in eval mode, and the channels of its maps c4 and c5 that hold those of the small one.
     """
     large = build_backbone("resnet50").eval()
     for module in large.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.zeros_(module.weight)
         elif isinstance(module, nn.BatchNorm2d):
-            nn.init.constant_(module.running_var, 1 - module.eps)  # divides by 1
+            nn.init.constant_(module.running_var, 1 - module.eps)  # so that it divides by 1
     weight, bias = folded(small.get_submodule("conv1"), small.get_submodule("bn1"))
     fill(large.get_submodule("conv1"), large.get_submodule("bn1"), weight, bias)
     place, places = (0, len(weight)), {}
@@ -56,7 +56,7 @@ def _grow_block(small: nn.Module, large: list[nn.Module], place: Place) -> Place
     second, second_bias = folded(small.conv2, small.bn2)
     width = len(first)
     same, put_in = torch.eye(width), slice(start, start + channels)
-    if one.downsample is None:  # the map stays where it is, and what is new comes behind it
+    if one.downsample is None:  # the map keeps its channels, and the new ones follow
         parts, free = [(put_in, 1.0)], start + channels
     else:
         if small.downsample is None:
@@ -88,7 +88,7 @@ def _grow_block(small: nn.Module, large: list[nn.Module], place: Place) -> Place
 
 
 def folded(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of a convolution with the batch norm behind it."""
+    """Return weight and bias of a convolution folded with its batch norm."""
     assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()

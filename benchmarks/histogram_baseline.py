@@ -1,11 +1,11 @@
-"""Re-identify people by the colours of their clothes alone: the baseline that any learned embedding has to beat.
+"""Re-identify people by colour histograms alone: the baseline for any learned embedding.
 
     python benchmarks/histogram_baseline.py [--domain search_campus] [--people 150]
     python benchmarks/histogram_baseline.py --data world    # a folder in PRW's layout, by the annotated boxes
 
-Draws crops of people of the synthetic world, describes each by histograms of hue, saturation and value in six rows of its
-centre, ranks the gallery by the protocol of Market-1501, and prints mAP and R1. With --data it searches the scenes of a
-test, as if behind a perfect detector, by the protocol that detectors are measured by there.
+It draws crops of people of the synthetic world and describes each by histograms of hue, saturation and value in six rows of its
+centre. It ranks the gallery by the protocol of Market-1501, and prints mAP and R1. With --data it searches the scenes of a test
+with the annotated boxes, as with a perfect detector, by the search protocol of that data set.
 """
 
 import argparse
@@ -27,13 +27,13 @@ SIZE = (128, 64)
 
 
 def describe(sample: Sample) -> np.ndarray:
-    """Return one histogram for each of six rows of the centre: (6 * 256,). The edges of a crop show the camera's ground."""
+    """Return one histogram for each of six rows of the centre: (6 * 256,). The edges of a crop show the background."""
     hsv = np.asarray(sample.pixels().resize(SIZE[::-1]).convert("HSV"))
     centre = hsv[:, SIZE[1] // 4 : -SIZE[1] // 4]
     bins = [centre[..., channel].astype(int) * count // 256 for channel, count in enumerate(BINS)]
     words = np.ravel_multi_index(bins, BINS)  # (H, W / 2)
     rows = [np.bincount(row.ravel(), minlength=np.prod(BINS)) for row in np.array_split(words, ROWS)]
-    return np.sqrt(np.concatenate(rows))  # so that their cosine is the overlap of distributions (Bhattacharyya)
+    return np.sqrt(np.concatenate(rows))  # so that their cosine is the Bhattacharyya coefficient
 
 
 def describe_all(split: Split) -> tuple[np.ndarray, np.ndarray, list[int] | None]:
@@ -71,7 +71,7 @@ def main() -> None:
         print(f"{args.data}, {len(found.gallery)} scenes: mAP {result.mAP:.3f}, top-1 {result.top1:.3f}")
         return
 
-    people = range(5000, 5000 + args.people)  # whom no training has seen
+    people = range(5000, 5000 + args.people)  # not used in any training
     queries = reid_split(args.domain, people, shots=1, name="query")
     gallery = reid_split(args.domain, people, shots=2, name="gallery")
     result = evaluate_reid(*describe_all(queries), *describe_all(gallery))

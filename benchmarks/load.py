@@ -1,9 +1,9 @@
-"""Cached load of a ResNet-50 against timm and torchvision loading the same file, in turn, in one process.
+"""Measure the cached load of a ResNet-50 against timm and torchvision with the same file, in turn, in one process.
 
     python benchmarks/load.py [--rounds 15]
 
 All three start from a file on disk (random values, the structure of the published one) and end with a complete model in
-eval mode. The package also proves that nothing is missing or left over; the others do what their users' code does.
+eval mode. The package also checks that no key is missing or left over; the others run typical code of their users.
 Prints the median time of each and the ratios.
 """
 

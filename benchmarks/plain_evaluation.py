@@ -1,10 +1,9 @@
-"""The search protocols as loops: query by query, image by image, detection by detection, as the originals go.
+"""The search protocols as plain loops over queries, images and detections, as in the originals.
 
-What `evaluation.py` is measured against, and what the tests take for an oracle. It shares no code with the package: it is
-written from the description of the protocols, with names and dictionaries, scikit-learn's average precision, and a matching by
-trying every permutation.
+It is the reference for `evaluation.py` and for the tests. It shares no code with the package: it follows the description of the
+protocols, with names and dictionaries, scikit-learn's average precision, and a matching that tries every permutation.
 
-Equal similarities: the first listed stands first.
+Of equal similarities, the first listed comes first.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ Image = dict[str, Any]
 
 
 class Plain(NamedTuple):
-    """Per query; None for those that cannot be evaluated."""
+    """Results for each query; `None` for queries that cannot be evaluated."""
 
     ap: list[float | None]
     hits: list[list[int] | None]
@@ -43,7 +42,7 @@ def plain_search(
     context: tuple[int, int, str] | None = None,
     queries: range | None = None,
 ) -> Plain:
-    """Evaluate; `results` and `query_images` hold dicts of arrays `boxes`, `scores`, `embeddings`, one an image."""
+    """Evaluate; `results` and `query_images` hold one dict for each image, of arrays `boxes`, `scores`, `embeddings`."""
     if normalize:
         results = [unit(image) for image in results]
         query_images = None if query_images is None else [unit(image) for image in query_images]
@@ -57,18 +56,18 @@ def plain_search(
     answers = Plain([], [])
     for number in queries if queries is not None else range(len(search_set.queries)):
         query = search_set.queries[number]
-        beside: np.ndarray | None = None
+        context: np.ndarray | None = None
         if best_detection:
             image = query_images[number] if query_images is not None else by_name[query.sample.name]
             asked = most_overlapping(image, query.box, min_score)
-            vector, beside = (None, None) if asked is None else (asked[0], asked)
+            vector, context = (None, None) if asked is None else (asked[0], asked)
         else:
             assert query_embeddings is not None
             vector = query_embeddings[number]
             if query_images is not None:
-                beside = query_images[number]["embeddings"]
+                context = query_images[number]["embeddings"]
 
-        # who is in which image of the gallery
+        # the people in each image of the gallery
         images: list[tuple[str, np.ndarray | None]] = []
         if gallery == "frames":
             for sample in samples:
@@ -96,18 +95,18 @@ def plain_search(
             continue
 
         if context is not None:
-            assert beside is not None
+            assert context is not None
             k1, k2, update = context
             everything = [(-value, place) for place, (_, _, values) in enumerate(similar) for value in values]
             for place in {place for _, place in sorted(everything, key=lambda pair: pair[0])[:k1]}:
                 name, _, values = similar[place]
-                people = beside[:k2]
+                people = context[:k2]
                 weights = np.array([[(one * other).sum() for other in found[name][1]] for one in people])
                 best, match = matching_by_hand(weights)
                 if match is not None:
                     values[match] = best if update == "replace" else (best + values[match]) / 2
 
-        # in the full set, images stand in the gallery's order; otherwise in the list's
+        # in the full set, images have the gallery's order; otherwise the list's
         frame_of = {sample.name: frame for frame, sample in enumerate(samples)}
         labelled: list[tuple[int, list[int], list[float]]] = []
         for place, (name, box, values) in enumerate(similar):
@@ -141,7 +140,7 @@ def plain_search(
 
 
 def plain_iou(one: Any, other: Any, pixel: float = 0.0) -> float:
-    """Overlap of two boxes."""
+    """Return the overlap (IoU) of two boxes."""
     width = min(float(one[2]), float(other[2])) - max(float(one[0]), float(other[0])) + pixel
     height = min(float(one[3]), float(other[3])) - max(float(one[1]), float(other[1])) + pixel
     both = max(width, 0.0) * max(height, 0.0)
@@ -155,7 +154,7 @@ def unit(image: Image) -> Image:
 
 
 def most_overlapping(image: Image, box: np.ndarray, min_score: float) -> np.ndarray | None:
-    """Return the embedding of the detection nearest to a box, then those of the others, the surest first."""
+    """Return the embedding of the detection nearest to a box, then those of the others, the highest score first."""
     whole = [int(corner) for corner in box]
     overlaps = [plain_iou(other, whole, 1.0) for other in image["boxes"]]
     if not overlaps:
@@ -167,7 +166,7 @@ def most_overlapping(image: Image, box: np.ndarray, min_score: float) -> np.ndar
 
 
 def matching_by_hand(weights: np.ndarray) -> tuple[float, int | None]:
-    """Try every matching; return the greatest weight in the best one, and what the first row is matched to, if anything."""
+    """Try every matching; return the greatest weight in the best one, and the match of the first row, if it has one."""
     rows, columns = weights.shape
     if rows <= columns:
         tries = [list(zip(range(rows), order, strict=True)) for order in permutations(range(columns), rows)]

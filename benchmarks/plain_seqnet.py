@@ -1,7 +1,7 @@
-"""SeqNet put together from torchvision's modules the way its original is: one image at a time, nothing rearranged.
+"""SeqNet composed of torchvision's modules like its original: one image at a time, without optimization.
 
-What the optimized detector is timed against, and compared with. It shares no code with the package, only weights: its
-state dict has the original's names under torchvision's present spelling (`rpn.head.conv.0.0`).
+It is the reference for time and output of the optimized detector. It shares no code with the package, only weights: its state
+dict has the original's names in torchvision's current spelling (`rpn.head.conv.0.0`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torchvision.ops import MultiScaleRoIAlign, batched_nms, clip_boxes_to_image
 
 
 class RegionHead(nn.Module):
-    """layer4; the maximum over its input and over its output."""
+    """layer4, with max pooling of its input and of its output."""
 
     def __init__(self, layer4: nn.Module) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Tables(nn.Module):
 
 
 class RoIHeads(nn.Module):
-    """Everything behind the proposals."""
+    """All stages after the proposals."""
 
     def __init__(self, layer4: nn.Module, identities: int, queue: int) -> None:
         super().__init__()

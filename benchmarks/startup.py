@@ -1,8 +1,8 @@
-"""Cold start: `import pretrainps` and `pretrainps list` against a bare interpreter, in turn.
+"""Measure the cold start of `import pretrainps` and `pretrainps list` against a bare interpreter, in turn.
 
     python benchmarks/startup.py [--rounds 20]
 
-Each is a process of its own, with a warm file cache. Prints the median of each and what it adds to the bare interpreter.
+Each is a separate process, with a warm file cache. Prints the median of each, and its ratio to the bare interpreter.
 The budget of `list` is twice the bare interpreter plus 0.1 s.
 """
 

@@ -1,9 +1,9 @@
-"""How fast the synthetic world draws, on one core: scenes and re-ID crops a second of every domain.
+"""Measure the speed of synthetic drawing on one core: scenes and re-ID crops per second in every domain.
 
     python benchmarks/synthetic.py [DOMAIN ...]
 
-Each number is the best of several short rounds, by the time this process computed. Cameras are made before: each takes as
-long as two or three scenes, once.
+Each number is the best of several short rounds, in CPU time of this process. Cameras are made in advance, because each takes as
+long as two or three scenes.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def draw_one_crop(domain: Domain, index: int) -> None:
 
 
 def rate(draw: Callable[[int], None], count: int) -> float:
-    """Return how many pictures a second were drawn in the best round."""
+    """Return the number of images per second in the best round."""
     best = 0.0
     for number in range(ROUNDS):
         start = time.process_time()

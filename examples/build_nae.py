@@ -2,9 +2,8 @@
 
     python examples/build_nae.py [--backbone resnet50-hybrid] [--small]
 
-Two drawn scenes, in which it is known who is where, stand in for a data set. Prints each loss and what the detector answers;
-after a single step its answers mean nothing yet. A whole training, with a schedule, evaluations and checkpoints, is
-`pretrainps finetune`.
+Two drawn scenes with annotation replace a data set. Prints each loss and the detector's output, which has no meaning yet after
+a single step. For a whole training, with a schedule, evaluations and checkpoints, use `pretrainps finetune`.
 """
 
 import argparse
@@ -21,7 +20,7 @@ SMALL = {"min_size": 160, "max_size": 240, "region_samples": 16, "rpn_proposals_
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="resnet50-hybrid", help="a name as pretrainps.load takes it")
+    parser.add_argument("--backbone", default="resnet50-hybrid", help="a name for pretrainps.load")
     parser.add_argument("--small", action="store_true", help="small scenes and few regions, instead of the paper's 900 x 1500")
     args = parser.parse_args()
 
@@ -31,7 +30,7 @@ def main() -> None:
     boxes = [torch.from_numpy(scene.boxes) for scene in scenes]  # (P, 4) x1, y1, x2, y2 in pixels
     targets = [{"boxes": box, "ids": torch.from_numpy(scene.ids)} for box, scene in zip(boxes, scenes, strict=True)]
 
-    torch.manual_seed(0)  # the heads start at random
+    torch.manual_seed(0)  # the heads have random weights
     detector = pretrainps.build_detector(
         "nae",
         backbone=args.backbone,

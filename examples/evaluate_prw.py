@@ -1,4 +1,4 @@
-"""Measure a detector on PRW by the protocol that its papers use.
+"""Evaluate a detector on PRW by the protocol of the papers.
 
     python examples/evaluate_prw.py ROOT [--model seqnet-resnet50-prw]
 
@@ -18,9 +18,9 @@ from pretrainps.data.layouts import layout_named
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
-    parser.add_argument("--model", default="seqnet-resnet50-prw", help="a detector's name as pretrainps.load takes it")
+    parser.add_argument("--model", default="seqnet-resnet50-prw", help="a detector's name for pretrainps.load")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--features", type=Path, help="a folder that keeps what was detected, for the next time")
+    parser.add_argument("--features", type=Path, help="folder to keep the detections for the next run")
     args = parser.parse_args()
 
     prw = layout_named("prw").read_search(args.root)

@@ -1,9 +1,9 @@
-"""Write a whole detector as one ONNX file, and run it on a photo by onnxruntime alone.
+"""Export a whole detector as one ONNX file, and run it on a photo with onnxruntime alone.
 
     python examples/export_onnx.py PHOTO [--model seqnet-resnet50-prw] [-o detector.onnx]
 
-Needs `pip install 'pretrainps[export]'`. Resizing, normalizing and non-maximum suppression lie in the file, so an image of any
-size goes in as it is. Prints who was found, and how far that is from what the model itself finds. By command, also for
+Needs `pip install 'pretrainps[export]'`. Resizing, normalizing and non-maximum suppression are part of the file, so its input
+is an image of any size. Prints the people found, and the differences from the output of the model itself. By command, also for
 TorchScript and for query embeddings: `pretrainps export`.
 """
 
@@ -22,7 +22,7 @@ from pretrainps.export.graph.export import export_graph
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photo", type=Path)
-    parser.add_argument("--model", default="seqnet-resnet50-prw", help="a detector's name as pretrainps.load takes it")
+    parser.add_argument("--model", default="seqnet-resnet50-prw", help="a detector's name for pretrainps.load")
     parser.add_argument("-o", "--output", type=Path, default=Path("detector.onnx"))
     args = parser.parse_args()
 
@@ -30,7 +30,7 @@ def main() -> None:
     written = export_graph(model, args.output, format="onnx")  # compared with the model on a probe before it gets its name
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB\n{written.use}")
 
-    # what any program does with the file: from here on, nothing of this package is needed
+    # from here on, this is code for any program: it does not need this package
     photo = ImageOps.exif_transpose(Image.open(args.photo)).convert("RGB")
     image = np.ascontiguousarray(np.asarray(photo, dtype=np.float32).transpose(2, 0, 1) / 255)  # (3, H, W), RGB in 0..1
     session = onnxruntime.InferenceSession(args.output, providers=["CPUExecutionProvider"])

@@ -1,8 +1,8 @@
-"""Load a backbone by name and take its feature maps from a scene, as a person-search detector would.
+"""Load a backbone by name and compute its feature maps of a scene, as a person-search detector does.
 
     python examples/extract_features.py [IMAGE] [--model resnet50-hybrid]
 
-Prints the load report, the input that the weights expect, each map's shape, and what the last stage makes of one region.
+Prints the load report, the input convention of the weights, each map's shape, and the last stage's output for one region.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import pretrainps
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("image", nargs="?", help="a photograph (default: a grey picture)")
+    parser.add_argument("image", nargs="?", help="a photograph (default: a grey image)")
     parser.add_argument("--model", default="resnet50-hybrid")
     args = parser.parse_args()
 
@@ -29,7 +29,7 @@ def main() -> None:
     with torch.inference_mode():
         for name, features in backbone(images).items():
             print(f"{name}: stride {backbone.strides[name]}, {tuple(features.shape)}")
-        region = backbone.trunk(images)[:, :, 2:16, 2:9]  # a person's place on the stride-16 map
+        region = backbone.trunk(images)[:, :, 2:16, 2:9]  # the region of a person on the stride-16 map
         print(f"one region through the last stage: {tuple(backbone.last_stage(region).shape)}")
 
 

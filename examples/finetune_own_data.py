@@ -1,10 +1,10 @@
-"""Fine-tune a person-search detector on your own scenes, and measure it on your own test.
+"""Fine-tune a person-search detector on your own scenes, and evaluate it on your own test.
 
     python examples/finetune_own_data.py ROOT -o runs/mine [--backbone resnet50-hybrid] [--steps 2000] [--small]
 
-ROOT lies in the layout `coco_search`: images and COCO's JSON with a `person_id` for everybody who is known (docs/data.md). To
-try it without data: `pretrainps data synthesize --layout coco_search --out ROOT`. The folder of the run then holds model/,
-which pretrainps.load("file:runs/mine/model") takes. The same by command, with resumption and any setting of the recipe:
+ROOT has the layout `coco_search`: images and COCO's JSON with a `person_id` for each known person (docs/data.md). To try it
+without data: `pretrainps data synthesize --layout coco_search --out ROOT`. The folder of the run then holds model/, for
+pretrainps.load("file:runs/mine/model"). The same by command, with resumption and any setting of the recipe:
 `pretrainps finetune --config recipes.own_search --data ROOT -o runs/mine`. Needs `pip install 'pretrainps[train]'`.
 """
 
@@ -27,17 +27,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True, help="a new folder for the run")
-    parser.add_argument("--backbone", default="resnet50-hybrid", help="a name as pretrainps.load takes it")
-    parser.add_argument("--steps", type=int, help="end after so many (default: the recipe's 18 epochs)")
-    parser.add_argument("--batch-size", type=int, default=5, help="scenes a step; the learning rate follows it")
+    parser.add_argument("--backbone", default="resnet50-hybrid", help="a name for pretrainps.load")
+    parser.add_argument("--steps", type=int, help="number of steps (default: the recipe's 18 epochs)")
+    parser.add_argument("--batch-size", type=int, default=5, help="scenes in a step; the learning rate is scaled with it")
     parser.add_argument("--small", action="store_true", help="small scenes and few regions, instead of the papers' 900 x 1500")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images")
     args = parser.parse_args()
 
     layout = layout_named("coco_search")
     scenes, test = layout.read(args.root, "train"), layout.read_search(args.root)
-    print(f"{len(scenes)} scenes with {len(scenes.identities)} people to learn from")
-    print(f"{len(test.queries)} queries in {len(test.gallery)} scenes to measure on")
+    print(f"{len(scenes)} scenes with {len(scenes.identities)} people to train on")
+    print(f"{len(test.queries)} queries in {len(test.gallery)} scenes to evaluate on")
 
     recipe = counted(own_search(), people=len(scenes.identities))
     recipe = replace(

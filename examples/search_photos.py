@@ -1,11 +1,11 @@
-"""Find where else a person of a photo is, among your own photos.
+"""Search for a person of a photo in your own photos.
 
     python examples/search_photos.py PHOTOS --query PHOTO [--person 2] [--model seqnet-resnet50-prw] [-o found]
 
-Detects and embeds everyone in the folder PHOTOS, once: run it again, and only new or changed photos are looked at. Without
---person, it must be plain whom you mean; otherwise everyone on PHOTO is drawn with a number. Into the folder of --output go the
-gallery, people.png and report.html, which opens in any browser. Search only photos that you may use: docs/gallery.md. The same
-by command: `pretrainps index` and `pretrainps search`.
+Detects and embeds all people in the folder PHOTOS once; a second run processes only new or changed photos. Without --person,
+the photo must show clearly which person you mean; otherwise all people on it are drawn with numbers. The folder of --output
+gets the gallery, people.png and report.html, for any browser. Search only photos that you may use: docs/gallery.md. The same by
+command: `pretrainps index` and `pretrainps search`.
 """
 
 import argparse
@@ -22,8 +22,8 @@ def main() -> None:
     parser.add_argument("photos", type=Path, help="a folder of images, searched recursively")
     parser.add_argument("--query", type=Path, required=True, help="a photo with the person on it")
     parser.add_argument("--person", type=int, help="the person's number on people.png, from left to right")
-    parser.add_argument("--model", default="seqnet-resnet50-prw", help="a detector's name as pretrainps.load takes it")
-    parser.add_argument("-o", "--output", type=Path, default=Path("found"), help="a folder for what is made")
+    parser.add_argument("--model", default="seqnet-resnet50-prw", help="a detector's name for pretrainps.load")
+    parser.add_argument("-o", "--output", type=Path, default=Path("found"), help="folder for the results")
     args = parser.parse_args()
 
     model = pretrainps.load(args.model)

@@ -1,10 +1,10 @@
-"""Load a model through torch.hub, from a clone of this repository or straight from GitHub.
+"""Load a model through torch.hub, from a clone of this repository or directly from GitHub.
 
     python examples/torch_hub.py [--model resnet50_hybrid]
     python examples/torch_hub.py --repository OWNER/pretrainps --source github
 
-Put the repository's owner for OWNER. Neither way needs the package to be installed, only what it depends on, and torch.hub says
-what of that is missing. Names have underscores, for they are functions of hubconf.py; torch.hub.list shows all.
+Replace OWNER by the repository's owner. The package need not be installed, only its dependencies; torch.hub names missing ones.
+Names have underscores because they are functions of hubconf.py; torch.hub.list shows all.
 """
 
 import argparse
@@ -26,12 +26,12 @@ def main() -> None:
         args.repository,
         args.model,
         source=args.source,
-        trust_repo=True,  # it is asked about otherwise
-        skip_validation=True,  # of the tag, which takes a call of GitHub's interface, where few are free
-        head="embedding",  # handed on to pretrainps.load
+        trust_repo=True,  # otherwise torch.hub asks
+        skip_validation=True,  # the check of the tag needs GitHub's API, which has a rate limit
+        head="embedding",  # passed on to pretrainps.load
     )
     print(f"{embedder.spec.title}\n{embedder.load_report}")
-    crops = torch.rand(2, 3, 256, 128)  # of real crops, pretrainps.preprocess(embedder) makes such tensors
+    crops = torch.rand(2, 3, 256, 128)  # pretrainps.preprocess(embedder) makes such tensors from real crops
     with torch.inference_mode():
         vectors = embedder(crops)
     print(f"{tuple(crops.shape)} -> {tuple(vectors.shape)}, lengths {vectors.norm(dim=1).tolist()}")

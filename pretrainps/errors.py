@@ -1,7 +1,7 @@
 """Every exception of the package. Each message says what happened, where, and what to do next.
 
-All derive from `PretrainPSError`; most derive from a built-in as well, so that code which knows nothing of this package
-(`except OSError`) still behaves.
+All derive from `PretrainPSError`. Most also derive from a built-in exception, so that code that does not know this package
+(`except OSError`) still works.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class PretrainPSError(Exception):
 
 
 class UnknownModelError(PretrainPSError, LookupError):
-    """A model name that no registry knows; carries the nearest names in `suggestions`."""
+    """A model name that no registry has; `suggestions` holds the nearest names."""
 
     def __init__(self, message: str, *, suggestions: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -25,15 +25,15 @@ class UnknownModelError(PretrainPSError, LookupError):
 
 
 class RegistryError(PretrainPSError, ValueError):
-    """A registry file that does not follow the schema, or two entries that collide."""
+    """A registry file that does not follow the schema, or two entries of the same name."""
 
 
 class ArgumentError(PretrainPSError, ValueError):
-    """An argument that cannot be right, whatever the files say."""
+    """An argument that is invalid, whatever the files hold."""
 
 
 class CacheError(PretrainPSError, OSError):
-    """The cache, or a place to write to, cannot be used: read-only, full, or not what it should be."""
+    """The cache, or another place to write to, cannot be used: it is read-only, full or damaged."""
 
 
 class WeightsUnavailableError(PretrainPSError, OSError):
@@ -41,23 +41,23 @@ class WeightsUnavailableError(PretrainPSError, OSError):
 
 
 class OfflineError(WeightsUnavailableError):
-    """The file is not in the cache and the network may not be used."""
+    """The file is not in the cache, and the use of the network is off."""
 
 
 class GatedWeightsError(WeightsUnavailableError):
-    """The source answers, but asks for a login or for accepted terms first."""
+    """The source answers, but requires a login or accepted terms first."""
 
 
 class IntegrityError(PretrainPSError, OSError):
-    """A file whose size or sha256 is not the expected one."""
+    """A file without the expected size or sha256."""
 
 
 class CheckpointFormatError(PretrainPSError, ValueError):
-    """A file that is no readable checkpoint: HTML, truncated, or a pickle that asks to run code."""
+    """A file that is no readable checkpoint: it is HTML, truncated, or a pickle that would run code."""
 
 
 class StateDictMismatchError(PretrainPSError, ValueError):
-    """The file and the model differ in a way the spec does not declare; carries the `LoadReport` in `report`."""
+    """The file and the model differ in a way that the spec does not declare; `report` holds the `LoadReport`."""
 
     def __init__(self, message: str, report: LoadReport) -> None:
         super().__init__(message)
@@ -65,11 +65,11 @@ class StateDictMismatchError(PretrainPSError, ValueError):
 
 
 class LayoutError(PretrainPSError, ValueError):
-    """A key layout that is unknown, or that cannot express this model."""
+    """A key layout that is not known, or that cannot express this model."""
 
 
 class UnsupportedModelError(PretrainPSError, ValueError):
-    """A model that exists but cannot be used for what was asked (no stride-16 map, no batch norm, ...)."""
+    """A model that exists but does not support the requested use (no stride-16 map, no batch norm, ...)."""
 
 
 class MissingPackageError(PretrainPSError, ImportError):
@@ -81,16 +81,16 @@ class ImageError(PretrainPSError, OSError):
 
 
 class DatasetError(PretrainPSError, ValueError):
-    """A data set that does not lie on disk as its layout wants it, or whose annotation cannot be right."""
+    """A data set with files that do not follow its layout, or with impossible annotation."""
 
 
 class NonFiniteError(PretrainPSError, ArithmeticError):
-    """What a network computed is not finite: its weights are not, or half precision overflowed."""
+    """A network's output is not finite: its weights are not finite, or half precision overflowed."""
 
 
 class TrainingError(PretrainPSError, RuntimeError):
-    """A training that cannot start, go on or be resumed, for a reason that lies in the run: its folder, losses or model."""
+    """A training that cannot start, continue or resume because of the run itself: its folder, losses or model."""
 
 
 class GalleryError(PretrainPSError, ValueError):
-    """A gallery that cannot be used for what was asked: of another model or folder, being written to, or none at all."""
+    """A gallery that cannot be used: it is of another model or folder, is being written, or is no gallery."""

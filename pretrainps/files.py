@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: hashing, and writes that end in one `os.replace`."""
+"""Hashes of files, and atomic writes: a file is either complete or absent, by one `os.replace` at the end."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pathlib import Path
 from pretrainps.errors import CacheError, PretrainPSError
 
 WEIGHTS = "model.safetensors"
-"""What the weight file of a saved model is called, in a folder and on the Hub."""
+"""Name of a saved model's weight file, in a folder and on the Hub."""
 CONFIG = "config.json"
-"""What says beside it what the model is."""
+"""Name of the configuration file next to it, which describes the model."""
 FORMAT = 1
 """Version of that configuration."""
 _BLOCK = 1 << 20
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_SUCH_CALL = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-"""What a file system answers to a call that it does not know."""
+"""Error numbers of a file system for a call that it does not support."""
 
 
 def sha256_of(path: Path) -> str:
@@ -32,7 +32,7 @@ def sha256_of(path: Path) -> str:
 
 
 def git_blob_sha1_of(path: Path) -> str:
-    """Return git's name of a file's bytes, which the Hub gives as the etag of files outside LFS."""
+    """Return git's hash of a file's bytes, which the Hub gives as the etag of files outside LFS."""
     digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
@@ -41,14 +41,14 @@ def git_blob_sha1_of(path: Path) -> str:
 
 
 def place(temporary: Path, final: Path) -> None:
-    """Give a finished temporary file its final name, in one step and after its bytes are on disk."""
-    with temporary.open("r+b") as file:  # some systems flush only what is open for writing
+    """Give a finished temporary file its final name, in one step, after its bytes are on disk."""
+    with temporary.open("r+b") as file:  # some systems flush only files that are open for writing
         flush_to_disk(file.fileno())
     temporary.replace(final)
 
 
 def flush_to_disk(handle: int) -> None:
-    """Wait until an open file's bytes are on the disk, where the file system can tell.
+    """Wait until an open file's bytes are on the disk, if the file system supports it.
 
     Raises:
         OSError: the disk failed or is full.
@@ -61,7 +61,7 @@ def flush_to_disk(handle: int) -> None:
 
 
 def flush_names(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system lets a folder be opened and flushed."""
+    """Flush the names in a folder to the disk, if the system can open and flush a folder."""
     if os.name != "posix":
         return
     try:
@@ -71,14 +71,14 @@ def flush_names(folder: Path) -> None:
         finally:
             os.close(handle)
     except OSError as error:
-        # what is lost where folders cannot be flushed (CIFS, FUSE) is safety against a power cut, not the files
+        # without a flush of folders (CIFS, FUSE) only the safety against a power cut is lost, not the files
         if error.errno not in _NO_SUCH_CALL | {errno.EACCES, errno.EPERM, errno.EISDIR, errno.EBADF}:
             raise
 
 
 @contextlib.contextmanager
 def new_file(final: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `final`; on success it becomes `final`, on any failure it vanishes.
+    """Yield a temporary path next to `final`. On success it becomes `final`, on failure it is removed.
 
     Raises:
         CacheError: the folder cannot be written to, or the disk is full.
@@ -97,35 +97,35 @@ def new_file(final: Path) -> Iterator[Path]:
 
 
 def _share(temporary: Path) -> None:
-    """Give a temporary file the permissions of any new file: mkstemp's 0600 would lock other users out of a shared cache."""
+    """Give a temporary file the usual permissions: mkstemp's 0600 would lock other users out of a shared cache."""
     umask = os.umask(0)
     os.umask(umask)
-    # cloud and Windows shares refuse it; the file is as good there, only its permissions are theirs to say
+    # cloud and Windows shares refuse this and set their own permissions; the file itself is complete
     with contextlib.suppress(OSError, NotImplementedError):
         temporary.chmod(0o600 | (0o666 & ~umask))
 
 
 def write_text(final: Path, text: str) -> None:
-    """Write a small text file that is never seen half-written."""
+    """Write a small text file in one step, so that no reader sees a part of it."""
     with new_file(final) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager
 def disk_errors(place: Path, hint: str = "Choose another place.", *, verb: str = "written") -> Iterator[None]:
-    """Turn the operating system's refusals at `place` into a `CacheError` that says what to do.
+    """Turn errors of the operating system at `place` into a `CacheError` that says what to do.
 
     Args:
-        place: The file or folder that is worked on.
-        hint: What to do about it.
-        verb: What is done there: "written" or "read".
+        place: The file or folder in use.
+        hint: What to do, for the message.
+        verb: The action in use: "written" or "read".
     """
     try:
         yield
     except PretrainPSError:
         raise
     except OSError as error:
-        if error.errno is None:  # another library's error, which only borrows the class
+        if error.errno is None:  # an error of another library that only derives from OSError
             raise
         if error.errno in _NO_SPACE:
             raise CacheError(

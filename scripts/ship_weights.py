@@ -3,10 +3,10 @@
     python scripts/ship_weights.py --pretraining runs/hybrid --seqnet runs/seqnet --nae runs/nae \
         > pretrainps/registry/synthetic.toml
 
-Each RUN is the folder of a `pretrainps pretrain` or `pretrainps finetune` that came to its end. The files go to
-`pretrainps/registry/bundled/`, in half precision and without the tables of the identity loss, which only a training needs;
-what is printed holds their sizes, their hashes, and what the shipped file itself reaches on a drawn data set that no training
-saw.
+Each RUN is the folder of a finished `pretrainps pretrain` or `pretrainps finetune`. The files are written to
+`pretrainps/registry/bundled/`, in half precision and without the tables of the identity loss, which are only for training. The
+printed entries hold their sizes, their hashes, and the results of the shipped file on a drawn data set that was not used in
+training.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ from pretrainps.registry.specs import BundledSource, FileFormat, Licence, LocalS
 from pretrainps.synthetic.writing import WorldSize, synthesize
 from pretrainps.weights import write_safetensors
 
-WEIGHTS = Path(__file__).parent.parent / "pretrainps" / "registry" / "bundled"
+BUNDLED = "registry/bundled"
+"""Inside the package, where the files that come with it lie."""
+WEIGHTS = Path(__file__).parent.parent / "pretrainps" / BUNDLED
 _SAVED = re.compile(r" ?Saved by pretrainps from .*?, perhaps after further training\.")
 
 
@@ -46,14 +48,14 @@ class Shipment:
     """One of the models that come with the package."""
 
     option: str
-    """Of the command line: which training made it."""
+    """The option of the command line for its training run."""
     folder: str
-    """What that training calls its result, inside of its folder."""
+    """The folder of the result inside the training's folder."""
     name: str
     title: str
     summary: str
     like: str
-    """A registered model of the same method, whose paper is this one's too."""
+    """A registered model of the same method, for the paper."""
 
 
 SHIPMENTS = (
@@ -90,18 +92,18 @@ class DrawnTest:
 
     domain: str
     first: int
-    """Number of the first person to search for."""
+    """The number of the first person to search for."""
     people: int
     seed: int
 
     @property
     def name(self) -> str:
-        """What it is called in a model's results."""
+        """Its name in a model's results."""
         return f"{self.domain} of synthetic world {self.seed}, people {self.first} to {self.first + self.people - 1}"
 
     @property
     def command(self) -> str:
-        """What draws it."""
+        """The command that draws it."""
         which = f" --first-test-person {self.first}" if self.first else ""
         return (
             f"pretrainps data synthesize --layout prw --domain {self.domain} --out world --people 1 "
@@ -119,9 +121,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     for shipment in SHIPMENTS:
         parser.add_argument(f"--{shipment.option}", type=Path, metavar="RUN", help=f"the training of {shipment.name}")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="where the files go (default: %(default)s)")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder for the files (default: %(default)s)")
     parser.add_argument(
-        "--test-people", type=int, default=40, help="to measure with; 0 measures nothing (default: %(default)s)"
+        "--test-people",
+        type=int,
+        default=40,
+        help="people to measure with; 0 measures nothing (default: %(default)s)",
     )
     parser.add_argument(
         "--first-test-people",
@@ -129,11 +134,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=int,
         default=[0],
         metavar="NUMBER",
-        help="the first of them in each set to measure on; what was chosen by some people is measured on others (default: 0)",
+        help="the first of them in each set to measure on; use other people than for the choice of weights (default: 0)",
     )
-    parser.add_argument("--seed", type=int, default=1, help="of the world to measure in (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the world to measure in (default: %(default)s)")
     parser.add_argument(
-        "--domains", nargs="+", default=["search_station"], help="its parts to measure in (default: %(default)s)"
+        "--domains", nargs="+", default=["search_station"], help="its domains to measure in (default: %(default)s)"
     )
     args = parser.parse_args(argv)
     chosen = [each for each in SHIPMENTS if getattr(args, each.option) is not None]
@@ -146,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 drawn = DrawnTest(domain=domain, first=first, people=args.test_people, seed=args.seed)
                 world = drawn.draw(Path(scratch) / f"{domain}-{first}")
                 specs = [measured(spec, args.weights, drawn, world) if spec.detector else spec for spec in specs]
-    sys.stdout.write("# Trained by this package on its own synthetic world; the files lie in pretrainps/weights.\n")
+    sys.stdout.write("# Trained by this package on its synthetic world; the files are in pretrainps/registry/bundled.\n")
     sys.stdout.write("# Written by scripts/ship_weights.py.\n")
     for spec in specs:
         sys.stdout.write("\n" + toml(spec))
@@ -157,9 +162,9 @@ def ship(shipment: Shipment, run: Path, weights: Path) -> ModelSpec:
     """Write the weights of one training and return their entry.
 
     Args:
-        shipment: What it is to be.
+        shipment: The model to ship.
         run: The training's folder.
-        weights: Where the file goes.
+        weights: The folder for the file.
     """
     model = load(run / shipment.folder)
     tensors = halved(model)
@@ -170,23 +175,23 @@ def ship(shipment: Shipment, run: Path, weights: Path) -> ModelSpec:
     state = again.state_dict()
     changed = [key for key, value in tensors.items() if not torch.equal(state[key], value.to(state[key].dtype))]
     if changed or not again.load_report.ok:
-        raise SystemExit(f"{path} does not load as what was written: {changed[:4]}\n{again.load_report}")
+        raise SystemExit(f"{path} does not load with the written tensors: {changed[:4]}\n{again.load_report}")
     sys.stderr.write(f"{path}: {path.stat().st_size:,} bytes\n{again.load_report}\n")
     return spec
 
 
 def halved(model: Model) -> dict[str, Tensor]:
-    """Return a model's tensors as they are shipped: fractions in half precision, and no table of a training."""
+    """Return a model's tensors for shipping: floats in half precision, without the tables of training."""
     kept = {key: value for key, value in model.state_dict().items() if not key.startswith("oim_loss.")}
     half = {key: value.half() if value.is_floating_point() else value for key, value in kept.items()}
     beyond = [key for key, value in half.items() if not bool(value.isfinite().all())]
     if beyond:
-        raise SystemExit(f"half precision does not reach as far as {', '.join(beyond[:4])}; ship this model in full.")
+        raise SystemExit(f"values of {', '.join(beyond[:4])} exceed half precision; ship this model in full precision.")
     return half
 
 
 def described(model: Model, shipment: Shipment, run: Path, path: Path, tensors: int) -> ModelSpec:
-    """Return the entry of a file that was just written."""
+    """Return the entry of a newly written file."""
     spec, method = model.spec, find_spec(shipment.like).provenance
     is_detector = isinstance(model, PersonSearchDetector)
     return replace(
@@ -204,7 +209,7 @@ def described(model: Model, shipment: Shipment, run: Path, path: Path, tensors: 
             url=method.url if is_detector else "https://doi.org/10.1609/aaai.v38i6.28329",
             note=history(spec, run),
         ),
-        sources=(BundledSource(file=f"{WEIGHTS.name}/{path.name}"),),
+        sources=(BundledSource(file=f"{BUNDLED}/{path.name}"),),
         file=FileFormat(expected_missing=("oim_loss.*",) if is_detector else (), tensors=tensors),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         sha256=sha256_of(path),
@@ -214,16 +219,16 @@ def described(model: Model, shipment: Shipment, run: Path, path: Path, tensors: 
 
 
 def history(spec: ModelSpec, run: Path) -> str:
-    """Say how the weights came to be, by what the training wrote down."""
-    told = ["Trained by this package on its synthetic world (pretrainps.synthetic).", _SAVED.sub("", spec.provenance.note)]
+    """Return the history of the weights, from the training's records."""
+    parts = ["Trained by this package on its synthetic world (pretrainps.synthetic).", _SAVED.sub("", spec.provenance.note)]
     if spec.detector is not None:
         train = json.loads((run / "config.json").read_text(encoding="utf-8"))["task"]["data"]["train"]
-        told.append(f"Then trained as a whole on {train['images']} scenes with {train['identities']} people.")
-    return " ".join(part.strip() for part in told if part.strip())
+        parts.append(f"Then trained as a whole on {train['images']} scenes with {train['identities']} people.")
+    return " ".join(part.strip() for part in parts if part.strip())
 
 
 def measured(spec: ModelSpec, weights: Path, drawn: DrawnTest, search_set: SearchSet) -> ModelSpec:
-    """Return the entry with what the shipped file reaches on a drawn data set."""
+    """Return the entry with the results of the shipped file on a drawn data set."""
     model = load(at(spec, weights))
     assert isinstance(model, PersonSearchDetector)
     extractor = Extractor(model)
@@ -250,12 +255,12 @@ def measured(spec: ModelSpec, weights: Path, drawn: DrawnTest, search_set: Searc
 
 
 def at(spec: ModelSpec, weights: Path) -> ModelSpec:
-    """Return the entry for a file that is not installed yet."""
+    """Return the entry for a file at a local path, before installation."""
     return replace(spec, sources=(LocalSource(path=str(weights / spec.sources[0].filename)),))
 
 
 def toml(spec: ModelSpec) -> str:
-    """Return an entry as the registry's files have them; it reads back as the very same spec."""
+    """Return an entry in the format of the registry's files; it is read as exactly the same spec."""
     root = f"models.{spec.name}"
     lines = [f"[{root}]", *_lines({key: value for key, value in _changes(spec).items() if _is_plain(value)}, but=("name",))]
     for section in ("detector", "file", "input", "licence", "provenance"):
@@ -275,7 +280,7 @@ def toml(spec: ModelSpec) -> str:
 
 
 def _changes(record: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass that are not at their defaults."""
+    """Return the fields of a dataclass that differ from their defaults."""
     found = {}
     for field in fields(record):
         value = getattr(record, field.name)
@@ -293,7 +298,7 @@ def _is_plain(value: Any) -> bool:
 def _lines(values: dict[str, Any], *, but: tuple[str, ...] = ()) -> Iterator[str]:
     for key, value in values.items():
         if key not in but:
-            # of these kinds of values, TOML writes all as JSON does
+            # TOML writes values of these kinds like JSON
             yield f"{key} = {json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)}"
 
 

@@ -79,7 +79,7 @@ def test_two_keys_that_stand_for_one_tensor(tmp_path: Path) -> None:
     nae = replace(
         find_spec("resnet18-hybrid"), sources=(LocalSource(path=str(path)),), file=FileFormat(layout="nae"), published_size=None
     )
-    with pytest.raises(errors.LayoutError, match="both stand for"):
+    with pytest.raises(errors.LayoutError, match="both mean"):
         pretrainps.load(nae)
 
 

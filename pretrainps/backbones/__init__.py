@@ -1,4 +1,4 @@
-"""Backbones: named maps c2 to c5, split into a trunk (stride 16) and a last stage (stride 32)."""
+"""Backbones with named maps c2 to c5, split into a trunk (to stride 16) and a last stage (to stride 32)."""
 
 from pretrainps.backbones.base import Backbone as Backbone
 from pretrainps.backbones.base import FeatureInfo as FeatureInfo

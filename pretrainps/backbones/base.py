@@ -1,7 +1,7 @@
-"""What every backbone can do: named feature maps, a split into trunk and last stage, freezing, checkpointing.
+"""The base class of all backbones: named feature maps, a split into trunk and last stage, freezing and checkpointing.
 
-Maps are named as the field does: c2, c3, c4, c5 at strides 4, 8, 16, 32. A person-search detector of the C4 kind runs the
-*trunk* (up to c4) once an image, and the *last stage* (c4 to c5) once a region.
+Maps have their usual names: c2, c3, c4, c5 at strides 4, 8, 16, 32. A person-search detector of the C4 kind runs the
+*trunk* (up to c4) once for each image, and the *last stage* (c4 to c5) once for each region.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pretrainps.weights import Adapter, LoadReport
 
 @dataclass(frozen=True, slots=True)
 class FeatureInfo:
-    """One feature map that a backbone returns."""
+    """A feature map that a backbone returns."""
 
     name: str
     channels: int
@@ -38,16 +38,17 @@ class Backbone(nn.Module):
     """Base of all backbones: a chain of named segments, each a chain of modules.
 
     Attributes:
-        arch: Name of the architecture, as `ARCHITECTURES` or `timm:NAME` writes it.
+        arch: Name of the architecture: a key of `ARCHITECTURES`, or `timm:NAME`.
         family: The architectures that share key layouts (`pretrainps.backbones.registry.KEY_LAYOUTS`).
         feature_maps: The maps that `forward` returns, in order.
-        segments: From each segment's name to its modules' names, in order of computation. A segment named like a map
-            ends in that map; "stem" ends in none.
-        dropped_keys: Shell patterns of the keys of what the original model runs after the last stage (norm, classifier). A
-            file may hold them; the backbone does not.
-        adapter: Brings files of this very architecture under its names, where no key layout can.
-        spec: What was loaded; set by `pretrainps.load`.
-        load_report: How it fitted; set by `pretrainps.load`.
+        segments: The names of each segment's modules, in order of computation. A segment with the name of a map ends in that
+        map; "stem" ends in no map.
+        dropped_keys: Shell patterns of the keys of the original model after the last stage (norm, classifier). A file may hold
+            them;
+        the backbone does not.
+        adapter: Converts files of this architecture to its key names, where no key layout can.
+        spec: The spec of the loaded weights; set by `pretrainps.load`.
+        load_report: The report of the loading; set by `pretrainps.load`.
     """
 
     arch: str
@@ -79,7 +80,7 @@ class Backbone(nn.Module):
         return {feature.name: feature.stride for feature in self.feature_maps}
 
     def options(self) -> dict[str, Any]:
-        """Return the arguments that `build_backbone` needs, beside the architecture, to build this one again."""
+        """Return the arguments of `build_backbone`, besides the architecture, that build this one again."""
         return {}
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
@@ -115,7 +116,7 @@ class Backbone(nn.Module):
         return self.trunk_maps(images)["c4"]
 
     def last_stage(self, c4: Tensor) -> Tensor:
-        """Run the last stage on a stride-16 map, or on regions cut out of one.
+        """Run the last stage on a stride-16 map, or on regions pooled from one.
 
         Args:
             c4: (N, channels["c4"], h, w).
@@ -128,31 +129,32 @@ class Backbone(nn.Module):
     def split(self) -> tuple[Self, Self]:
         """Return the trunk and the last stage as two backbones with weights of their own.
 
-        The first can `trunk`, the second `last_stage`; each keeps its keys and lacks the other's. A C4 detector runs the first
-        once an image and one or more copies of the second on its regions.
+        The first supports `trunk`, the second `last_stage`; each keeps its own keys. A C4 detector runs the first once for each
+        image, and one or more copies of the second on its regions.
         """
         trunk, last = self._modules_by_half()
         return self._without(last), self._without(trunk)
 
     def _modules_by_half(self) -> tuple[list[str], list[str]]:
-        """Return the paths of the modules that only the trunk needs, and of those that only the last stage needs."""
+        """Return the paths of the modules that only the trunk uses, and of those that only the last stage uses."""
         trunk = [path for name, paths in self.segments.items() if name != "c5" for path in paths]
         return trunk, list(self.segments["c5"])
 
     def _without(self, paths: list[str]) -> Self:
-        """Copy everything but some modules, in whose places something empty stands."""
+        """Copy the backbone with some modules replaced by empty ones."""
         return copy.deepcopy(self, {id(self.get_submodule(path)): nn.Identity() for path in paths})
 
     def freeze(self, up_to: str | None = None, *, batch_norm: bool = False, statistics_move: bool = False) -> Self:
-        """Stop learning in the first segments, in batch norm, or both; undo it with `freeze()`.
+        """Freeze the first segments, batch norm, or both; undo it with `freeze()`.
 
-        Frozen modules stay in eval mode whatever `train()` says, so that their statistics do not move either.
+        Frozen modules stay in eval mode whatever `train()` sets, so that their statistics do not change either.
 
         Args:
-            up_to: Freeze every segment up to and with this one: "stem", "c2", ... `None` freezes no segment.
-            batch_norm: Freeze all batch norms: statistics, scale and shift.
-            statistics_move: Leave frozen modules in training mode: what is learned stays, batch norm goes on measuring (as in
-                the stem of NAE and SeqNet).
+            up_to: The last segment to freeze ("stem", "c2", ...) with all before it. `None` freezes no segment.
+            batch_norm: Whether to freeze all batch norms: statistics, scale and shift.
+            statistics_move: Whether frozen modules stay in training mode: their parameters are fixed, but batch norm updates
+                its
+            statistics (as in the stem of NAE and SeqNet).
 
         Raises:
             ArgumentError: there is no segment of that name.
@@ -167,7 +169,7 @@ class Backbone(nn.Module):
         return self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode, except in frozen parts."""
+        """Set the training mode, except for frozen modules."""
         super().train(mode)
         if not self._statistics_move:
             for module in self._frozen_modules():
@@ -175,7 +177,7 @@ class Backbone(nn.Module):
         return self
 
     def enable_gradient_checkpointing(self, enabled: bool = True) -> Self:
-        """Recompute each segment in the backward pass instead of keeping its activations: less memory, more time."""
+        """Recompute each segment in the backward pass instead of storing its activations: less memory, more time."""
         self.gradient_checkpointing = enabled
         return self
 
@@ -189,11 +191,11 @@ class Backbone(nn.Module):
             raise ArgumentError(f"expected images (N, 3, height, width), not {tuple(images.shape)}.{hint}")
 
     def _require_measurable(self, images: Tensor) -> None:
-        """See that the coarsest map has more than one place."""
+        """Check that a batch gives the coarsest map more than one position for batch norm."""
         height, width = images.shape[-2:]
         places = math.prod(math.ceil(side / self.feature_maps[-1].stride) for side in (height, width))
         remedy = "Give two or more, or larger ones, and leave out a last batch of one: DataLoader(..., drop_last=True)."
-        require_measurable(len(images) * places, f"image of {height}x{width}, whose last map is one pixel", remedy, self)
+        require_measurable(len(images) * places, f"image of {height}x{width} with a last map of one pixel", remedy, self)
 
     def _frozen_modules(self) -> Iterator[nn.Module]:
         if self._frozen_up_to is not None:
@@ -205,7 +207,7 @@ class Backbone(nn.Module):
             yield from (module for module in self.modules() if isinstance(module, _BatchNorm))
 
     def _compute(self, name: str, x: Tensor) -> Tensor:
-        """Run one segment. Subclasses whose modules do not simply follow each other override this."""
+        """Run one segment. Subclasses override this if their modules are not a simple chain."""
         for module in self.segment_modules(name):
             x = module(x)
         return x
@@ -229,7 +231,7 @@ class Backbone(nn.Module):
 
 @contextlib.contextmanager
 def _statistics_held(modules: list[nn.Module]) -> Iterator[None]:
-    """Let batch norm run as in training without moving its running statistics or counting a batch.
+    """Let batch norm run as in training, without an update of its statistics and its count of batches.
 
     Recomputation runs the forward pass twice; without this, every batch would count twice.
     """

@@ -1,4 +1,4 @@
-"""Batch norm in training measures the rows of a batch; of one row there is nothing to measure."""
+"""A check for batch norm in training, which cannot compute statistics from a single row."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pretrainps.errors import ArgumentError
 
 
 def require_measurable(rows: int, what: str, remedy: str, *modules: nn.Module) -> None:
-    """See that modules with a batch norm in training are given more than one row.
+    """Check that modules with a batch norm in training get more than one row.
 
     Args:
-        rows: How many there are.
-        what: What one is called.
-        remedy: What to do about too few.
-        modules: What they go through.
+        rows: Number of rows.
+        what: Name of one row, for the message.
+        remedy: What to do about too few rows, for the message.
+        modules: The modules that get the rows.
 
     Raises:
-        ArgumentError: a single row or none, and a batch norm that measures it.
+        ArgumentError: there is a single row or none, and a batch norm in training.
     """
     if rows > 1 or not any(_measures(each) for module in modules for each in module.modules()):
         return
@@ -26,5 +26,5 @@ def require_measurable(rows: int, what: str, remedy: str, *modules: nn.Module) -
 
 
 def _measures(module: nn.Module) -> bool:
-    # one that is synchronized counts the rows of all processes
+    # a synchronized batch norm counts the rows of all processes
     return isinstance(module, _BatchNorm) and module.training and not isinstance(module, nn.SyncBatchNorm)

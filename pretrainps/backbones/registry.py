@@ -1,4 +1,4 @@
-"""The architectures by name, and building one."""
+"""The registry of backbone architectures, and a function to build one."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from pretrainps.weights.key_layout import KeyLayout
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture:
-    """How one architecture is built and recognized."""
+    """How to build and to recognize an architecture."""
 
     build: Callable[..., Backbone]
     family: str
     """The architectures that share key layouts (`KEY_LAYOUTS`)."""
     meta_safe: bool = False
-    """Whether every tensor is in the state dict, so that none is lost when the model is built without memory."""
+    """Whether every tensor is in the state dict, so that none is lost when the model is built on the meta device."""
     signature_key: str = ""
-    """A piece of a key that every file of it has, under any layout; saves building it for comparison with others."""
+    """A part of a key that every file of it has, in any layout. So it need not be built for a comparison with other files."""
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -46,7 +46,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         build=solider_swin.solider_swin_base, family="solider_swin", signature_key="semantic_embed_w"
     ),
 }
-"""Built by the package itself; every other name is `timm:NAME`."""
+"""The package's own architectures; every other name is `timm:NAME`."""
 
 KEY_LAYOUTS: Mapping[str, tuple[KeyLayout, ...]] = {
     "resnet": resnet.KEY_LAYOUTS,
@@ -63,13 +63,13 @@ def build_backbone(arch: str, options: Mapping[str, Any] | None = None, *, empty
     Args:
         arch: A key of `ARCHITECTURES`, or `timm:NAME`.
         options: Keyword arguments of that architecture's function.
-        empty: Build on the meta device where the architecture allows it: no memory and no random numbers are spent on
-            weights that a checkpoint is about to replace.
+        empty: Whether to build on the meta device, if the architecture allows it. This saves memory and random numbers for
+        weights that a checkpoint will replace.
 
     Raises:
-        UnknownModelError: no such architecture.
-        ArgumentError: an option that the architecture does not have.
-        UnsupportedModelError: a timm model that cannot be split.
+        UnknownModelError: there is no such architecture.
+        ArgumentError: the architecture does not have an option.
+        UnsupportedModelError: the timm model cannot be split.
     """
     build: Callable[..., Backbone]
     if arch.startswith("timm:"):

@@ -107,7 +107,7 @@ class ResNet(Backbone):
             **{feature.name: (f"layer{index + 1}",) for index, feature in enumerate(features)},
         }
         for module in self.modules():
-            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # drawing nothing takes time too
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # a meta tensor needs no random numbers
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
@@ -117,7 +117,7 @@ def resnet18() -> ResNet:
 
 
 def resnet_tiny() -> ResNet:
-    """Build a narrow ResNet of 0.9 million parameters: maps of 24, 48, 96, 192 channels. Small enough to learn on a CPU."""
+    """Build a narrow ResNet of 0.9 million parameters: maps of 24, 48, 96, 192 channels. It can be trained on a CPU."""
     return ResNet("resnet_tiny", BasicBlock, (1, 1, 2, 1), width=24)
 
 

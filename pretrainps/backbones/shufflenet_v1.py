@@ -1,4 +1,4 @@
-"""ShuffleNetV1, groups 3, width 1.0x, as mmpretrain writes it and the hybrid pre-training checkpoints need it.
+"""ShuffleNetV1 with 3 groups and width 1.0x, as in mmpretrain and in the hybrid pre-training checkpoints.
 
 Zhang et al., "ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile Devices", CVPR 2018. Two points
 follow mmpretrain rather than the paper: channels are shuffled after the depthwise convolution instead of before it, and
@@ -20,7 +20,7 @@ _DEPTHS = (4, 8, 4)
 
 
 class ConvBN(nn.Module):
-    """Convolution without bias, batch norm, and perhaps ReLU."""
+    """Convolution without bias, batch norm, and optionally ReLU."""
 
     def __init__(
         self,

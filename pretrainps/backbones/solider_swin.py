@@ -1,9 +1,9 @@
-"""SOLIDER's Swin: a Swin Transformer whose stages are modulated by how much semantics is asked for.
+"""SOLIDER's Swin: a Swin Transformer with stages that are modulated by a semantic weight.
 
 Chen et al., "Beyond Appearance", CVPR 2023; original: swin_transformer.py of github.com/tinyvision/SOLIDER. The modules
-are timm's. Two things are computed as the original does and timm does not: windows are shifted however small the map is,
-and a map is padded to whole windows *before* it is rolled. Between two stages `x * softplus(W [s, 1 - s]) + b`, with s the
-semantic weight: 1 is all semantics, 0 all appearance.
+are timm's. Two things follow the original instead of timm: windows are shifted even on the smallest map, and a map is padded
+to whole windows *before* it is rolled. Between two stages comes `x * softplus(W [s, 1 - s]) + b`, where s is the semantic
+weight: 1 means only semantics, 0 only appearance.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from pretrainps.errors import ArgumentError
 from pretrainps.weights.key_layout import KeyLayout, Tensors, rename, renumbered
 
 SEMANTIC_WEIGHT = 0.6
-"""What SOLIDER-PersonSearch fine-tunes with (its run.sh); SOLIDER's own demo uses 1."""
+"""The semantic weight in the fine-tuning of SOLIDER-PersonSearch (its run.sh); SOLIDER's own demo uses 1."""
 
 
 class SoliderSwin(Backbone):
     """Swin-T/S/B with SOLIDER's semantic modulation; every map is layer-normalized.
 
-    `forward` computes what SOLIDER's own backbone returns: each stage goes on from the *unnormalized* output of the one
-    before. `last_stage` starts from the normalized c4 instead, as SOLIDER-PersonSearch does on regions. So here, and only
-    here, `last_stage(trunk(x))` is not `forward(x)["c5"]`.
+    `forward` computes the output of SOLIDER's own backbone: each stage starts from the *unnormalized* output of the stage
+    before. `last_stage` starts from the normalized c4 instead, as SOLIDER-PersonSearch does on regions. So for this backbone
+    only, `last_stage(trunk(x))` is not `forward(x)["c5"]`.
 
     Args:
         arch: Name of the architecture.
@@ -71,7 +71,7 @@ class SoliderSwin(Backbone):
         widths = [width << stage for stage in range(4)]
         for stage, channels in enumerate(widths):
             self.add_module(f"norm{stage}", nn.LayerNorm(channels))
-        # the fourth pair exists in the checkpoints, but modulates nothing that the original returns
+        # the checkpoints have a fourth pair, but it does not affect any output of the original
         modulated = [*widths[1:], widths[-1]]
         self.semantic_embed_w = nn.ModuleList(nn.Linear(2, channels) for channels in modulated)
         self.semantic_embed_b = nn.ModuleList(nn.Linear(2, channels) for channels in modulated)
@@ -82,7 +82,7 @@ class SoliderSwin(Backbone):
         }
 
     def options(self) -> dict[str, Any]:
-        """Return the semantic weight as it is now."""
+        """Return the current semantic weight."""
         return {"semantic_weight": self.semantic_weight}
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
@@ -94,11 +94,11 @@ class SoliderSwin(Backbone):
         return self._maps(images, ("c2", "c3", "c4"))
 
     def last_stage(self, c4: Tensor) -> Tensor:
-        """Run patch merging, modulation and the last stage on a normalized stride-16 map or regions of one."""
+        """Run patch merging, modulation and the last stage on a normalized stride-16 map, or on regions of one."""
         return self._normalized("c5", self._run("c5", c4.permute(0, 2, 3, 1)))
 
     def _modules_by_half(self) -> tuple[list[str], list[str]]:
-        """Give each stage's modulation to the half that the stage is in; the fourth modulates nothing."""
+        """Return the modules of each part: a stage's modulation belongs to its part. The fourth one modulates nothing."""
         trunk, last = super()._modules_by_half()
         both = ("semantic_embed_w", "semantic_embed_b")
         return [*trunk, *(f"{name}.{i}" for name in both for i in (0, 1))], [
@@ -116,7 +116,7 @@ class SoliderSwin(Backbone):
         return maps
 
     def _compute(self, name: str, x: Tensor) -> Tensor:
-        """Run one stage without its norm, channels last."""
+        """Run one stage without its norm; channels last."""
         if name == "stem":
             height, width = x.shape[-2:]
             return self.patch_embed(F.pad(x, (0, -width % 4, 0, -height % 4)))  # type: ignore[no-any-return]
@@ -142,7 +142,7 @@ def _windowed_attention(block: SwinTransformerBlock, x: Tensor) -> Tensor:
     """Attend within (shifted) windows: pad to whole windows, roll, attend, roll back, crop. (N, H, W, C) -> the same."""
     number, height, width, channels = x.shape
     window, shift = block.window_size, block.shift_size
-    # counted in windows, so that an exporter sees that the padded map is made of whole ones
+    # computed from the number of windows, so that an exporter sees that the padded map consists of whole windows
     rows, columns = (height + window[0] - 1) // window[0], (width + window[1] - 1) // window[1]
     padded_height, padded_width = rows * window[0], columns * window[1]
     x = F.pad(x, (0, 0, 0, padded_width - width, 0, padded_height - height))
@@ -190,12 +190,12 @@ def _from_solider(tensors: Tensors) -> Tensors:
         tensors,
         (
             *((re.escape(theirs), ours) for theirs, ours in _SWIN_NAMES),
-            # they count a patch merging to the stage before it, timm to the stage after it
+            # the original has a patch merging in the stage before it, timm in the stage after it
             (r"^stages\.(\d)(?=\.downsample)", renumbered("layers.", +1)),
             (r"^stages\.", "layers."),
         ),
     )
-    # decided by the name in the file: under our own names the same tensors lie in timm's order already
+    # the file's name decides: under native names the same tensors are in timm's order already
     theirs = {new for old, new in zip(tensors, renamed, strict=True) if old.startswith("stages.") and ".downsample." in old}
     return {key: _unfold_to_timm(value) if key in theirs else value for key, value in renamed.items()}
 
@@ -214,7 +214,7 @@ def _to_solider(tensors: Tensors) -> Tensors:
 
 
 def _unfold_to_timm(value: Tensor) -> Tensor:
-    """Reorder the last axis of 4C merged channels: nn.Unfold's (C, row, column) to timm's (column, row, C)."""
+    """Reorder the last axis of 4C merged channels from nn.Unfold's (C, row, column) to timm's (column, row, C)."""
     lead = value.shape[:-1]
     return torch.movedim(value.reshape(*lead, -1, 2, 2), (-3, -2, -1), (-1, -2, -3)).reshape(value.shape).contiguous()
 

@@ -1,7 +1,7 @@
-"""Any hierarchical timm model as a backbone: its own modules and key names, in a chain that splits at stride 16.
+"""Hierarchical timm models as backbones: their own modules and key names, in a chain that splits at stride 16.
 
-The chain is read off timm's `feature_info` and then *proven*: for one random image its maps must equal those that the
-model's own `forward_features` computes. A model whose modules do not simply follow each other is refused, not bent.
+The chain is derived from timm's `feature_info` and then *proven*: for one random image its maps must equal those of the
+model's own `forward_features`. A model that is no simple chain of modules is refused.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ KEY_LAYOUTS = (KeyLayout(name="timm", use="timm.create_model({arch!r}, num_class
 """The names are timm's own; what the layout tells is how timm loads such a file."""
 _NAMES = {4: "c2", 8: "c3", 16: "c4", 32: "c5"}
 _PROBE = 64
-"""Side of the image that the chain is proven with, in pixels."""
+"""Height and width of the image for the proof, in pixels."""
 
 
 class TimmBackbone(Backbone):
-    """A timm model without its tail, split into trunk and last stage.
+    """A timm model without its head, split into trunk and last stage.
 
     Args:
-        name: timm's model name, with or without a weights tag (`convnext_tiny.fb_in1k`). The network is initialized at
-            random; weights come through `pretrainps.load("timm:NAME")`. Some (Swin) want sides divisible by 4.
+        name: timm's model name, with or without a weights tag (`convnext_tiny.fb_in1k`). The network has random
+        weights; use `pretrainps.load("timm:NAME")` for trained ones. Some (Swin) need sides divisible by 4.
 
     Raises:
         UnknownModelError: timm has no such model.
-        UnsupportedModelError: no maps at strides 4 to 32 (a plain ViT), or no simple chain of modules.
+        UnsupportedModelError: the model has no maps at strides 4 to 32 (a plain ViT), or is no simple chain of modules.
     """
 
     def __init__(self, name: str) -> None:
@@ -60,7 +60,7 @@ class TimmBackbone(Backbone):
             if child not in used:
                 tail.append(f"{child}.*")
             elif hasattr(self, child):
-                raise UnsupportedModelError(f"timm's {name} has a module {child!r}, a name this class uses itself.")
+                raise UnsupportedModelError(f"timm's {name} has a module {child!r}, a name that this class uses itself.")
             else:
                 self.add_module(child, module)
         self.dropped_keys = tuple(tail)
@@ -76,7 +76,7 @@ class TimmBackbone(Backbone):
 
 
 def timm_spec(name: str) -> ModelSpec:
-    """Return the spec of a timm model's default or tagged weights, from timm's own records.
+    """Return the spec of a timm model's default or tagged weights, from timm's own metadata.
 
     Raises:
         UnknownModelError: timm has no such model, or no weights for it.
@@ -86,7 +86,7 @@ def timm_spec(name: str) -> ModelSpec:
     _require(name)
     try:
         config = timm.get_pretrained_cfg(name)
-    except RuntimeError:  # timm knows the model, not the tag
+    except RuntimeError:  # timm has the model, but not the tag
         config = None
     if config is None or not config.hf_hub_id:
         tags = ", ".join(timm.list_pretrained(name.split(".")[0] + "*")[:5])
@@ -144,7 +144,7 @@ def _create(name: str) -> nn.Module:
     _require(name)
     model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
     if "strict_img_size" in inspect.signature(type(model).__init__).parameters:
-        # scenes have any size; models that insist on theirs (Swin) are asked not to
+        # scenes have any size, so turn off the size check of models that have one (Swin)
         model = timm.create_model(name, pretrained=False, num_classes=0, strict_img_size=False)
     return model
 
@@ -164,7 +164,7 @@ def _taps(model: nn.Module, name: str) -> dict[str, tuple[str, int]]:
 
 
 def _chain(model: nn.Module, taps: list[str], prefix: str = "") -> Iterator[str]:
-    """Yield the model's modules in order, opening a container only where a tap lies inside, up to the last tap."""
+    """Yield the model's modules in order, up to the last tap. A container is opened only if a tap is inside it."""
     for child, module in model.named_children():
         path = prefix + child
         if any(tap.startswith(path + ".") for tap in taps):
@@ -184,9 +184,9 @@ def _segments(chain: list[str], taps: dict[str, str]) -> dict[str, tuple[str, ..
 
 @torch.no_grad()
 def _prove(model: nn.Module, segments: dict[str, tuple[str, ...]], name: str) -> None:
-    """Check on one image that the chain computes what the model itself does, at c4 and at c5."""
+    """Check on one image that the chain gives the same c4 and c5 as the model itself."""
     seen: dict[str, Tensor] = {}
-    # cloned, because a following in-place ReLU may write into a module's output
+    # cloned, because the next in-place ReLU may write into a module's output
     hooks = [
         model.get_submodule(segments[key][-1]).register_forward_hook(
             lambda _, __, output, key=key: seen.__setitem__(key, output.clone())

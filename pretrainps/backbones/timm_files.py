@@ -1,8 +1,8 @@
-"""timm's weight files through timm's own filters, with an account of which tensor became which.
+"""Convert weight files with timm's own filters, and trace the origin of each tensor.
 
-Many of timm's models carry a function that turns files of their authors, and of older versions of timm, into their present
-names. It may drop buffers and rename, reshape, split and join tensors. It may also resize a tensor that does not fit, which
-here would hide that the file is of another model: such a tensor is handed on as it was, and the comparison finds it.
+Many of timm's models have a function that converts files of their authors, and of older versions of timm, to the current
+names. It may drop buffers, and rename, reshape, split and join tensors. It may also resize a tensor that does not fit, which
+would hide that the file is of another model. Such a tensor is passed on unchanged, and the comparison then finds it.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ _MOVES = frozenset(
         "half",
     }
 )
-"""Functions that put numbers elsewhere and leave them what they are."""
+"""Functions that move numbers without a change of their values."""
 _ASKING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """Which tensors of the file a tensor is made of."""
+    """The tensors of the file from which a tensor was made."""
 
     keys: frozenset[str]
     computed: bool = False
-    """Whether its numbers are others than theirs."""
+    """Whether its numbers differ from theirs."""
 
 
 class _Trace(TorchFunctionMode):
-    """Follows tensors through whatever is called with them."""
+    """Traces tensors through all functions that are called with them."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.held = list(tensors.values())  # an id says which tensor it is only as long as that lives
+        self.held = list(tensors.values())  # an id identifies a tensor only while the tensor exists
         self.origins = {id(value): _Origin(frozenset({key})) for key, value in tensors.items()}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -84,11 +84,11 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 class TimmFiles(Adapter):
-    """Brings files of one timm model under its present names.
+    """Converts files of one timm model to its current names.
 
     Args:
         name: timm's name of the model.
-        wanted: The tensors that the backbone takes, and their shapes.
+        wanted: The tensors of the backbone, with their shapes.
     """
 
     def __init__(self, name: str, wanted: Mapping[str, tuple[int, ...]]) -> None:
@@ -97,10 +97,10 @@ class TimmFiles(Adapter):
         self.fingerprint = f"timm {timm.__version__} {name}"
 
     def __call__(self, tensors: Mapping[str, Tensor], known: tuple[str, ...]) -> Adapted:
-        """Return the tensors as they are if they fit so, else as timm's filter makes them, if that fits better.
+        """Return the tensors unchanged if they fit, else converted by timm's filter, if that fits better.
 
         Args:
-            tensors: The file's.
+            tensors: The tensors of the file.
             known: Shell patterns of keys that may be left over.
         """
         plain = Adapted(dict(tensors), {key: (key,) for key in tensors})
@@ -118,22 +118,22 @@ class TimmFiles(Adapter):
         model, filter_fn = _model_and_filter(self.name)
         if filter_fn is None:
             return None
-        mine = {key: value.view_as(value) for key, value in tensors.items()}  # two keys may be of one tensor object
+        mine = {key: value.view_as(value) for key, value in tensors.items()}  # two keys may share one tensor object
         trace = _Trace(mine)
         try:
             with trace, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 try:
                     found = filter_fn(dict(mine), model)
-                except TypeError:  # timm's older ones take no model
+                except TypeError:  # timm's older filters take no model
                     found = filter_fn(dict(mine))
-        except Exception:  # whatever a filter meets in a file that it was not written for
+        except Exception:  # a filter may raise anything on a file that it was not written for
             return None
         result, sources = {}, {}
         for key, value in found.items():
             origin = trace.origins.get(id(value), _Origin(frozenset({key} & mine.keys()), True))
             if not isinstance(value, Tensor) or not origin.keys:
-                continue  # made of nothing in the file: it says nothing of it
+                continue  # not made from the file
             (one, *more) = sorted(origin.keys)
             resized = origin.computed and not more and mine[one].numel() != value.numel()
             result[key], sources[key] = mine[one] if resized else value, (one, *more)
@@ -141,10 +141,10 @@ class TimmFiles(Adapter):
 
 
 def _model_and_filter(name: str) -> tuple[nn.Module, Filter | None]:
-    """Return a timm model, and the filter that timm would pass its file through.
+    """Return a timm model, and the filter that timm would apply to its file.
 
-    A filter is an argument that the model's own function hands to `load_pretrained`, so that is where it is taken: guesses by
-    the names of functions would be wrong for modules with several.
+    The filter is an argument of the model's own call of `load_pretrained`, and is taken from that call. A guess by the names of
+    functions would be wrong for modules with several filters.
     """
     seen: list[Filter | None] = []
     with _ASKING:
@@ -152,7 +152,7 @@ def _model_and_filter(name: str) -> tuple[nn.Module, Filter | None]:
         _builder.load_pretrained = lambda *args, filter_fn=None, **kwargs: seen.append(filter_fn)
         try:
             model: nn.Module = timm.create_model(name, pretrained=True)
-        except RuntimeError:  # a model that timm has no file of
+        except RuntimeError:  # timm has no file of this model
             return timm.create_model(name, pretrained=False), None
         finally:
             _builder.load_pretrained = original

@@ -1,3 +1,3 @@
-"""The `pretrainps` command."""
+"""The command line: `pretrainps COMMAND`."""
 
 from pretrainps.cli.main import main as main

@@ -1,4 +1,4 @@
-"""`data check` and `data synthesize`: data sets looked at, and a synthetic one written."""
+"""`data check` and `data synthesize`: check data sets, and write synthetic ones."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ if TYPE_CHECKING:
     from pretrainps.data.validation import SplitCheck
 
 _SHOWN = 10
-"""Problems that are printed of each split."""
+"""Number of problems printed for each split."""
 _PICTURED = 20
-"""Images on a sheet."""
+"""Number of images on a contact sheet."""
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add this module's commands to the parser."""
     parser = commands.add_parser(
         "data",
-        help="look at a data set on disk, or write a synthetic one",
-        description="Data sets for person search, pedestrian detection and re-ID, as they lie on disk. Nothing is downloaded: "
-        "real ones are given away by their owners only.",
+        help="check a data set on disk, or write a synthetic one",
+        description="Data sets for person search, pedestrian detection and re-ID on disk. Nothing is downloaded: "
+        "real data sets are available only from their owners.",
     )
     actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     check = actions.add_parser(
         "check",
-        help="recognize a data set, count what is in it, and find what is broken",
+        help="recognize a data set, count its contents, and find broken files",
         description="Recognize a data set by its files, read every split, compare the counts with the published ones, and list "
-        "what is broken. Exit status 1 if anything is.",
+        "the problems. Exit status 1 if there are any.",
         epilog="example: pretrainps data check PRW-v16.04.20 --sheet prw.png",
     )
     check.add_argument("root", type=Path, help="the folder that it was unpacked into")
-    check.add_argument("--layout", help="what it is, if it is not recognized, or to see what is missing")
-    check.add_argument("--split", action="append", help="only this split; may be given again (default: all that are there)")
-    check.add_argument("--decode", action="store_true", help="read every image to its end: finds truncated ones")
+    check.add_argument("--layout", help="its layout, if it is not recognized, or to see what is missing")
+    check.add_argument("--split", action="append", help="only this split; may be repeated (default: all splits that exist)")
+    check.add_argument("--decode", action="store_true", help="decode every image wholly: finds truncated ones")
     check.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw some of its images with their boxes")
     check.add_argument("--force", action="store_true", help="read a data set that its owners have withdrawn")
     check.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -47,27 +47,27 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     make = actions.add_parser(
         "synthesize",
         help="draw people and write them as a data set",
-        description="Draw people in scenes, by seed, and write them in the layout of a real data set: everything that reads, "
-        "trains or evaluates can then be tried in minutes. What is learned on it does not work on photographs.",
+        description="Draw people in scenes, by seed, and write them in the layout of a real data set: commands that read, "
+        "train or evaluate can be tried in minutes. A model trained on it does not work on photographs.",
         epilog="example: pretrainps data synthesize --layout prw --out synthetic-prw --people 100 --workers 2",
     )
-    make.add_argument("--layout", required=True, help="such as prw, cuhk_sysu, coco_search, crowdhuman, market1501")
+    make.add_argument("--layout", required=True, help="the layout, such as prw, cuhk_sysu, coco_search, crowdhuman, market1501")
     make.add_argument("--out", type=Path, required=True, help="the folder to make")
-    make.add_argument("--domain", help="which part of the world to draw (default: one that suits the layout)")
-    make.add_argument("--people", type=int, default=60, help="whom to train on; detection: scenes (default: %(default)s)")
+    make.add_argument("--domain", help="the domain of the synthetic world (default: the layout's own)")
+    make.add_argument("--people", type=int, default=60, help="people to train on; detection: scenes (default: %(default)s)")
     make.add_argument(
-        "--test-people", type=int, default=40, help="whom to search for; detection: scenes (default: %(default)s)"
+        "--test-people", type=int, default=40, help="people to search for; detection: scenes (default: %(default)s)"
     )
     make.add_argument(
         "--first-test-person",
         type=int,
         default=0,
         metavar="NUMBER",
-        help="the first of them, from 0: another number gives other people in other scenes before the same cameras, such as 80 "
-        "for a validation set to a test of 80 people (re-ID: counted after those to train on; default: %(default)s)",
+        help="number of the first of them, from 0: another number gives other people in front of the same cameras, such as 80 "
+        "for a validation set to a test of 80 people. In re-ID sets it counts after the training people (default: %(default)s)",
     )
-    make.add_argument("--appearances", type=int, default=6, help="pictures that each person is in (default: %(default)s)")
-    make.add_argument("--seed", type=int, default=0, help="another seed, another world (default: %(default)s)")
+    make.add_argument("--appearances", type=int, default=6, help="images of each person (default: %(default)s)")
+    make.add_argument("--seed", type=int, default=0, help="seed of the world (default: %(default)s)")
     make.add_argument("--workers", type=int, default=1, help="processes that draw (default: %(default)s)")
     make.add_argument("--quiet", action="store_true", help="no progress bar")
     make.set_defaults(run=_synthesize, goes_on=False)
@@ -119,9 +119,9 @@ def _counted(check: SplitCheck) -> str:
     if found.cameras:
         parts.append(f"{found.cameras} cameras")
     if check.alone:
-        parts.append(f"{check.alone:,} identities with one picture only")
+        parts.append(f"{check.alone:,} identities with only one box")
     if check.twice:
-        parts.append(f"{check.twice:,} images with somebody twice")
+        parts.append(f"{check.twice:,} images with one person twice")
     return ", ".join(parts)
 
 
@@ -138,5 +138,5 @@ def _synthesize(args: argparse.Namespace) -> int:
     )
     layout = synthesize(args.layout, args.out, domain=args.domain, size=size, progress=not args.quiet)
     say(f"{args.out}: a synthetic data set in the layout of {layout.title}")
-    say(f"look at it: pretrainps data check {args.out} --sheet sheet.png")
+    say(f"to look at it: pretrainps data check {args.out} --sheet sheet.png")
     return 0

@@ -1,4 +1,4 @@
-"""`export`: a whole model as a file that runs without this package."""
+"""`export`: write a whole model as a file that runs without this package."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "export",
         help="write a whole model as ONNX, TorchScript or torch.export",
         description="Write a whole model as one file that runs without this package, and check that it computes the same. "
-        "Resizing and normalizing lie in the file. A person-search detector takes one image of any size at a time; a model for "
-        "crops or a backbone takes batches of any number of images.",
+        "Resizing and normalizing are part of the file. A person-search detector takes one image of any size at a time. "
+        "A model for crops, or a backbone, takes batches of any size.",
         epilog="ONNX needs the extra: pip install 'pretrainps[export]'.  examples: pretrainps export file:my-detector "
         "--format onnx -o detector.onnx;  pretrainps export resnet50-hybrid --what embed --format onnx --half",
     )
     parser.add_argument("name", help="a registered name, timm:NAME, file:PATH or hf:owner/repo[@REVISION]")
-    parser.add_argument("--arch", help="architecture of a bare weight file whose keys do not tell, such as timm:NAME")
+    parser.add_argument("--arch", help="architecture of a bare weight file, if its keys do not show it, such as timm:NAME")
     parser.add_argument("--format", required=True, choices=("onnx", "torchscript", "pt2"), help="pt2 is torch.export's own")
     parser.add_argument(
         "-o",
@@ -63,7 +63,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _export(args: argparse.Namespace) -> int:
     size = _size(args.size)
-    # imported after the check, for torch takes seconds
+    # imported after the check, because torch takes seconds
     from pretrainps.export.graph.export import export_graph
     from pretrainps.export.graph.formats import FORMATS
     from pretrainps.hub.load import load
@@ -105,10 +105,10 @@ def _size(text: str) -> Size:
 
 
 def _file_for(name: str, suffix: str) -> Path:
-    """Return a new file's name, made of the last part of a model's."""
+    """Return a name for a new file from the last part of a model's name."""
     last = re.split(r"[/\\:]", name.partition("@")[0].rstrip("/\\"))[-1]
     last = re.sub(r"\.(safetensors|pth|pt|pt2|ckpt|pkl|tar|bin)$", "", last)
     output = Path((last.strip(".") or "model") + suffix)
     if output.exists():
-        raise ArgumentError(f"{output} is already here. Say where to write with -o FILE{suffix}.")
+        raise ArgumentError(f"{output} exists already. Name another file with -o FILE{suffix}.")
     return output

@@ -1,4 +1,4 @@
-"""What the commands that run a model share: where it runs, and the detector that is named."""
+"""Common options of commands that run a model, and the loading of a detector."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def add_loading_options(parser: argparse.ArgumentParser, *, quiet: str = "no pro
     """Add --device, --offline and --quiet.
 
     Args:
-        parser: Of a command.
-        quiet: What --quiet leaves out.
+        parser: Parser of a command.
+        quiet: What --quiet turns off, for the help text.
     """
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
     parser.add_argument("--offline", action="store_true", default=None, help="never use the network")
@@ -25,7 +25,7 @@ def add_loading_options(parser: argparse.ArgumentParser, *, quiet: str = "no pro
 
 
 def add_settings_option(parser: argparse.ArgumentParser) -> None:
-    """Add --set."""
+    """Add the option --set."""
     parser.add_argument(
         "--set",
         dest="settings",
@@ -37,10 +37,10 @@ def add_settings_option(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what --set says, as `pretrainps.load` takes it (`config=`).
+    """Return the settings of --set, for `pretrainps.load` (`config=`).
 
     Raises:
-        ArgumentError: not NAME=VALUE.
+        ArgumentError: a setting is not NAME=VALUE.
     """
     from pretrainps.training.engine.overrides import plain_value
 
@@ -54,12 +54,12 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_file_options(parser: argparse.ArgumentParser) -> None:
-    """Add what `load` can be told about a bare weight file: --arch, --ignore, --prefix.
+    """Add the options of `load` for a bare weight file: --arch, --ignore, --prefix.
 
     Args:
-        parser: Of a command.
+        parser: Parser of a command.
     """
-    parser.add_argument("--arch", help="architecture of a bare weight file whose keys do not tell, such as timm:NAME")
+    parser.add_argument("--arch", help="architecture of a bare weight file, if its keys do not show it, such as timm:NAME")
     parser.add_argument(
         "--ignore",
         action="append",
@@ -67,28 +67,28 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help='keys in the file to leave out, such as "fc.*"; repeatable',
     )
-    parser.add_argument("--prefix", help="what stands before every key in the file, where it is not found by itself")
+    parser.add_argument("--prefix", help="prefix of every key in the file, if it is not found automatically")
 
 
 def load_detector(name: str, args: argparse.Namespace, *, remedy: str, report: bool = True) -> PersonSearchDetector[Any]:
-    """Load a detector to where the options say.
+    """Load a detector to the device in the options.
 
     Args:
-        name: As `pretrainps.load` takes it.
+        name: A name for `pretrainps.load`.
         args: The options of `add_loading_options` and `add_settings_option`.
-        remedy: What to do about a model that is no detector.
-        report: Tell what was loaded, unless --quiet.
+        remedy: What to do if the model is no detector, for the message.
+        report: Whether to print what was loaded, unless --quiet is set.
 
     Raises:
         ArgumentError: it is another kind of model.
-        PretrainPSError: whatever loading can end in.
+        PretrainPSError: any error of loading.
     """
     from pretrainps.detectors import PersonSearchDetector
     from pretrainps.hub.load import load
 
     model = load(name, config=settings_of(args), device=args.device, offline=args.offline, progress=not args.quiet)
     if not isinstance(model, PersonSearchDetector):
-        raise ArgumentError(f"{name} detects nobody. {remedy}")
+        raise ArgumentError(f"{name} is no detector of people. {remedy}")
     if report and not args.quiet:
         note(str(model.load_report))
     return model

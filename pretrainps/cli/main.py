@@ -1,4 +1,4 @@
-"""Parse the command line and run the command, turning our errors into one message and an exit status."""
+"""Parse the command line and run the command; an error of the package becomes one message and an exit status."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ EPILOG = """\
 first steps:
   pretrainps demo                                  search for people in a drawn city, offline, in a minute
   pretrainps index photos/ --model MODEL -o gallery   detect and embed everyone in your photos, once
-  pretrainps search gallery/ --query photo.jpg     who in them is this?
-  pretrainps list "*-hybrid"                       which weights there are
-  pretrainps info resnet50-hybrid                  where they come from, and on what terms
-  pretrainps embed photos/ --model resnet50-hybrid vectors of person crops, and how alike they are
+  pretrainps search gallery/ --query photo.jpg     find the person of a photo in them
+  pretrainps list "*-hybrid"                       list the available weights
+  pretrainps info resnet50-hybrid                  their origin and terms of use
+  pretrainps embed photos/ --model resnet50-hybrid vectors of person crops, and their similarities
   pretrainps inspect some.pth                      what a weight file is, without running it
 
 environment:
@@ -60,11 +60,11 @@ def _piped(argv: Sequence[str] | None) -> int:
             return _run(argv)
         finally:
             flush()
-    except BrokenPipeError:  # the reader of our output has left (| head): end quietly
+    except BrokenPipeError:  # the reader of the output has closed it (| head): end quietly
         abandon()
         return 141
     except OSError as error:
-        if error.errno == errno.EINVAL and os.name == "nt":  # what Windows calls a broken pipe
+        if error.errno == errno.EINVAL and os.name == "nt":  # a broken pipe on Windows
             abandon()
             return 141
         if error.errno != errno.ENOSPC:
@@ -83,5 +83,5 @@ def _run(argv: Sequence[str] | None) -> int:
         note(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        note("interrupted; run it again to go on" if getattr(args, "goes_on", True) else "interrupted; nothing was kept")
+        note("interrupted; run it again to continue" if getattr(args, "goes_on", True) else "interrupted; nothing was kept")
         return 130

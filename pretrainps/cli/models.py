@@ -1,4 +1,4 @@
-"""`list`, `info`, `download`, `cache`: which models there are, and which lie here. For registered names, without torch."""
+"""`list`, `info`, `download`, `cache`: the registered models and the cached files. Registered names need no torch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = commands.add_parser(
         "info",
         help="everything known about a model",
-        description="Show where a model comes from, its licence and its input.",
+        description="Show a model's origin, licence and input.",
     )
     parser.add_argument("name", help="a registered name, timm:NAME, file:PATH or hf:owner/repo[@REVISION]")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
@@ -42,7 +42,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Fetch a model's file into the cache, verify it, and print its path. A cached file is hashed again.",
     )
     parser.add_argument("name", nargs="+", help="as for info")
-    parser.add_argument("--force", action="store_true", help="download again although it is cached; a pin still holds")
+    parser.add_argument("--force", action="store_true", help="download again even if it is cached; a pin still holds")
     parser.add_argument("--offline", action="store_true", default=None, help="only check what is cached")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=_download)
@@ -50,14 +50,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = commands.add_parser(
         "cache",
         help="show or clean the cache",
-        description="Show what lies in the cache, or remove a model from it.",
+        description="Show the cached models, or remove a model from the cache.",
         epilog="The sha256 pinned at a model's first download outlives its files; --forget-pin removes it too.",
     )
     parser.add_argument("action", nargs="?", default="show", choices=("show", "path", "remove"))
     parser.add_argument("name", nargs="*", help="models to remove")
-    parser.add_argument(
-        "--forget-pin", action="store_true", help="with remove: trust the next download as if it were the first"
-    )
+    parser.add_argument("--forget-pin", action="store_true", help="with remove: trust the next download like a first one")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     parser.set_defaults(run=_cache)
 
@@ -124,7 +122,7 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _place(spec: ModelSpec, cache: Cache) -> tuple[str, str]:
-    """Say where the file lies: with a package, or in the cache if it was fetched."""
+    """Return a label and the path of the file: in a package, or in the cache if it was fetched."""
     source = spec.sources[0]
     if isinstance(source, BundledSource):
         path = package_file(source.package, source.file, spec.name)
@@ -141,7 +139,7 @@ def _detector_line(spec: ModelSpec) -> str:
 
 
 def _size_note(spec: ModelSpec) -> str:
-    """Say what size pictures are brought to, and by whom."""
+    """Return the size of the network's input, and whether the detector resizes images itself."""
     height, width = spec.input.size
     return ": done inside, whole scenes go in" if spec.detector else f", crops {height}x{width}"
 
@@ -163,7 +161,7 @@ def _download(args: argparse.Namespace) -> int:
     for name in args.name:
         try:
             path, remark = _fetched(name, cache, args)
-        except PretrainPSError as error:  # the others may still come
+        except PretrainPSError as error:  # go on with the other models
             note(f"error: {error}")
             failed += 1
         else:
@@ -217,7 +215,7 @@ def _remove(cache: Cache, args: argparse.Namespace) -> int:
     from pretrainps.download.addresses import canonical
 
     if not args.name:
-        raise ArgumentError("which model? `pretrainps cache` shows those that are there.")
+        raise ArgumentError("which model? `pretrainps cache` shows those in the cache.")
     known, pins = set(cache.names()), set(cache.pinned_names())
     missing = 0
     for given in args.name:
@@ -233,5 +231,5 @@ def _remove(cache: Cache, args: argparse.Namespace) -> int:
         else:
             near = difflib.get_close_matches(name, sorted(known | pins), n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
-            note(f"{name} is not in the cache.{hint} `pretrainps cache` shows what is.")
+            note(f"{name} is not in the cache.{hint} `pretrainps cache` shows what is there.")
     return 1 if missing else 0

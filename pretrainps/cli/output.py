@@ -1,4 +1,4 @@
-"""How the command speaks: results on standard output, everything else on standard error."""
+"""Output of the command: results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def note(text: str) -> None:
 
 def _write(stream: TextIO, text: str) -> None:
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    # what a console cannot show is written as an escape
+    # characters that a console cannot show are escaped
     stream.write(_printable(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
 @contextlib.contextmanager
 def console() -> Iterator[None]:
-    """Put streams that lead nowhere where Python has none (pythonw, `>&-`): progress bars and other libraries write too."""
+    """Use null streams where Python has none (pythonw, `>&-`), because progress bars and other libraries write too."""
     with contextlib.ExitStack() as stack:
         for name in ("stdout", "stderr"):
             before: TextIO | None = getattr(sys, name)
@@ -45,20 +45,20 @@ def console() -> Iterator[None]:
 
 
 def flush() -> None:
-    """Bring out what was said; whether it can be written at all shows only here."""
+    """Flush the output; an error of writing shows only here."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
 
 
 def abandon() -> None:
-    """Keep Python from writing more, and from complaining while it shuts down, to streams whose readers have left."""
+    """Stop all writes and shutdown errors of Python on streams that their readers have closed."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # one that is no file
+        with contextlib.suppress(OSError, ValueError):  # the stream is no file
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _printable(text: str) -> str:
-    """Show control characters instead of obeying them: names from files and servers may hold any."""
+    """Return a text with control characters escaped: names from files and servers may hold any."""
     return "".join(c if c in "\n\t" or c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -68,7 +68,7 @@ def say_json(value: Any) -> None:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows in aligned columns under their heads."""
+    """Return rows in aligned columns with a header."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
@@ -76,21 +76,21 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def picture_file(path: Path) -> Path:
-    """Return where a picture is to be written, before hours are spent on what it shows.
+    """Check the path of an image to write, before a long computation, and return it.
 
     Raises:
-        ArgumentError: its ending is no format, or its folder does not exist.
+        ArgumentError: its ending is no known format, or its folder does not exist.
     """
     path = path.expanduser()
     if path.suffix.lower() not in (".png", ".jpg"):
-        raise ArgumentError(f"{path}: the ending says the format; use .png or .jpg.")
+        raise ArgumentError(f"{path}: the ending sets the format; use .png or .jpg.")
     if not path.parent.is_dir() or path.is_dir():
-        raise ArgumentError(f"{path} cannot be written: {path.parent} is no folder, or a folder of that name is there.")
+        raise ArgumentError(f"{path} cannot be written: {path.parent} is no folder, or {path.name} is a folder.")
     return path
 
 
 def save_picture(picture: Image, path: Path) -> None:
-    """Write a picture that is never seen half-written.
+    """Write an image in one step, so that no reader sees a part of it.
 
     Raises:
         CacheError: the folder cannot be written to, or the disk is full.
@@ -102,5 +102,5 @@ def save_picture(picture: Image, path: Path) -> None:
 
 
 def megabytes(size: int) -> str:
-    """Return a size for people."""
+    """Return a size in MB as text."""
     return f"{size / 1e6:.1f} MB"

@@ -1,4 +1,4 @@
-"""`embed`, `demo`: pictures in, vectors and comparisons out."""
+"""`embed` and `demo`: embed image files and compare them, and a demonstration of person search."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = commands.add_parser(
         "embed",
         help="turn person crops into vectors and compare them",
-        description="Embed image files, each as one crop, and print how alike they are.",
+        description="Embed image files, each as one crop, and print their similarities.",
         epilog="example: pretrainps embed crops/ --model resnet50-hybrid -o vectors.safetensors",
     )
     parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of them, searched recursively")
@@ -31,17 +31,17 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     parser = commands.add_parser(
         "demo",
-        help="search for people in a city where nobody is real, offline",
+        help="search for people in a drawn city, offline",
         description="Draw the photos of a small city, index them with the detector that comes with the package, search for "
-        "several people, and judge the answers by what was drawn. Needs no network. Into the folder go photos/, gallery/, "
-        "report.html, to be opened in a browser, and search.png.",
+        "several people, and compare the answers with the truth. Needs no network. The folder will hold photos/, gallery/, "
+        "report.html, for a browser, and search.png.",
         epilog="afterwards: pretrainps search pretrainps-demo/gallery --query SOME-PHOTO.jpg",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("pretrainps-demo"), help="new folder for it all (default: %(default)s)"
+        "-o", "--output", type=Path, default=Path("pretrainps-demo"), help="new folder for all files (default: %(default)s)"
     )
     parser.add_argument("--model", help="any detector, named as for info (default: the first that comes with the package)")
-    parser.add_argument("--people", type=int, default=24, help="whom to search for (default: %(default)s)")
+    parser.add_argument("--people", type=int, default=24, help="people to search for (default: %(default)s)")
     add_loading_options(parser, quiet="no progress bars")
     parser.set_defaults(run=_demo)
 
@@ -52,9 +52,9 @@ def _embed(args: argparse.Namespace) -> int:
     if args.batch_size < 1:
         raise ArgumentError("--batch-size must be at least 1.")
     if args.output is not None and args.output.suffix not in (".safetensors", ".npy"):
-        raise ArgumentError(f"{args.output}: the ending says the format; use .safetensors or .npy.")
+        raise ArgumentError(f"{args.output}: the ending sets the format; use .safetensors or .npy.")
     images = find_images(args.images)
-    # imported after the checks, for torch takes seconds
+    # imported after the checks, because torch takes seconds
     from pretrainps.heads import CropModel
     from pretrainps.hub.load import load
     from pretrainps.inference.embed import embed
@@ -81,8 +81,8 @@ def _embed(args: argparse.Namespace) -> int:
         say_json(result.to_json())
     else:
         say(result.table())
-        note("(each picture was taken whole, as one person's crop; 1 is the same direction, and pictures of people rarely")
-        note("fall far below that: compare rows, not single numbers)")
+        note("(each whole image was used as one person's crop; 1 is the same direction, and images of people are rarely")
+        note("far below that: compare rows, not single numbers)")
     for _, reason in result.failures:
         note(f"not read: {reason}")
     return 0

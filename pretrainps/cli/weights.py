@@ -1,4 +1,4 @@
-"""`inspect`, `export-weights`, `check-input`: weight files, what they are and what they want."""
+"""`inspect`, `export-weights`, `check-input`: weight files, their contents and their input convention."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add this module's commands to the parser."""
     parser = commands.add_parser(
         "inspect",
-        help="say what a weight file is, without running it",
-        description="Say what a weight file is: format, architecture, key layout, and what it would load into. "
-        "Nothing in the file is run.",
+        help="show what a weight file is, without running it",
+        description="Show a weight file's format, architecture and key layout, and the models that can load it. "
+        "No code in the file is run.",
     )
-    parser.add_argument("file", nargs="+", help="a path, with file: before it or not")
+    parser.add_argument("file", nargs="+", help="a path, with or without file: in front")
     parser.add_argument("--json", action="store_true", help="machine-readable output, with every key and shape")
     parser.set_defaults(run=_inspect)
 
     parser = commands.add_parser(
         "export-weights",
         help="write weights under another code base's names",
-        description="Write a model so that another code base loads it with no key missing or left over: a backbone, or "
-        "with the layout of its own code base a whole detector.",
+        description="Write a model so that another code base loads it with no key missing or left over: a backbone, or a "
+        "whole detector in the layout of its own code base.",
         epilog="layouts: torchvision, timm, mmdet, detectron2 (.pkl) and those of the detectors' own code for ResNets; mmdet "
-        "for ShuffleNetV1; solider for SOLIDER's Swins; timm for timm models; native for our own names. A wrong name lists all "
+        "for ShuffleNetV1; solider for SOLIDER's Swins; timm for timm models; native for our names. A wrong name lists all "
         "that the model has.  example: pretrainps export-weights "
         "resnet50-hybrid --layout detectron2 -o R50-hybrid.pkl",
     )
     parser.add_argument("name", help="a registered name, timm:NAME, file:PATH or hf:owner/repo[@REVISION]")
     add_file_options(parser)
-    parser.add_argument("--layout", required=True, help="whose key names to use")
+    parser.add_argument("--layout", required=True, help="code base of the key names")
     parser.add_argument("-o", "--output", type=Path, required=True, help="FILE.pth, .pt, .safetensors, or .pkl for detectron2")
     parser.add_argument("--offline", action="store_true", default=None, help="never use the network")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -44,13 +44,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     parser = commands.add_parser(
         "check-input",
-        help="find out from the weights how a network wants its pixels",
-        description="Find out a network's colour order and pixel scaling by comparing its first batch norm's statistics with "
-        "those of your pictures under each convention.",
+        help="find a network's input convention from its weights",
+        description="Find a network's colour order and pixel scaling: compare the statistics of its first batch norm with "
+        "those of your images under each convention.",
     )
     parser.add_argument("name", help="a registered name, file:PATH or hf:owner/repo[@REVISION]")
     add_file_options(parser)
-    parser.add_argument("--images", type=Path, required=True, help="folder of ordinary colour pictures, some dozens")
+    parser.add_argument("--images", type=Path, required=True, help="folder with some dozens of ordinary colour images")
     parser.add_argument("--offline", action="store_true", default=None, help="never use the network")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     parser.set_defaults(run=_check_input)
@@ -60,7 +60,7 @@ def _inspect(args: argparse.Namespace) -> int:
     paths = [local_path(name) for name in args.file]
     for path in paths:
         if not os.path.exists(path):
-            raise ArgumentError(f"{path} is not there. Give a weight file.")
+            raise ArgumentError(f"{path} does not exist. Give a weight file.")
     from pretrainps.weights.inspect import inspect
 
     found = [inspect(path) for path in paths]
@@ -94,7 +94,7 @@ def _check_input(args: argparse.Namespace) -> int:
     from pretrainps.images.read import find_images
 
     images = find_images([args.images])
-    # imported after the check, for torch takes seconds
+    # imported after the check, because torch takes seconds
     from pretrainps.hub.load import load
     from pretrainps.weights.check_input import check_input
 

@@ -241,7 +241,7 @@ class JoinedBatches(BatchSampler):
     Each part repeats its own epochs. A part's batches stay together, so it may be a `PKBatchSampler`.
 
     Args:
-        parts: Batch sampler of each data set, each with an index of its own; their seed, rank and epoch are not used.
+        parts: Batch sampler of each data set, each with its own index; their seed, rank and epoch are not used.
         sizes: Images of each data set.
         length: Batches of an epoch for each process; by default, those of the longest part over all processes.
         seed, rank, world_size: See `BatchSampler`.

@@ -60,12 +60,13 @@ class Layout:
         Args:
             root: The data set's folder.
             split: One of `splits`.
-            force: Read a data set although its owners took it back.
+            force: Whether to read a data set that its owners have withdrawn.
 
         Raises:
             ArgumentError: there is no such split.
-            DatasetError: the owners took the data set back; or the folder, or a file in it, is not as the layout wants it; or
-                the split is empty.
+            DatasetError: the owners have withdrawn the data set; or the folder, or a file in it, does not follow the layout; or
+                the
+            split is empty.
         """
         self._require_given(force)
         if split not in self.splits:
@@ -81,11 +82,11 @@ class Layout:
 
         Args:
             root: The data set's folder.
-            force: Read a data set although its owners took it back.
+            force: Whether to read a data set that its owners have withdrawn.
 
         Raises:
             ArgumentError: this data set is not for person search.
-            DatasetError: the owners took the data set back; or the folder, or a file in it, is not as the layout wants it.
+            DatasetError: the owners have withdrawn the data set; or the folder, or a file in it, does not follow the layout.
         """
         if self.read_search_set is None:
             raise ArgumentError(f"{self.title} is for {self.task}: it has no queries and no gallery of scenes.")
@@ -98,7 +99,7 @@ class Layout:
         """Return the root after a check that it is a folder.
 
         Raises:
-            DatasetError: it is none.
+            DatasetError: it is no folder.
         """
         path = Path(root).expanduser()
         if not path.is_dir():
@@ -109,7 +110,7 @@ class Layout:
         """Return a path after a check that it exists.
 
         Raises:
-            DatasetError: it does not; the message shows the whole layout.
+            DatasetError: it does not exist; the message shows the whole layout.
         """
         if not path.exists():
             raise DatasetError(f"{path} is missing: is the archive of {self.title} only half unpacked? Expected\n{self.tree}")

@@ -177,13 +177,13 @@ def _problems(sample: Sample, decode: bool) -> Iterator[str]:
         yield str(error)
         return
     if sample.size is not None and sample.size != (height, width):
-        yield f"{sample.name}: the picture is {width}x{height}, its annotation says {sample.size[1]}x{sample.size[0]}"
+        yield f"{sample.name}: the image is {width}x{height}, its annotation says {sample.size[1]}x{sample.size[0]}"
     for person, box in enumerate(sample.boxes):
         x1, y1, x2, y2 = box.tolist()
         if not (x2 > x1 and y2 > y1):
             yield f"{sample.name}: box {person} has no area: {box.tolist()}"
         elif x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
-            yield f"{sample.name}: box {person} lies outside of the {width}x{height} picture: {box.tolist()}"
+            yield f"{sample.name}: box {person} is outside the {width}x{height} image: {box.tolist()}"
 
 
 def _size(sample: Sample, decode: bool) -> tuple[int, int]:

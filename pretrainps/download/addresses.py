@@ -1,4 +1,4 @@
-"""Names as people write them: Hub names and pasted Hub addresses, paths of either kind of system, and `file://` addresses."""
+"""Parse names of models: Hub names, pasted Hub addresses, paths of all systems, and `file://` addresses."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pretrainps.errors import UnknownModelError
 
 _HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co", "www.hf.co")
 _OTHER_KINDS = ("datasets", "spaces", "buckets", "collections", "papers")
-"""What else lies at the Hub, by the first part of its address."""
+"""First parts of Hub addresses that are not models."""
 _VIEWS = ("blob", "resolve", "raw", "tree", "commit", "commits")
-"""Parts of an address behind the repository; a revision follows."""
+"""Parts of an address between the repository and the revision."""
 WEIGHT_ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar", ".safetensors.index.json")
-"""What files of weights are called."""
+"""Endings of weight files."""
 _REPO_PART = re.compile(r"[\w.-]+")
 _SCHEME = re.compile(r"(https?)://", re.IGNORECASE)
 _DRIVE = re.compile(r"[A-Za-z]:(?!//)")
@@ -28,7 +28,7 @@ class HubName:
     """A repository on the Hub, or one file in it."""
 
     repo: str
-    """`owner/name`."""
+    """The repository as `owner/name`."""
     file: str = ""
     """Path inside the repository; empty for a saved model."""
     revision: str = ""
@@ -39,12 +39,13 @@ class HubName:
 
 
 def canonical(name: str) -> str:
-    """Return the one spelling of a name, under which its file is cached and pinned.
+    """Return the canonical spelling of a name, under which its file is cached and pinned.
 
-    Paths become `file:PATH`, pasted addresses of the Hub `hf:owner/repository[/FILE][@REVISION]`. All others stay.
+    Paths become `file:PATH`; pasted addresses of the Hub become `hf:owner/repository[/FILE][@REVISION]`. Other names are not
+    changed.
 
     Raises:
-        UnknownModelError: an address, or a name of a repository, that stands for no model.
+        UnknownModelError: it is an address, or a name of a repository, but not of a model.
     """
     text = name.strip()
     kind, colon, rest = text.partition(":")
@@ -60,27 +61,27 @@ def canonical(name: str) -> str:
 
 
 def hub_name(name: str) -> HubName:
-    """Read `hf:owner/repository[/FILE][@REVISION]`.
+    """Parse `hf:owner/repository[/FILE][@REVISION]`.
 
     Raises:
         UnknownModelError: it is no such name.
     """
     path, _, revision = name.removeprefix("hf:").partition("@")
-    if revision.endswith(WEIGHT_ENDINGS) and "/" in revision:  # @REVISION/FILE, as other tools write it
+    if revision.endswith(WEIGHT_ENDINGS) and "/" in revision:  # @REVISION/FILE, the order of other tools
         revision, _, file = revision.partition("/")
         path = f"{path}/{file}"
     return _checked(path.strip("/").split("/"), revision.strip("/"), name)
 
 
 def hub_address(address: str, name: str) -> HubName:
-    """Read an address of the Hub as a browser shows it, with or without what stands before the repository.
+    """Parse an address of the Hub as in a browser, with or without the part before the repository.
 
     Args:
-        address: With or without its scheme and host.
-        name: What was given, for the error.
+        address: The address, with or without scheme and host.
+        name: The user's input, for the error.
 
     Raises:
-        UnknownModelError: it is of another host, or no model's.
+        UnknownModelError: it is of another host, or not of a model.
     """
     parts = urlsplit(address if "://" in address else f"https://{address.lstrip('/')}")
     path = parts.path
@@ -102,16 +103,16 @@ def hub_address(address: str, name: str) -> HubName:
         revision, _, inside = revision.partition("/")
         file = inside.split("/")
     if file and file[0] in _VIEWS and len(file) > 1:
-        # a pull request's revision is the one that holds slashes
+        # only a pull request's revision holds slashes
         end = 4 if file[1] == "refs" and len(file) > 3 else 2
         revision, file = "/".join(file[1:end]), [] if file[0].startswith(("tree", "commit")) else file[end:]
     return _checked([*found[:2], *file], "" if revision == "main" else revision, name)
 
 
 def local_path(name: str) -> Path:
-    """Return the path that `file:PATH`, a `file://` address or a bare path stands for, whether it exists or not.
+    """Return the path of `file:PATH`, of a `file://` address or of a bare path, whether it exists or not.
 
-    Spaces and percent signs in a path are its own; only where there is no such file they are read as an address writes them.
+    Percent signs in a path are taken literally; only if no such file exists, they are decoded as in an address.
     """
     text = re.sub(r"^file:", "", name, flags=re.IGNORECASE)
     readings = [text]
@@ -142,12 +143,12 @@ def _exists(path: Path) -> bool:
 
 
 def _is_address(text: str) -> bool:
-    """Return whether a text is an address, or one of the Hub without its scheme."""
+    """Return whether a text is an address, or a Hub address without its scheme."""
     return bool(_SCHEME.match(text)) or text.partition("/")[0].lower() in _HOSTS
 
 
 def _pasted(path: str) -> bool:
-    """Return whether what follows `hf:` is the path of an address rather than of a file in the repository."""
+    """Return whether the text after `hf:` is the path of a Hub address rather than of a file in the repository."""
     parts = path.partition("@")[0].strip("/").split("/")
     return parts[0] in ("api", "models") or (len(parts) > 3 and parts[2] in _VIEWS) or "?" in path or "%" in path
 
@@ -160,10 +161,10 @@ def _is_hub(host: str) -> bool:
 def _checked(parts: list[str], revision: str, name: str) -> HubName:
     if parts and parts[0] in _OTHER_KINDS:
         raise UnknownModelError(
-            f"{name!r} names one of the Hub's {parts[0]}, and models lie in model repositories only. Download the file and "
+            f"{name!r} names one of the Hub's {parts[0]}, and models are in model repositories only. Download the file and "
             "give its path: file:PATH."
         )
-    plain = "".join((*parts, revision)).isprintable()  # neither line breaks nor halves of characters
+    plain = "".join((*parts, revision)).isprintable()  # no line breaks, no parts of characters
     if not plain or len(parts) < 2 or not all(parts) or not all(_REPO_PART.fullmatch(part) for part in parts[:2]):
         raise UnknownModelError(
             f"{name!r} is no Hub name. Write hf:owner/repository, with /FILE for a bare weight file and @REVISION if you want "

@@ -1,7 +1,7 @@
-"""Take one file out of a tar archive, and nothing else: nothing is ever written but the file that was asked for.
+"""Extract one file from a tar archive. No other file is ever written.
 
-The archive is read once, as a stream and to its very end, for only there does gzip say whether its bytes are the ones that
-were packed. `tarfile` itself ends quietly at a header it cannot read, as if the archive ended there; here that is damage.
+The archive is read once, as a stream, to its end, because gzip's checksum comes last. `tarfile` itself takes a header that it
+cannot read for the end of the archive, without an error; here such a header counts as damage.
 """
 
 from __future__ import annotations
@@ -16,39 +16,44 @@ from pretrainps.download.kinds import FileKind, kind_of
 from pretrainps.download.source import SourceError
 
 LARGEST_MEMBER = 4 << 30
-"""More bytes than any detector's checkpoint, its optimizer included."""
+"""Largest size of a member: more bytes than any detector's checkpoint with its optimizer."""
 LARGEST_ARCHIVE = 32 << 30
-"""Unpacked. A bomb could otherwise keep a process busy for days."""
+"""Largest unpacked size of an archive. Otherwise a small malicious archive could keep a process busy for days."""
 _LARGEST_NAME = 1 << 20
 _BLOCK = 1 << 20
 _NAMES_SHOWN = 5
 _NAMING = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
-"""Kinds of entry that hold the name of the next one, and are read into memory whole."""
+"""Kinds of entry that hold the name of the next one; each is read into memory as a whole."""
 _DAMAGE = (
-    *(tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError),  # `BadGzipFile` is an `OSError`; all others are the disk's
-    *(ValueError, ArithmeticError, LookupError, RecursionError),  # tarfile on headers that make no sense
+    *(
+        tarfile.TarError,
+        gzip.BadGzipFile,
+        zlib.error,
+        EOFError,
+    ),  # `BadGzipFile` is an `OSError`; other OSErrors come from the disk
+    *(ValueError, ArithmeticError, LookupError, RecursionError),  # from tarfile, for invalid headers
 )
-"""What reading damaged bytes ends in."""
+"""Errors that damaged bytes cause."""
 
 
 def extract_member(archive: Path, member: str, target: Path) -> None:
     """Write one regular file of a `.tar` or `.tar.gz` to `target`.
 
-    Of several members with that name the last counts, as it would for whoever unpacks the archive by hand.
+    Of several members with that name the last is used, as when the whole archive is unpacked.
 
     Args:
         archive: The archive.
         member: The file's path inside it; a leading `./` makes no difference.
-        target: Where to write it. On any failure nothing is there.
+        target: The file to write. On any failure it does not exist.
 
     Raises:
-        SourceError: it is no archive, or a damaged one; it has no such member, or one that is no regular file or too large.
+        SourceError: it is no archive, or is damaged; or the member is missing, is no regular file, or is too large.
         OSError: the disk fails.
     """
     try:
         with _unzipped(archive) as stream:
             _copy_last(archive, stream, member, target)
-            while stream.read(_BLOCK):  # padding, and then gzip's checksum
+            while stream.read(_BLOCK):  # padding, then gzip's checksum
                 _require_below(stream.tell(), LARGEST_ARCHIVE, "the archive")
     except BaseException as error:
         target.unlink(missing_ok=True)
@@ -58,14 +63,14 @@ def extract_member(archive: Path, member: str, target: Path) -> None:
 
 
 class _Header(tarfile.TarInfo):
-    """A header that has to be whole: `tarfile` takes a broken one for the end of the archive."""
+    """A header that must be complete: `tarfile` takes a broken one for the end of the archive."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         try:
             header = super().frombuf(buf, encoding, errors)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed lacks it
-            raise  # two blocks of zeros: the one right way to end
+            raise  # two blocks of zeros: the only valid end
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from error
         if header.size < 0 or (header.type in _NAMING and header.size > _LARGEST_NAME):
@@ -76,7 +81,7 @@ class _Header(tarfile.TarInfo):
 def _unzipped(archive: Path) -> IO[bytes]:
     with archive.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
-    # tarfile's own reading of gzip streams does not compare checksums
+    # tarfile does not compare the checksums of gzip streams
     return cast("IO[bytes]", gzip.open(archive)) if zipped else archive.open("rb")
 
 
@@ -90,7 +95,7 @@ def _opened(archive: Path, stream: IO[bytes]) -> tarfile.TarFile:
 
 
 def _copy_last(archive: Path, stream: IO[bytes], member: str, target: Path) -> None:
-    """Go through the archive and write every regular file of that name over the one before."""
+    """Read the whole archive and write each regular file of that name over the one before."""
     wanted = member.removeprefix("./")
     found = False
     others: list[str] = []

@@ -1,10 +1,10 @@
-"""The cache: where verified files lie, what was pinned for them, and how two processes keep out of each other's way.
+"""The cache: verified files, their pinned hashes, and the locks between processes.
 
-    ROOT/models/KEY/original/FILE   the file exactly as its source gave it
-    ROOT/models/KEY/record.json     its sha256, with the size and time that make rehashing unnecessary
-    ROOT/models/KEY/native.*        the same tensors in the package's own layout (written by `pretrainps.weights`)
-    ROOT/models/KEY/incoming/       downloads under way; safe to delete at any time
-    ROOT/pins/KEY.json              sha256 of the first file that was understood; outlives it and is compared for ever after
+    ROOT/models/KEY/original/FILE   the unchanged file from its source
+    ROOT/models/KEY/record.json     its sha256, with size and time, so that it need not be hashed again
+    ROOT/models/KEY/native.*        the same tensors in the native layout (written by `pretrainps.weights`)
+    ROOT/models/KEY/incoming/       unfinished downloads; safe to delete at any time
+    ROOT/pins/KEY.json              sha256 of the first readable file; it is kept, and every later file must match it
     ROOT/locks/KEY.lock             held while a model is fetched or converted
 
 ROOT is `PRETRAINPS_HOME`, else `$XDG_CACHE_HOME/pretrainps`, else `~/.cache/pretrainps`.
@@ -35,7 +35,7 @@ _LONGEST_KEY = 120
 
 
 def default_root() -> Path:
-    """Return the cache folder that the environment asks for."""
+    """Return the cache folder that the environment sets."""
     if home := os.environ.get("PRETRAINPS_HOME"):
         return Path(home)
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "pretrainps"
@@ -43,21 +43,21 @@ def default_root() -> Path:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """What is known of a verified file; as `ROOT/pins/KEY.json`, what it must be for ever."""
+    """The facts about a verified file; in `ROOT/pins/KEY.json`, the facts that every later download must match."""
 
     file: str
     sha256: str
     size: int
     source: str
     commit: str | None = None
-    """The Hub commit that the file came from."""
+    """The Hub commit of the file."""
     mtime_ns: int = 0
     name: str = ""
-    """The model's name, which a folder's own may only begin with; empty in records of before."""
+    """The model's name, since a folder's name may hold only its beginning; empty in records of earlier versions."""
     time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def describes(self, path: Path) -> bool:
-        """Return whether the file has the size and time it had when it was hashed."""
+        """Return whether the file still has the size and time of its hash."""
         try:
             stat = path.stat()
         except OSError:
@@ -74,15 +74,15 @@ class Record:
             return None
 
     def write(self, path: Path) -> None:
-        """Write the record, whole or not at all."""
+        """Write the record in one step."""
         write_text(path, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
 
 
 class Cache:
-    """The cache below one root folder. Making one touches nothing on disk.
+    """The cache below one root folder. The constructor does not touch the disk.
 
     Args:
-        root: The folder; by default the one that the environment asks for.
+        root: The folder; by default the one that the environment sets.
 
     Raises:
         CacheError: the folder's name cannot be resolved.
@@ -97,9 +97,9 @@ class Cache:
 
     @staticmethod
     def key(name: str) -> str:
-        """Return the folder name for a model name: one path component, whatever the name holds, and whatever the system.
+        """Return the folder name for a model name: one path component, for any name on any system.
 
-        Capitals are written as codes, for some systems do not tell them from small letters.
+        Capital letters are written as codes, because some systems do not distinguish them from small letters.
         """
         key = re.sub(r"(%[0-9A-F]{2})|([A-Z])", lambda match: match[1] or f"%{ord(match[2]):02X}", quote(name, safe="@+=,"))
         return _one_component(key, name)
@@ -109,40 +109,40 @@ class Cache:
         return self._place("models", name, "")
 
     def _place(self, below: str, name: str, ending: str) -> Path:
-        """Return where something of a model lies; where an earlier version put it, if it is there still."""
+        """Return the path of a model's file or folder; that of an earlier version, if it still exists."""
         place, earlier = (self.root / below / f"{key}{ending}" for key in (self.key(name), _earlier_key(name)))
         if place != earlier and not place.exists() and earlier.exists():
             with contextlib.suppress(OSError):
-                if earlier.name in os.listdir(earlier.parent):  # in this very case, not a namesake in another
+                if earlier.name in os.listdir(earlier.parent):  # with the same capital letters
                     return earlier
         return place
 
     def original(self, name: str) -> Path:
-        """Return the folder of one model's file as its source gave it; nothing of our own lies there."""
+        """Return the folder of one model's unchanged file from its source, without files of this package."""
         return self.folder(name) / "original"
 
     def incoming(self, name: str) -> Path:
-        """Return the folder of one model's downloads under way."""
+        """Return the folder of one model's unfinished downloads."""
         return self.folder(name) / "incoming"
 
     def record(self, name: str) -> Record | None:
-        """Return the record of the model's file, if it was fetched."""
+        """Return the record of the model's file, if there is one."""
         return Record.read(self.folder(name) / "record.json")
 
     def write_record(self, name: str, record: Record) -> None:
-        """Remember what the model's file is."""
+        """Write the record of the model's file."""
         with disk_errors(self.root, HINT):
             replace(record, name=name).write(self.folder(name) / "record.json")
 
     def pin_path(self, name: str) -> Path:
-        """Return where the model's pin lies."""
+        """Return the path of the model's pin."""
         return self._place("pins", name, ".json")
 
     def pin(self, name: str) -> Record | None:
-        """Return the pin of first download.
+        """Return the pin of the first download, if there is one.
 
         Raises:
-            CacheError: there is a pin, but it cannot be read; trusting the next download blindly would be no pin at all.
+            CacheError: there is a pin, but it cannot be read. To ignore it would trust any later download.
         """
         path = self.pin_path(name)
         pin = Record.read(path)
@@ -154,7 +154,7 @@ class Cache:
         return pin
 
     def write_pin(self, name: str, record: Record) -> None:
-        """Remember what the model's file must be for ever."""
+        """Write the pin that every later download of the model must match."""
         with disk_errors(self.root, HINT):
             replace(record, name=name, mtime_ns=0).write(self.pin_path(name))
 
@@ -173,41 +173,41 @@ class Cache:
             yield
 
     def names(self) -> list[str]:
-        """Return the names of all models of which a file is cached; their configurations are not named apart."""
+        """Return the names of all models with a cached file; configurations have no entry of their own."""
         folders = _entries(self.root / "models")
         return _model_names((Record.read(path / "record.json"), path.name) for path in folders if path.is_dir())
 
     def pinned_names(self) -> list[str]:
-        """Return the names of all models that are pinned, whether a file of theirs is cached or not."""
+        """Return the names of all pinned models, with a cached file or without."""
         pins = [path for path in _entries(self.root / "pins") if path.suffix == ".json"]
         return _model_names((Record.read(path), path.stem) for path in pins)
 
     def tidy(self, name: str) -> None:
-        """Remove a model's folders if nothing lies in them, so that a failed download leaves no trace."""
+        """Remove a model's folders if they are empty, so that a failed download leaves nothing behind."""
         if not self.folder(name).exists():
             return
-        with self.lock(name):  # another process may be about to put something in
+        with self.lock(name):  # another process may be about to write into them
             for folder in (self.incoming(name), self.original(name), self.folder(name)):
-                with contextlib.suppress(OSError):  # not there, or not empty
+                with contextlib.suppress(OSError):  # missing, or not empty
                     folder.rmdir()
 
     def size(self, name: str) -> int:
-        """Return how many bytes a model takes, its configuration included."""
+        """Return the size of a model in bytes, including its configuration."""
         return sum(self._size(part) for part in (name, companion(name)))
 
     def _size(self, part: str) -> int:
         total = 0
         for path in self.folder(part).rglob("*"):
-            with contextlib.suppress(FileNotFoundError):  # a download that ends just now
+            with contextlib.suppress(FileNotFoundError):  # a download that ended meanwhile
                 total += path.stat().st_size if path.is_file() else 0
         return total
 
     def remove(self, name: str, *, forget_pin: bool = False) -> int:
-        """Delete a model's files, and those of its configuration, and return how many bytes that freed.
+        """Delete the files of a model and of its configuration; return the number of bytes freed.
 
         Args:
             name: The model's name.
-            forget_pin: Also delete its pin, so that the next download is trusted as if it were the first.
+            forget_pin: Whether to delete its pin too, so that the next download is trusted like a first one.
         """
         freed = 0
         for part in (name, companion(name)):
@@ -221,12 +221,12 @@ class Cache:
 
 
 def companion(name: str) -> str:
-    """Return the name under which a Hub model's configuration is cached and pinned, beside the model itself."""
+    """Return the name under which a Hub model's configuration is cached and pinned."""
     return f"{name}/config.json"
 
 
 def _earlier_key(name: str) -> str:
-    """Return the folder name that version 0.1.0 gave a model before capitals were written as codes."""
+    """Return the folder name of a model from the time before capital letters were written as codes."""
     return _one_component(quote(name, safe="@+=,"), name)
 
 
@@ -241,6 +241,6 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _model_names(found: Iterable[tuple[Record | None, str]]) -> list[str]:
-    """Return models' names by records, or by the names of folders that have none."""
+    """Return the names of models from their records, or from folder names if there is no record."""
     names = {(record.name if record else "") or unquote(key) for record, key in found}
     return sorted({name.removesuffix(companion("")) for name in names})

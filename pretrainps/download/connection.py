@@ -1,4 +1,4 @@
-"""Why a connection failed: the cause below the libraries' own words, what to set, and whether trying again may help."""
+"""Explain failed connections: the underlying cause, what to set, and whether a new try may help."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FINAL_TLS = (
     "VERSION_TOO_LOW",
     "PROTOCOL_VERSION",
 )
-"""Parts of OpenSSL's names for what two sides will never agree on."""
+"""Parts of OpenSSL's names for errors that a new try cannot overcome."""
 _TRUSTED = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _DEEPEST = 20
 
@@ -29,27 +29,27 @@ class Failure:
     """Why a connection failed."""
 
     reason: str
-    """One clause, to stand in a list of sources tried."""
+    """The reason as one clause, for a list of sources tried."""
     final: bool
-    """Trying again cannot help: something has to be set first."""
+    """Whether a new try cannot help, because a setting must be changed first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """What stands between this machine and the others."""
+    """A proxy server of this machine."""
 
     address: str
-    """Without user and password."""
+    """Its address without user and password."""
     named_by: str
-    """The variable of the environment that says so."""
+    """The environment variable that sets it."""
 
 
 def explain(error: BaseException, url: str) -> Failure:
     """Return why a request failed.
 
     Args:
-        error: What requests, httpx, or a library above them raised.
-        url: What was asked for; it says which proxy of the environment counts.
+        error: An error of requests, of httpx, or of a library that uses them.
+        url: The requested address; it determines which proxy of the environment is used.
     """
     causes = list(_causes(error))
     proxy = proxy_of(url)
@@ -71,13 +71,13 @@ def explain(error: BaseException, url: str) -> Failure:
             words = f"no address{what} ({cause.strerror})"
             return Failure(_at_proxy(words, proxy), final=cause.errno == socket.EAI_NONAME)
     words = next((text for text in map(_words, causes) if text), type(error).__name__)
-    # a proxy that refuses, or asks for a password, does so again a second later
+    # a proxy that refuses, or asks for a password, would do the same in a new try
     final = proxy is not None and (any(isinstance(cause, ConnectionRefusedError) for cause in causes) or "407" in words)
     return Failure(_at_proxy(f"connection failed: {words}", proxy), final=final)
 
 
 def untrusted() -> str | None:
-    """Return what is wrong with the certificates that the environment names; libraries say "no such file", and not which."""
+    """Return what is wrong with the certificate files in the environment; libraries do not name the missing file."""
     for variable in _TRUSTED:
         place = os.environ.get(variable)
         if place and not os.path.exists(place):
@@ -86,7 +86,7 @@ def untrusted() -> str | None:
 
 
 def login_wanted(url: str) -> str:
-    """Return the reason of a request that a proxy answered with status 407."""
+    """Return the reason for a request that a proxy answered with status 407."""
     return _at_proxy("a proxy wants a user and a password (407)", proxy_of(url))
 
 
@@ -99,7 +99,7 @@ def _at_proxy(words: str, proxy: Proxy | None) -> str:
 
 
 def without_login(text: str) -> str:
-    """Return a text without the user and password of any address in it."""
+    """Return a text without the user and password in its addresses."""
     return re.sub(r"//[^/@\s]*@", "//", text)
 
 
@@ -117,7 +117,7 @@ def proxy_of(url: str) -> Proxy | None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors that an error wraps, the innermost first: libraries keep them in several places."""
+    """Yield the errors inside an error, the innermost first; libraries keep them in several attributes."""
     found: list[BaseException] = []
     queue: list[object] = [error]
     while queue and len(found) < _DEEPEST:
@@ -129,7 +129,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _words(error: BaseException) -> str:
-    """Return what an error says, without addresses of objects, and without the login of any address."""
+    """Return an error's message without memory addresses, and without users and passwords."""
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         return error.strerror if error.errno < 0 else os.strerror(error.errno)
     text = str(error)

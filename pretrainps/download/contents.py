@@ -1,4 +1,4 @@
-"""What a repository has in place of what was asked for: the names to write instead."""
+"""Suggestions from a repository's contents when a requested file or revision does not exist."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
 
 
 def files_instead(source: HubSource) -> str:
-    """Return sentences that say which files a repository holds, and the names of those that may be weights.
+    """Return sentences with the files of a repository, and the model names of those that may be weights.
 
     Args:
-        source: What was asked for; the files with the nearest names are named first.
+        source: The requested file; the nearest names come first.
     """
     from pretrainps.download import hub
 
@@ -29,7 +29,7 @@ def files_instead(source: HubSource) -> str:
     weights = [name for name in files if name.endswith(WEIGHT_ENDINGS) and not (indexed and _SHARD.search(name))]
     held = f"It holds {_listed(files)}."
     if not weights:
-        return f"{held} None of these is called as weights are."
+        return f"{held} None of these has the name of a weight file."
     wanted = PurePosixPath(source.file).name.lower()
     weights.sort(key=lambda name: -difflib.SequenceMatcher(None, wanted, PurePosixPath(name).name.lower()).ratio())
     revision = "" if source.revision == "main" else source.revision
@@ -38,18 +38,18 @@ def files_instead(source: HubSource) -> str:
 
 
 def revisions_instead(source: HubSource, name: str) -> str:
-    """Return sentences that say which revisions a repository has.
+    """Return sentences with the revisions of a repository.
 
     Args:
-        source: What was asked for.
-        name: The model's name, with the revision that is not there.
+        source: The requested file and revision.
+        name: The model's name, with the revision that does not exist.
     """
     from pretrainps.download import hub
 
     base = name.partition("@")[0]
     main = replace(source, revision="main")
     files = hub.files_of(main) if name.startswith("hf:") else []
-    if files and source.file not in files:  # neither is the file there
+    if files and source.file not in files:  # the file does not exist either
         return files_instead(main)
     found = hub.revisions_of(source)
     near = difflib.get_close_matches(source.revision, found, n=1, cutoff=0.5)

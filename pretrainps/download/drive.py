@@ -1,6 +1,6 @@
-"""Google Drive: the file itself, behind a page that asks to confirm, or a page that says the quota is used up.
+"""Download from Google Drive, through its confirmation page, and with clear errors for its quota and login pages.
 
-Drive answers 200 with HTML in each of those cases, so the body has to be read to know what came.
+Drive answers each of these pages with status 200 and HTML, so only the body shows what the answer is.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def download(file_id: str, part: Path, *, progress: bool, label: str) -> None:
     """Download a shared file into `part`, through the confirmation page if there is one.
 
     Raises:
-        SourceError: the quota is used up, the file is private or gone, or Drive keeps failing.
+        SourceError: the quota is used up, the file is private or deleted, or all tries failed.
     """
     session = http.new_session()
     url = f"{ENDPOINT}/download?{urlencode({'id': file_id, 'export': 'download', 'confirm': 't'})}"
@@ -64,7 +64,7 @@ def download(file_id: str, part: Path, *, progress: bool, label: str) -> None:
 
 
 def _page_at(session: requests.Session, url: str) -> str | None:
-    """Return the web page at `url`, or `None` if the file itself is there."""
+    """Return the web page at `url`, or `None` if `url` gives the file itself."""
     backoff = Backoff()
     while True:
         try:
@@ -87,7 +87,7 @@ def _page_at(session: requests.Session, url: str) -> str | None:
 
 
 def _confirmed(page: str, url: str) -> str:
-    """Return the URL that the page's confirmation form leads to."""
+    """Return the URL of the page's confirmation form."""
     form = _ConfirmForm()
     form.feed(page)
     if form.action is not None:

@@ -1,7 +1,7 @@
-"""From a spec to a verified local file: the cache first, then each source in turn.
+"""Fetch a model's file: from the cache, else from each source in turn, always verified.
 
-A file gets its name in the cache only after its size and sha256 were found right. Where nobody published a sha256, the
-first file that could be read and understood is pinned, and every later one is compared with the pin.
+A file gets its name in the cache only after its size and sha256 were checked. If no sha256 is published, the first file that
+could be read is pinned, and every later one is compared with the pin.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pretrainps.registry.packages import package_file
 from pretrainps.registry.specs import BundledSource, DriveSource, HttpSource, HubSource, LocalSource, RemoteFile, Source
 
 BY_HAND = "placed by hand"
-"""The source of a file that did not come by this module."""
+"""The `source` in the record of a file that a user placed in the cache."""
 logger = logging.getLogger("pretrainps")
 
 
@@ -48,7 +48,7 @@ class Fetched:
     source: str
     commit: str | None = None
     cached: bool = False
-    """Whether it lies in the cache, under the cache's control (not a local or bundled file)."""
+    """Whether it is a file of the cache, not a local or bundled file."""
 
 
 def fetch(
@@ -64,20 +64,20 @@ def fetch(
     """Return a verified local copy of a model's file.
 
     Args:
-        wanted: What to fetch.
-        cache: Where to look first and to put it.
-        offline: Never use the network; `None` follows `PRETRAINPS_OFFLINE` and `HF_HUB_OFFLINE`.
-        progress: Show a progress bar.
-        verify: Hash a cached file again even if its size and time have not changed.
-        force: Download again although it is cached. The pin still holds.
-        pin: Pin a file of which no sha256 is known. Callers that go on to read the file say false, and call `confirm` once
-            they have understood it. Until then a copy from the Hub is a draft: the Hub is asked each time whether it still has
-            the same file.
+        wanted: The file to fetch.
+        cache: The cache, searched first and filled afterwards.
+        offline: Whether to avoid the network; `None` follows `PRETRAINPS_OFFLINE` and `HF_HUB_OFFLINE`.
+        progress: Whether to show a progress bar.
+        verify: Whether to hash a cached file again even if its size and time have not changed.
+        force: Whether to download again although the file is cached. The pin still holds.
+        pin: Whether to pin a file without a known sha256. Callers that will read the file pass false, and call `confirm`
+        after the file was read successfully. Until then a copy from the Hub is a draft: each fetch asks the Hub whether
+        the file has changed.
 
     Raises:
         IntegrityError: a file differs from its published sha256, its pin, or its own record.
-        OfflineError: not cached, and the network is off-limits.
-        GatedWeightsError: every source failed, one for want of a login.
+        OfflineError: the file is not cached, and offline mode is on.
+        GatedWeightsError: every source failed, one of them because it needs a login.
         WeightsUnavailableError: every source failed.
         CacheError: the cache cannot be written to, or the disk is full.
         ArgumentError: `force` without a network.
@@ -85,7 +85,7 @@ def fetch(
     offline = is_offline(offline)
     if force and offline:
         raise ArgumentError("force means a new download, but offline mode is on. Use one of the two.")
-    # a file that is named first and lies here needs no cache, and a copy cached under the same name is not it
+    # a local file that is the first source needs no cache, and a cached copy of the same name is another file
     in_place = isinstance(wanted.sources[0], LocalSource | BundledSource)
     hit = None if force or in_place else _cached(wanted, cache, offline=offline, verify=verify)
     if hit is not None:
@@ -98,7 +98,7 @@ def fetch(
             if isinstance(source, LocalSource | BundledSource):
                 return _in_place(wanted, source)
             with cache.lock(wanted.name):
-                # another process may have fetched it while this one waited for the lock
+                # another process may have fetched it during the wait for the lock
                 hit = None if force else _cached(wanted, cache, offline=offline, verify=verify)
                 fetched = hit or _download(wanted, cache, source, offline=offline, progress=progress)
             if pin or not isinstance(source, HubSource):  # only the Hub can be asked cheaply whether a file has changed
@@ -111,7 +111,7 @@ def fetch(
 
 
 def confirm(wanted: FetchTarget, fetched: Fetched, cache: Cache) -> None:
-    """Pin a file that was read and understood, and the configuration it was found by, if nothing says what they must be.
+    """Pin a file that was read successfully, and its configuration, if they have no published hash and no pin.
 
     Raises:
         CacheError: there is a pin, but it is damaged.
@@ -121,16 +121,16 @@ def confirm(wanted: FetchTarget, fetched: Fetched, cache: Cache) -> None:
             continue
         if cache.record(name) is None:
             continue
-        # a cache that can only be read is fine to read from
+        # a read-only cache can still be read
         with contextlib.suppress(CacheError), cache.lock(name):
-            record = cache.record(name)  # another process may have replaced it meanwhile
+            record = cache.record(name)  # another process may have replaced it
             if record is not None and sha256 in (None, record.sha256):
                 _pin(name, cache, record)
 
 
 @contextlib.contextmanager
 def remedied(wanted: FetchTarget, fetched: Fetched, cache: Cache) -> Iterator[None]:
-    """Add to an error about a cached file what brings another one: the copy would be read again for ever."""
+    """Add to an error about a cached file how to replace it; otherwise the same copy would be read each time."""
     try:
         yield
     except (ArgumentError, CacheError):
@@ -149,14 +149,14 @@ def _remedy(wanted: FetchTarget, fetched: Fetched, cache: Cache) -> str:
         return ""
     if cache.pin(wanted.name) is not None:
         return (
-            f"It is what {name} was at first download, at {fetched.path}. If it was mended since, run "
+            f"It is what {name} was at first download, at {fetched.path}. If its source has repaired it since, run "
             f"`{removal(wanted, forget_pin=True)}`, then load again."
         )
-    return f"It lies at {fetched.path} and was not pinned: once it is mended where it came from, load it again."
+    return f"It is at {fetched.path} and was not pinned: when its source has repaired it, load it again."
 
 
 def _in_place(wanted: FetchTarget, source: LocalSource | BundledSource) -> Fetched:
-    """Serve a local or bundled file from where it lies; it is hashed, never copied."""
+    """Return a local or bundled file at its own path; it is hashed, never copied."""
     if isinstance(source, LocalSource):
         path, by = Path(source.path).expanduser().absolute(), "its configuration"
     else:
@@ -171,7 +171,7 @@ def _in_place(wanted: FetchTarget, source: LocalSource | BundledSource) -> Fetch
 
 
 def _cached(wanted: FetchTarget, cache: Cache, *, offline: bool, verify: bool) -> Fetched | None:
-    """Return the cached file if it is there and right. A file placed by hand is adopted; a draft counts while it is current."""
+    """Return the cached file if it exists and is valid. A file placed by hand is accepted; a draft, while it is current."""
     record = cache.record(wanted.name)
     names = [*([record.file] if record else []), *(source.filename for source in wanted.sources)]
     path = next((p for p in (cache.original(wanted.name) / name for name in names) if p.is_file()), None)
@@ -183,7 +183,7 @@ def _cached(wanted: FetchTarget, cache: Cache, *, offline: bool, verify: bool) -
     expected = wanted.sha256 or (pin.sha256 if pin else None)
     if expected is not None and digest != expected:
         if wanted.sha256 is not None and record is not None and digest == record.sha256:
-            return None  # intact, but of an older release of the registry: fetch the one it names now
+            return None  # intact, but from an older registry: fetch the current file
         by = "the pin of its first download" if pin else "the registry"
         raise mismatch(wanted, "the cache", path, digest, expected, by)
     if expected is None and record is not None and digest != record.sha256:
@@ -195,14 +195,14 @@ def _cached(wanted: FetchTarget, cache: Cache, *, offline: bool, verify: bool) -
             raise IntegrityError(
                 f"{wanted.name}: the file placed at {path} is not the expected one: {reason}. Delete it, then load again."
             )
-        # placed by hand, touched, or its record was not written any more: it is the right file, so remember it
+        # placed by hand, touched, or without a record: it is the right file, so write its record
         stat = path.stat()
         seen = Record(file=path.name, sha256=digest, size=stat.st_size, mtime_ns=stat.st_mtime_ns, source=BY_HAND)
         if record is not None and record.sha256 == digest:
             seen = replace(record, size=stat.st_size, mtime_ns=stat.st_mtime_ns)
         record = seen
-        with contextlib.suppress(CacheError):  # a read-only cache is fine to read from
-            if expected is None and record.source == BY_HAND:  # there is nothing to ask whether it has changed
+        with contextlib.suppress(CacheError):  # a read-only cache can still be read
+            if expected is None and record.source == BY_HAND:  # there is no source to ask for changes
                 _pin(wanted.name, cache, record)
             cache.write_record(wanted.name, record)
     return Fetched(path=path, sha256=digest, source=record.source, commit=record.commit, cached=True)
@@ -216,18 +216,18 @@ def _outdated(wanted: FetchTarget, record: Record, path: Path) -> bool:
     from pretrainps.download import hub
 
     try:
-        # a configuration's weights are those of its commit: while it is a draft, they may come later
+        # the weights come from the configuration's commit, and may be uploaded later while it is a draft
         commit = record.commit if isinstance(wanted, RemoteFile) and wanted.is_json else None
         return not hub.unchanged(source, path, commit)
     except SourceError as error:
-        return error.absent is not None  # without an answer the copy is the best there is
+        return error.absent is not None  # without an answer, keep the copy
 
 
 def _download(wanted: FetchTarget, cache: Cache, source: Source, *, offline: bool, progress: bool) -> Fetched:
     """Fetch the file from one source into the cache. The lock is held."""
     with disk_errors(cache.root, HINT):
         incoming = cache.incoming(wanted.name)
-        for leftover in incoming.glob("hub-*"):  # of a process that was killed
+        for leftover in incoming.glob("hub-*"):  # files of a killed process
             shutil.rmtree(leftover, ignore_errors=True)
         incoming.mkdir(parents=True, exist_ok=True)
         with _body(wanted, source, incoming, offline=offline, progress=progress) as (path, commit):
@@ -254,11 +254,11 @@ def _download(wanted: FetchTarget, cache: Cache, source: Source, *, offline: boo
 def _body(
     wanted: FetchTarget, source: Source, incoming: Path, *, offline: bool, progress: bool
 ) -> Iterator[tuple[Path, str | None]]:
-    """Yield the downloaded body and its Hub commit. A partial https body stays for the next try; a bad one does not."""
+    """Yield the downloaded body and its Hub commit. A partial https body is kept for the next try; a wrong one is deleted."""
     # imported here, because a cached model needs none of the network libraries behind them
     from pretrainps.download import drive, http, hub
 
-    # an archive's own name, so that no source with the same file name goes on where it stopped
+    # an archive has its own name, so that a source with the same file name does not resume it
     archived = isinstance(source, HttpSource) and source.member is not None
     part = incoming / f"{source.filename}{'.archive' if archived else ''}.part"
     workspace = incoming / f"hub-{os.getpid()}"
@@ -290,14 +290,14 @@ def _body(
             yield part, None
     except (SourceError, OSError) as error:
         if isinstance(error, OSError) or error.integrity:
-            part.unlink(missing_ok=True)  # on a full disk give the space back; wrong bytes are no beginning of right ones
+            part.unlink(missing_ok=True)  # free the space on a full disk; wrong bytes cannot be resumed
         raise
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
 
 
 def _unpacked(archive: Path, member: str, target: Path) -> Path:
-    """Take the member out of a complete archive, and throw that away whatever comes of it: there is nothing to resume."""
+    """Extract the member of a complete archive, then delete the archive in any case: there is nothing to resume."""
     try:
         extract_member(archive, member, target)
     finally:
@@ -306,10 +306,10 @@ def _unpacked(archive: Path, member: str, target: Path) -> Path:
 
 
 def _pin(name: str, cache: Cache, record: Record) -> None:
-    """Pin the file, and say so."""
+    """Pin the file and log it."""
     cache.write_pin(name, record)
     logger.warning(
-        "%s: nobody published a sha256 for this file; pinned %s... of its first download (%s%s). "
+        "%s: no sha256 is published for this file; pinned %s... of its first download (%s%s). "
         "A different file will be refused from now on.",
         name,
         record.sha256[:16],

@@ -1,8 +1,8 @@
-"""Download over http(s) into a partial file: resumed, retried, and complete or refused.
+"""Download over http(s) into a partial file, with resume and retries, and a check that the body is complete.
 
-A partial file has a note beside it (`.json`) with the validator (ETag or Last-Modified) of the body it belongs to. A
-later try, in this process or another, asks for the rest with `Range` and `If-Range`; the server answers with the rest
-only if the body is still the same one.
+Next to a partial file lies a note (`.json`) with the validator (ETag or Last-Modified) of its body. A later try, in this
+process or another, requests the rest with `Range` and `If-Range`. The server answers with the rest only if the body has not
+changed.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from pretrainps.download.source import RETRY_STATUS, Backoff, SourceError, looks
 TIMEOUT = (10.0, 60.0)
 """Seconds to connect, and between two packets."""
 MOST_TRIES = 50
-"""However much each of them brings: a server that hangs up this often is not worth more."""
+"""Most requests in total, even if each makes progress: a server that closes the connection so often is given up."""
 _BLOCK = 1 << 16
 
 
 def new_session() -> requests.Session:
-    """Return a session that names this package and asks for bodies as they are stored."""
+    """Return a session that names this package, and requests bodies without content encoding."""
     session = requests.Session()
     session.headers.update({"User-Agent": f"pretrainps/{__version__}", "Accept-Encoding": "identity"})
     return session
 
 
 class _TryAgain(Exception):
-    """This try failed in a way that the next may not."""
+    """A failure that a new try may overcome."""
 
     def __init__(self, reason: str, retry_after: str | None = None) -> None:
         super().__init__(reason)
@@ -41,11 +41,11 @@ class _TryAgain(Exception):
 
 
 def download(url: str, part: Path, *, progress: bool, label: str, session: requests.Session | None = None) -> None:
-    """Download `url` into `part`, going on where an earlier try stopped.
+    """Download `url` into `part`, and resume an earlier partial download.
 
     Raises:
-        SourceError: the server refuses, keeps failing, or answers with a web page.
-        OSError: the disk does.
+        SourceError: the server refuses, fails in all tries, or answers with a web page.
+        OSError: the disk fails.
     """
     session = session or new_session()
     backoff, furthest = Backoff(), _size(part)
@@ -57,7 +57,7 @@ def download(url: str, part: Path, *, progress: bool, label: str, session: reque
             raise SourceError(f"not a usable address: {without_login(str(error))}{_socks(error)}") from error
         except (requests.RequestException, OSError) as error:
             if not isinstance(error, requests.RequestException) and error.errno is not None:
-                raise  # the disk's, not the network's
+                raise  # an error of the disk, not of the network
             cause = explain(error, url)
             if cause.final:
                 raise SourceError(cause.reason) from error
@@ -65,7 +65,7 @@ def download(url: str, part: Path, *, progress: bool, label: str, session: reque
         except _TryAgain as error:
             failure = error
         if _size(part) > furthest:
-            backoff, furthest = Backoff(), _size(part)  # it gets on: only tries without progress count
+            backoff, furthest = Backoff(), _size(part)  # only tries without progress count
         if not backoff.wait(failure.retry_after):
             break
     raise SourceError(f"{failure}, tried several times")
@@ -80,7 +80,7 @@ def _try_once(session: requests.Session, url: str, part: Path, progress: bool, l
         _require_body(response, part)
         resumed = response.status_code == 206
         if resumed and not (_validator(response) == validator and _starts_at(response, done)):
-            note.unlink(missing_ok=True)  # the rest of another body, whatever was asked for
+            note.unlink(missing_ok=True)  # the answer is a part of another body
             raise _TryAgain("the file changed while it was being fetched")
         done = done if resumed else 0
         plain = response.headers.get("Content-Encoding", "identity") == "identity"
@@ -88,7 +88,7 @@ def _try_once(session: requests.Session, url: str, part: Path, progress: bool, l
         # the length of an encoded body is not the file's
         total = done + int(length) if plain and length.isdigit() else None
         if not resumed:
-            note.unlink(missing_ok=True)  # first the old note goes, then the old body: a note never describes another body
+            note.unlink(missing_ok=True)  # remove the note before the body is replaced: a note must never describe another body
         with part.open("ab" if resumed else "wb") as file, progress_bar(label, total, done, progress) as bar:
             if not resumed and plain:
                 note.write_text(json.dumps({"validator": _validator(response)}), encoding="utf-8")
@@ -124,7 +124,7 @@ def _require_body(response: requests.Response, part: Path) -> None:
 
 
 def _resumable(part: Path, note: Path) -> tuple[int, str | None]:
-    """Return how many bytes are there and the validator of the body they belong to."""
+    """Return the number of bytes of the partial file, and the validator of its body."""
     try:
         values: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
         validator = values["validator"]
@@ -134,7 +134,7 @@ def _resumable(part: Path, note: Path) -> tuple[int, str | None]:
 
 
 def _validator(response: requests.Response) -> str | None:
-    """Return what names this body. A weak ETag may name two different ones, so it is no ground to join two halves on."""
+    """Return the validator of this body. A weak ETag is not used: it may be the same for two different bodies."""
     etag = response.headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
 

@@ -1,7 +1,7 @@
-"""The Hugging Face Hub, through `huggingface_hub`: its endpoint, token, offline and proxy settings all hold.
+"""Download from the Hugging Face Hub with `huggingface_hub`, and its settings for endpoint, token, offline mode and proxies.
 
-`huggingface_hub` compares sizes, not contents. Here the commit is fixed first, and what comes is compared with the
-hash that the Hub itself names for that commit (sha256 for LFS and Xet files, git's sha1 for small ones).
+`huggingface_hub` compares sizes, not contents. Here the commit is fixed first. Then the body is compared with the Hub's hash
+for that commit (sha256 for LFS and Xet files, git's sha1 for small ones).
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _LIBRARY: dict[str, Any] = {"library_name": "pretrainps", "library_version": __v
 def download(source: HubSource, folder: Path, *, progress: bool, label: str) -> tuple[Path, str | None]:
     """Download one file below `folder`; return its path and the commit that it belongs to.
 
-    A file that the user's own Hub cache already holds at this revision is taken from there.
+    A file that is in the user's own Hub cache at this revision is taken from there.
 
     Raises:
-        SourceError: no such repository or file, no access, no connection, or a body unlike its announced hash.
+        SourceError: there is no such repository or file, no access or no connection; or the body does not match its hash.
         OSError: the disk fails.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     class Bar(tqdm):  # type: ignore[type-arg]  # tqdm cannot be subscripted at run time
-        """A bar of our own, quiet when asked to be."""
+        """A progress bar that follows `progress`."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs.update(disable=is_silent(progress), desc=label, leave=False)
@@ -66,14 +66,14 @@ def download(source: HubSource, folder: Path, *, progress: bool, label: str) -> 
         except OSError as error:
             if not lacks_locks(error):
                 raise
-            # huggingface_hub insists on a lock, which this file system does not know; here another one is held already
+            # huggingface_hub requires a lock that this file system lacks; our own lock is held already
             return _plainly(replace(source, revision=revision), folder, progress=progress, label=label)
         return Path(found)
 
     etag = (described.etag or "").strip('"')
     path = _retried(lambda: fetch(False), source)
     if not _is_announced(path, etag):
-        # huggingface_hub takes a file from its own cache without hashing it: ask the Hub itself before giving up
+        # huggingface_hub takes a file from its own cache without a hash check: fetch it anew before an error
         path = _retried(lambda: fetch(True), source)
         if not _is_announced(path, etag):
             raise SourceError(f"the body is not the one that the Hub announced ({etag[:12]}...)", integrity=True)
@@ -83,10 +83,10 @@ def download(source: HubSource, folder: Path, *, progress: bool, label: str) -> 
 def _plainly(source: HubSource, folder: Path, *, progress: bool, label: str) -> Path:
     """Download a file by its address alone."""
     from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # it is exported at run time
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # exported at run time only
 
     session = http.new_session()
-    session.headers.update(build_hf_headers(**_LIBRARY))  # requests keeps a token from every other host it is led to
+    session.headers.update(build_hf_headers(**_LIBRARY))  # requests removes the token on a redirect to another host
     path = folder / source.filename
     folder.mkdir(parents=True, exist_ok=True)
     url = hf_hub_url(source.repo, source.file, revision=source.revision)
@@ -95,15 +95,15 @@ def _plainly(source: HubSource, folder: Path, *, progress: bool, label: str) -> 
 
 
 def unchanged(source: HubSource, path: Path, commit: str | None) -> bool:
-    """Return whether a file is what the Hub has under this name today; false if that cannot be told.
+    """Return whether a file is the Hub's current one under this name; false if the Hub does not say.
 
     Args:
-        source: Where it came from.
+        source: The source of the file.
         path: The file.
-        commit: If the files beside it count too, the commit that it came from.
+        commit: The commit that it came from, if the other files of that commit matter too.
 
     Raises:
-        SourceError: the Hub cannot be asked.
+        SourceError: the Hub does not answer.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
@@ -114,7 +114,7 @@ def unchanged(source: HubSource, path: Path, commit: str | None) -> bool:
 
 
 def files_of(source: HubSource) -> list[str]:
-    """Return the names of a repository's files at the source's revision; none if the Hub does not say."""
+    """Return the names of a repository's files at the source's revision; an empty list if the Hub does not answer."""
     from huggingface_hub import HfApi
 
     def listed() -> list[str]:
@@ -128,7 +128,7 @@ def files_of(source: HubSource) -> list[str]:
 
 
 def revisions_of(source: HubSource) -> list[str]:
-    """Return a repository's branches, then its tags; none if the Hub does not say."""
+    """Return a repository's branches, then its tags; an empty list if the Hub does not answer."""
     from huggingface_hub import HfApi
 
     def listed() -> list[str]:
@@ -142,10 +142,10 @@ def revisions_of(source: HubSource) -> list[str]:
 
 
 def cached(source: HubSource) -> tuple[Path, str | None] | None:
-    """Return the file from the user's own Hub cache, and its commit, without any network call; `None` if not there.
+    """Return the file from the user's own Hub cache, and its commit, without any network call; else `None`.
 
     Raises:
-        SourceError: it is there, but damaged.
+        SourceError: the file is there, but damaged.
     """
     from huggingface_hub import try_to_load_from_cache
 
@@ -153,7 +153,7 @@ def cached(source: HubSource) -> tuple[Path, str | None] | None:
     if not isinstance(found, str):
         return None
     path = Path(found)
-    # the cache links a snapshot's file to a blob that is named by its hash; a blob may be a link again, named otherwise
+    # the cache links a snapshot's file to a blob named by its hash; the blob may be a link too, with another name
     if path.is_symlink() and not _is_announced(path, path.readlink().name):
         raise SourceError("the copy in the Hub's own cache is damaged: remove it there", integrity=True)
     match = re.search(r"/snapshots/([0-9a-f]{40})/", path.as_posix())
@@ -161,7 +161,7 @@ def cached(source: HubSource) -> tuple[Path, str | None] | None:
 
 
 def _is_announced(path: Path, etag: str) -> bool:
-    """Return whether the body has the hash that the Hub names; true if it names none."""
+    """Return whether the body has the hash that the Hub gives; true if the Hub gives none."""
     if re.fullmatch(r"[0-9a-f]{64}", etag):
         return sha256_of(path) == etag
     if re.fullmatch(r"[0-9a-f]{40}", etag):
@@ -170,7 +170,7 @@ def _is_announced(path: Path, etag: str) -> bool:
 
 
 def _retried(call: Callable[[], T], source: HubSource, *, tries: int = TRIES) -> T:
-    """Run a Hub call, waiting and trying again where that may help; every failure becomes a `SourceError`."""
+    """Run a Hub call, with waits and new tries where these may help; every failure becomes a `SourceError`."""
     from huggingface_hub import close_session, constants, errors
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx in 1.x, httpx2 in 2.x
 
@@ -201,7 +201,7 @@ def _retried(call: Callable[[], T], source: HubSource, *, tries: int = TRIES) ->
             retry_after = error.response.headers.get("Retry-After")
         except errors.OfflineModeIsEnabled as error:
             raise SourceError("HF_HUB_OFFLINE is set") from error
-        except errors.FileMetadataError as error:  # a proxy that answers in the Hub's place, among others
+        except errors.FileMetadataError as error:  # for example, a proxy answers in place of the Hub
             raise SourceError(f"what answers at {constants.ENDPOINT} is no Hub ({error})") from error
         except (errors.LocalEntryNotFoundError, httpx.HTTPError) as error:
             failure = explain(error, constants.ENDPOINT)
@@ -213,11 +213,11 @@ def _retried(call: Callable[[], T], source: HubSource, *, tries: int = TRIES) ->
                 failure = explain(error, constants.ENDPOINT)
                 reason, retry = failure.reason, not failure.final
             else:
-                raise  # the disk's, not the network's
-        except (ValueError, ImportError) as error:  # a malformed HF_ENDPOINT, a proxy whose library is missing
+                raise  # an error of the disk, not of the network
+        except (ValueError, ImportError) as error:  # a malformed HF_ENDPOINT, or a proxy that needs a missing library
             raise SourceError(f"cannot be asked ({without_login(str(error))})") from error
-        except RuntimeError as error:  # the Xet client's own failures
+        except RuntimeError as error:  # failures of the Xet client
             reason, retry = f"transfer failed ({error})", True
         if not retry or not backoff.wait(retry_after):
-            close_session()  # it keeps the certificates and proxies of its start, which may be set right meanwhile
+            close_session()  # it keeps its first certificates and proxies, which may be corrected by now
             raise SourceError(f"{reason}, tried several times" if retry else reason)

@@ -1,4 +1,4 @@
-"""Tell what a file is from its first bytes, and what a pickle would import, without unpickling anything."""
+"""Determine a file's kind from its bytes, and the imports of a pickle without unpickling it."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from pretrainps.download.signatures import is_shard_index, signature_of, text_ki
 from pretrainps.errors import CheckpointFormatError
 
 _DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, EOFError, ValueError, OSError)
-"""What reading an archive ends in when it is damaged, or of a kind that Python does not know."""
+"""Errors from an archive that is damaged, or of a kind that Python cannot read."""
 
 
 LARGEST_HEADER = 100_000_000
 """The safetensors library's own limit on the JSON header, in bytes."""
 _SCANNED = 1 << 16
-"""Bytes of a pickle that tell its kind."""
+"""Number of bytes of a pickle that are enough to determine its kind."""
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 def kind_of(path: Path) -> FileKind:
-    """Return what a file is, judged by its content only.
+    """Return the kind of a file, judged by its content only.
 
     Raises:
         OSError: the file cannot be opened.
@@ -65,11 +65,11 @@ def kind_of(path: Path) -> FileKind:
 
 
 def folder_advice(folder: Path) -> str | None:
-    """Return what a folder is and what to do about it, if it is an everyday mistake; `None` otherwise."""
+    """Return a description and advice for a folder that is a common mistake; else `None`."""
     names = {path.name for path in folder.iterdir()}
     if "data.pkl" in names and {"data", "version"} & names:
         return (
-            "it is an unpacked torch file, whose data.pkl stands for the tensors in data/. Pack it again without compression "
+            "it is an unpacked torch file: its data.pkl refers to the tensors in data/. Pack it again without compression "
             f"(zip -0 -r weights.pth {folder.absolute().name}, from the folder's parent), or take the original."
         )
     if "saved_model.pb" in names or any(name.endswith(".data-00000-of-00001") for name in names):
@@ -108,7 +108,7 @@ def safetensors_header(path: Path) -> dict[str, Any]:
 
 
 def _described_bytes(header: Any) -> int:
-    """Return how many bytes of tensors a header describes; raise `ValueError` if it contradicts itself."""
+    """Return the number of bytes of tensors that a header describes; raise `ValueError` if it contradicts itself."""
     metadata = header.get("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("metadata is not text")
@@ -130,17 +130,17 @@ def _described_bytes(header: Any) -> int:
 def pickled_globals(path: Path) -> set[str]:
     """Return every `module.name` that unpickling the file would import. Reads opcodes only; runs nothing.
 
-    Of a damaged file, what was found until the damage; `ENDLESS_NAME` among it if a name or number has no end of line.
+    For a damaged file, it returns the names before the damage, with `ENDLESS_NAME` if a name or number has no end of line.
 
     Raises:
         OSError: the file cannot be read.
     """
     found: set[str] = set()
     if _is_zip(path):
-        # a damaged archive: what was found until there is what can be said
+        # a damaged archive: return the names found so far
         with contextlib.suppress(*_DAMAGED, RuntimeError, MemoryError), zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
-                # torch compresses no pickle; who does can make gigabytes of a few bytes, and torch is not given such files
+                # torch never compresses its pickle, and a few compressed bytes can become gigabytes: such files are refused
                 if info.filename.endswith(".pkl") and info.compress_type == zipfile.ZIP_STORED:
                     with archive.open(info) as stream:
                         found.update(globals_of_stream(stream))
@@ -157,7 +157,7 @@ def _zip_kind(path: Path) -> FileKind:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except _DAMAGED:
-        return FileKind.TORCH_ZIP  # truncated: its index, which lies at the end, is missing; reading it will say so
+        return FileKind.TORCH_ZIP  # truncated: the index at its end is missing; the reader will raise the error
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner and any(name.startswith("code/") for name in inner):
         return FileKind.TORCHSCRIPT
@@ -175,7 +175,7 @@ def _zip_kind(path: Path) -> FileKind:
 
 
 def _pickle_kind(path: Path) -> FileKind:
-    """Tell a plain pickle from the one inside a torch zip, which refers to storages that lie in other files."""
+    """Distinguish a plain pickle from the one inside a torch zip, which refers to storages in other files."""
     with path.open("rb") as stream:
         head = stream.read(_SCANNED)
     try:
@@ -198,11 +198,11 @@ def _is_zip(path: Path) -> bool:
     try:
         return zipfile.is_zipfile(path)
     except _DAMAGED:
-        return True  # it says of itself that it is one
+        return True  # it has the signature of a zip file
 
 
 def _is_tar(path: Path) -> bool:
-    """Whether the first block, perhaps after unpacking, is a member's head; `is_tarfile` goes on to whatever that claims."""
+    """Whether the first block, perhaps unpacked, is a tar header. `is_tarfile` would also read the contents it claims."""
     for opened in (io.FileIO, gzip.open, bz2.open, lzma.open):
         with contextlib.suppress(tarfile.TarError, *_DAMAGED), opened(path) as stream:
             tarfile.TarInfo.frombuf(stream.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")

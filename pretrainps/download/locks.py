@@ -1,8 +1,8 @@
-"""Locks between processes, on every file system: the system's own where it has them, and otherwise a file that exists.
+"""Locks between processes on every file system: native locks if available, otherwise a marker file.
 
 Network and cloud file systems often refuse `flock` (NFS without its lock service, FUSE, some containers). There the lock is a
-marker file next to the other one. The system does not take a marker away when a process is killed, so a process that waits for
-one logs its name.
+marker file next to the native lock's file. The system does not remove a marker when a process is killed, so a process that
+waits for one logs its name.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 logger = logging.getLogger("pretrainps")
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY})
-"""What `flock` answers where the file system has no such thing."""
+"""Error numbers of `flock` on a file system without locks."""
 SILENT_WAIT = 30.0
-"""Seconds to wait for a marker file before saying what is waited for."""
+"""Seconds to wait for a marker file before a log message."""
 
 
 def lacks_locks(error: BaseException) -> bool:
-    """Return whether an error says that the file system knows no locks."""
+    """Return whether an error means that the file system has no locks."""
     return isinstance(error, NotImplementedError) or (isinstance(error, OSError) and error.errno in NO_LOCKS)
 
 
 @contextlib.contextmanager
 def hold(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a lock that is named by a file.
+    """Hold the lock that a file stands for.
 
     Args:
-        path: The file; its folder exists.
-        wait: Wait for another process that holds it, instead of giving up.
+        path: The lock file; its folder must exist.
+        wait: Whether to wait for another process that holds it, instead of an error.
 
     Raises:
         LockedError: another process holds it, and `wait` is false.
@@ -44,7 +44,7 @@ def hold(path: Path, *, wait: bool = True) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # a network file system that went away; the lock went with it
+        with contextlib.suppress(OSError):  # a network file system that is no longer reachable, and with it the lock
             lock.release()
 
 
@@ -52,7 +52,7 @@ class LockedError(Exception):
     """Another process holds the lock.
 
     Attributes:
-        marker: The file that says so where the file system has no locks; `None` where it has.
+        marker: The marker file, on a file system without locks; else `None`.
     """
 
     def __init__(self, path: Path, marker: Path | None) -> None:
@@ -70,7 +70,7 @@ def _acquired(path: Path, wait: bool) -> BaseFileLock:
     except (OSError, NotImplementedError) as error:
         if not lacks_locks(error):
             raise
-    marker = path.with_name(f"{path.name}.held")  # another name, for the native lock's own file stays where it is
+    marker = path.with_name(f"{path.name}.held")  # another name, because the native lock's file stays
     soft = SoftFileLock(marker)
     try:
         soft.acquire(timeout=SILENT_WAIT if wait else 0)
@@ -79,7 +79,7 @@ def _acquired(path: Path, wait: bool) -> BaseFileLock:
             raise LockedError(path, marker) from error
         logger.warning(
             "waiting for another process, which holds %s. This file system has no locks, so a killed process may have left "
-            "that file: if none is at work, delete it.",
+            "that file: if no process is running, delete it.",
             marker,
         )
         soft.acquire()

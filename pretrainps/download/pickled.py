@@ -1,4 +1,4 @@
-"""What a pickle would import, found without unpickling it, and which of those names are refused."""
+"""Find the imports of a pickle without unpickling it, and decide which of them are refused."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Iterator
 from typing import IO
 
 ENDLESS_NAME = "(a name without an end)"
-"""Stands among the imports of a pickle whose damage took the end of line behind a name: what the name is cannot be said."""
+"""Stands for an import of a damaged pickle with a name that has no end of line, so that the name is not known."""
 NO_END = "no newline found"
-"""What `pickletools` says of such a name."""
+"""Part of `pickletools`' error for such a name."""
 UNREADABLE = (ValueError, EOFError, LookupError, OverflowError, MemoryError, struct.error)
-"""What `pickletools.genops` ends in at damage."""
+"""Errors of `pickletools.genops` for damaged bytes."""
 
 _REFUSED_PACKAGES = frozenset(
     {"os", "posix", "nt", "sys", "subprocess", "pty", "popen2", "shutil", "socket", "importlib", "imp", "zipimport", "runpy"}
     | {"codeop", "marshal", "pickle", "_pickle", "cPickle", "cloudpickle", "dill", "ctypes", "_ctypes", "cffi", "pdb", "bdb"}
     | {"doctest", "webbrowser", "multiprocessing", "asyncio", "urllib2", "httplib", "ftplib", "smtplib", "pip", "setuptools"}
 )
-"""What runs commands or code, or reaches out of the process. A training script may have a module of its own with a more
-common name (`code`, `profile`): of those only the functions that run something are refused."""
+"""Modules that run commands or code, or that reach outside the process. A training script may have its own module of a common
+name (`code`, `profile`): of those only the functions that run something are refused."""
 _REFUSED_NAMES = re.compile(
     r"builtins\.(eval|exec|execfile|compile|__import__|open|input|raw_input|file|breakpoint|globals|locals|setattr|delattr|apply"
     r"|reload|help)"
@@ -36,18 +36,18 @@ _PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg", "exceptions": "bu
 
 
 def normal_name(name: str) -> str:
-    """Return an import's name as Python 3 knows it."""
+    """Return an import's name in Python 3."""
     module, _, rest = name.partition(".")
     return f"{_PYTHON_2.get(module, module)}.{rest}"
 
 
 def is_refused(name: str) -> bool:
-    """Return whether a name is of what runs commands or code: a file that has it is not read, although nothing would run."""
+    """Return whether a name can run commands or code. A file with such a name is not read, although nothing would run."""
     return name.partition(".")[0] in _REFUSED_PACKAGES or _REFUSED_NAMES.fullmatch(name) is not None
 
 
 def decoded(raw: bytes) -> str:
-    """Return text that Python 2 wrote without saying in which encoding."""
+    """Decode text that Python 2 wrote without an encoding."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -55,7 +55,7 @@ def decoded(raw: bytes) -> str:
 
 
 def globals_of_stream(stream: IO[bytes]) -> Iterator[str]:
-    """Follow strings through the memo, for STACK_GLOBAL names its import by the two strings pushed last."""
+    """Yield the imports. Strings are followed through the memo, because STACK_GLOBAL takes the two strings pushed last."""
     strings: list[str] = []
     memo: dict[int, str] = {}
     try:
@@ -75,4 +75,4 @@ def globals_of_stream(stream: IO[bytes]) -> Iterator[str]:
     except UNREADABLE as error:
         if NO_END in str(error):
             yield ENDLESS_NAME
-        return  # a damaged pickle: what was found until here is what can be said
+        return  # a damaged pickle: the names found so far remain

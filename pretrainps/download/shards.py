@@ -1,4 +1,4 @@
-"""Checkpoints in shards: an index (`model.safetensors.index.json`) says which of several files holds each tensor."""
+"""Sharded checkpoints: an index (`model.safetensors.index.json`) names the file of each tensor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pretrainps.registry.specs import HubSource
 
 INDEX_SUFFIX = ".index.json"
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-"""What the index is called, in the order in which it is looked for."""
+"""Names of the index, in the order of the search."""
 _LARGEST_INDEX = 100_000_000
 _MOST_NAMES = 4
 _NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)(\..+)")
@@ -25,19 +25,19 @@ _NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)(\..+)")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardIndex:
-    """Which file holds each tensor."""
+    """An index of shards: the file of each tensor."""
 
     path: Path
     shards: dict[str, tuple[str, ...]]
-    """A shard's file name -> the keys in it. The files lie in the index's own folder."""
+    """A shard's file name -> the keys in it. The files are in the index's own folder."""
     total_size: int | None = None
-    """Bytes of all tensors, if the index says so."""
+    """Bytes of all tensors, if the index has this number."""
 
     def require_files(self, folder: Path) -> None:
-        """Raise unless the shards, and no others of their numbering, lie in a folder.
+        """Raise unless a folder holds all shards, and no other files with the same numbering.
 
         Raises:
-            CheckpointFormatError: a shard is missing, or there is one too many.
+            CheckpointFormatError: a shard is missing, or there is another one.
         """
         missing = [name for name in self.shards if not (folder / name).is_file()]
         if missing:
@@ -58,7 +58,7 @@ class ShardIndex:
             )
 
     def require_keys(self, name: str, found: Collection[str]) -> None:
-        """Raise unless a shard holds what the index says, and nothing else.
+        """Raise unless a shard holds exactly the keys in the index.
 
         Raises:
             CheckpointFormatError: it does not.
@@ -72,7 +72,7 @@ class ShardIndex:
                 )
 
     def require_total(self, found: int) -> None:
-        """Raise unless the tensors take as many bytes as the index says.
+        """Raise unless the tensors have the total size in the index.
 
         Raises:
             CheckpointFormatError: they do not.
@@ -114,7 +114,7 @@ def read_index(path: Path) -> ShardIndex:
         raise CheckpointFormatError(
             f"{path}: its shards are numbered up to {max(counts)}, but the index names {len(shards)} files. Fetch it again."
         )
-    # some tools write the number as a fraction
+    # some tools write the number as a float
     size = int(total) if isinstance(total, int | float) and not isinstance(total, bool) and total == int(total) else None
     return ShardIndex(path=path, shards={name: tuple(keys) for name, keys in shards.items()}, total_size=size)
 
@@ -123,12 +123,12 @@ def merge(index: ShardIndex, folder: Path, target: Path) -> None:
     """Write one safetensors file of all shards in a folder, byte for byte the tensors that they hold.
 
     Args:
-        index: Which shard holds what.
-        folder: Where the shards lie.
+        index: The index of the shards.
+        folder: The folder of the shards.
         target: The file to write.
 
     Raises:
-        CheckpointFormatError: a shard is missing, damaged, no safetensors file, or not what the index says.
+        CheckpointFormatError: a shard is missing, damaged, no safetensors file, or different from the index.
         OSError: the disk fails.
     """
     header: dict[str, object] = {}
@@ -159,11 +159,11 @@ def give_merged(
 
     Args:
         source: The index.
-        give: Fetches one file, verified.
+        give: Function that fetches one verified file.
         workspace: A folder to work in.
 
     Raises:
-        SourceError: a file is not there, or they do not belong together.
+        SourceError: a file does not exist, or the files are not of one checkpoint.
     """
     path, commit = give(source)
     try:
@@ -175,8 +175,14 @@ def give_merged(
             )
         folder = source.file.rpartition("/")[0]
         for name in index.shards:
-            file = f"{folder}/{name}" if folder else name
-            give(replace(source, file=file, revision=commit or source.revision))
+            shard = replace(source, file=f"{folder}/{name}" if folder else name, revision=commit or source.revision)
+            try:
+                give(shard)
+            except SourceError as error:
+                if error.absent is None:
+                    raise
+                # the index is there, so naming the repository's other files would lead back to it
+                raise SourceError(f"{error}: {shard.file}, which its index names") from error
         target = workspace / "merged"
         merge(index, path.parent, target)
     except CheckpointFormatError as error:
@@ -185,7 +191,7 @@ def give_merged(
 
 
 def index_in(folder: Path) -> Path | None:
-    """Return the index of shards that lies in a folder; `None` if there is none."""
+    """Return the index of shards in a folder; `None` if there is none."""
     named = (folder / name for name in INDEXES)
     return next((path for path in (*named, *sorted(folder.glob(f"*{INDEX_SUFFIX}"))) if path.is_file()), None)
 

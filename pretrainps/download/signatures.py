@@ -1,4 +1,4 @@
-"""Every kind of file that turns up under a weight file's name: how its first bytes look, what it is, and what to do with it."""
+"""The kinds of file that users mistake for weight files: their signatures, descriptions and advice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pretrainps.download.source import looks_like_html
 
 
 class FileKind(enum.Enum):
-    """The formats that turn up under weight-file names."""
+    """Formats of files that are found under names of weight files."""
 
     SAFETENSORS = "safetensors"
     TORCH_ZIP = "torch zip (torch.save of 1.6 and later)"
@@ -56,17 +56,17 @@ class FileKind(enum.Enum):
 
 
 CHECKPOINTS = frozenset({FileKind.SAFETENSORS, FileKind.TORCH_ZIP, FileKind.TORCH_LEGACY, FileKind.PICKLE})
-"""What may hold tensors in one file."""
+"""Formats that may hold tensors in one file."""
 
 _NOT_TORCH = (
     "load it with the software that wrote it, and save its arrays with torch.save or safetensors under the names of a model."
 )
-_UNPACK = "neither safetensors nor a torch checkpoint as it lies. Unpack it{how} and give the checkpoint inside."
+_UNPACK = "neither safetensors nor a torch checkpoint yet. Unpack it{how} and give the checkpoint inside."
 _NO_WEIGHTS = "not a weight file. Check the path or the address that it came from."
 
 ADVICE: dict[FileKind, str] = {
     FileKind.UNPACKED: (
-        "it is the data.pkl of an unpacked torch file: the tensors lie in the files next to it. Pack the whole folder again "
+        "it is the data.pkl of an unpacked torch file: the tensors are in the files next to it. Pack the whole folder again "
         "without compression (zip -0 -r weights.pth FOLDER, from the folder's parent), or take the original."
     ),
     FileKind.TORCHSCRIPT: (
@@ -83,7 +83,7 @@ ADVICE: dict[FileKind, str] = {
         "(onnxruntime.InferenceSession(FILE)), or load the model that it was exported from."
     ),
     FileKind.LFS_POINTER: (
-        "it is a Git LFS pointer: a few lines of text that stand for the file, left by a git clone without LFS. Run "
+        "it is a Git LFS pointer: a few lines of text in place of the file, from a git clone without LFS. Run "
         "`git lfs pull` in that clone, or download the file itself."
     ),
     FileKind.NPZ: f"it is a NumPy .npz archive (JAX and Flax write such files), not a torch checkpoint: {_NOT_TORCH}",
@@ -129,7 +129,7 @@ ADVICE: dict[FileKind, str] = {
     FileKind.EMPTY: "it is empty. Fetch it again.",
     FileKind.UNKNOWN: "it is neither safetensors nor a torch checkpoint.",
 }
-"""What a file is that holds no tensors to load, and what to do about it."""
+"""For kinds without loadable tensors: a description and what to do."""
 
 _MAGIC: tuple[tuple[int, bytes, FileKind], ...] = (
     (0, b"version https://git-lfs.github.com/spec/", FileKind.LFS_POINTER),
@@ -160,21 +160,21 @@ _MAGIC: tuple[tuple[int, bytes, FileKind], ...] = (
     (0, b"\x7fELF", FileKind.PROGRAM),
     (0, b"MZ\x90\x00", FileKind.PROGRAM),
 )
-"""Where a kind's mark stands, and the mark."""
+"""Offset, bytes and kind of each signature."""
 _ONNX = re.compile(
     rb"\x08[\x01-\x20](?:\x12[\x01-\x40][\x20-\x7e]|[\x1a\x22\x32][\x00-\x7f]|\x3a[\x80-\xff]|\x42[\x02-\x40]\x0a)"
 )
-"""A protobuf message whose first field is ONNX's version, followed by another of ONNX's fields."""
+"""A protobuf message: the first field is ONNX's version, the second another of ONNX's fields."""
 _TABLE_END = bytes.fromhex("57fb808b247547db")
-"""The last bytes of the sorted table that TensorFlow keeps a checkpoint's names in."""
+"""The last bytes of TensorFlow's sorted table of a checkpoint's names."""
 
 
 def signature_of(head: bytes, tail: bytes) -> FileKind | None:
-    """Return the kind that a file's first bytes (or last eight) speak for, if it is none of the checkpoint formats.
+    """Return the kind of a file by its first bytes (or last eight), if it is none of the checkpoint formats.
 
     Args:
         head: The first bytes, at most 512.
-        tail: The last eight.
+        tail: The last eight bytes.
     """
     if looks_like_html(head):
         return FileKind.HTML
@@ -191,7 +191,7 @@ def signature_of(head: bytes, tail: bytes) -> FileKind | None:
 def text_kind(head: bytes) -> FileKind | None:
     """Return the kind of a text by its beginning; `None` if it is no text."""
     try:
-        # a character of several bytes may be cut at the end
+        # a character of several bytes may be incomplete at the end
         text = head.decode(
             "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "strict" if len(head) < 512 else "ignore"
         )
@@ -208,7 +208,7 @@ def text_kind(head: bytes) -> FileKind | None:
 
 
 def is_shard_index(text: str) -> bool:
-    """Return whether a JSON document says in which file each tensor lies."""
+    """Return whether a JSON document is an index of shards, with the file of each tensor."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What every source has in common: how it fails, how it waits, and how its bytes show on a progress bar."""
+"""Common parts of all sources: the error, the waits between tries, offline mode and progress bars."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ LONGEST_WAIT = 60.0
 
 
 class SourceError(Exception):
-    """One source did not give the file; the reason is one clause, to stand in a list of sources tried.
+    """One source did not give the file; the reason is one clause, for a list of sources tried.
 
     Attributes:
-        gated: It asks for a login.
-        integrity: What came is not the file.
-        absent: What the repository, which is there, does not have.
+        gated: Whether the source asks for a login.
+        integrity: Whether the source gave another file.
+        absent: What an existing repository lacks: "file" or "revision".
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class SourceError(Exception):
 
 
 class Backoff:
-    """Waits of 1, 2, 4 ... seconds between tries, or as long as the server asks for."""
+    """Waits of 1, 2, 4, ... seconds between tries, or as long as the server requests."""
 
     def __init__(self, tries: int = TRIES) -> None:
         self.left = tries - 1
         self.next_wait = 1.0
 
     def wait(self, retry_after: str | None = None) -> bool:
-        """Sleep before the next try; return False, at once, when no try is left."""
+        """Sleep before the next try; return `False` at once if no try is left."""
         if self.left <= 0:
             return False
         self.left -= 1
@@ -58,7 +58,7 @@ class Backoff:
 
 
 def is_offline(offline: bool | None) -> bool:
-    """Return whether the network is off-limits: by argument, `PRETRAINPS_OFFLINE` or `HF_HUB_OFFLINE`."""
+    """Return whether offline mode is on: by argument, `PRETRAINPS_OFFLINE` or `HF_HUB_OFFLINE`."""
     if offline is not None:
         return offline
     return any(
@@ -74,12 +74,12 @@ def looks_like_html(head: bytes) -> bool:
 
 
 def is_silent(show: bool) -> bool | None:
-    """Return what tqdm takes for `disable`: `None` shows a bar if standard error is a terminal."""
+    """Return tqdm's argument `disable`: `None` shows a bar only if standard error is a terminal."""
     return None if show and sys.stderr is not None else True
 
 
 def progress_bar(label: str, total: int | None, initial: int, show: bool) -> tqdm[NoReturn]:
-    """Return a byte-counting bar on standard error; silent if `show` is false, or if nobody watches the terminal."""
+    """Return a progress bar of bytes on standard error; silent if `show` is false, or if standard error is no terminal."""
     return tqdm(
         desc=label,
         total=total,

@@ -1,4 +1,4 @@
-"""Is this the expected file? And what to say when it is not, or when none came."""
+"""Check that a file is the expected one, and the errors for a wrong or unavailable file."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from pretrainps.registry.specs import (
 FetchTarget = ModelSpec | RemoteFile
 
 SIZE_TOLERANCE = 0.05
-"""How far a file may be from the rounded size its source shows."""
+"""Allowed difference from the rounded size that a source shows."""
 
 
 def check_body(wanted: FetchTarget, cache: Cache, path: Path, digest: str) -> None:
-    """Hold a body that just came against everything known of the file.
+    """Check a downloaded body against everything that is known about the file.
 
     Raises:
-        SourceError: it is not the expected one.
+        SourceError: it is not the expected file.
     """
     pin = None if wanted.sha256 else cache.pin(wanted.name)
     expected = wanted.sha256 or (pin.sha256 if pin else None)
@@ -56,7 +56,7 @@ def check_body(wanted: FetchTarget, cache: Cache, path: Path, digest: str) -> No
 
 
 def rejection_reason(wanted: FetchTarget, path: Path, digest: str) -> str | None:
-    """Return why a file of which no full sha256 is known cannot be the one, or `None`. It is about to be pinned."""
+    """Return why a file without a known full sha256 is not the expected one, or `None`, before it is pinned."""
     if wanted.sha256_prefix is not None and not digest.startswith(wanted.sha256_prefix):
         return f"sha256 is {digest}, but its publisher's file name says {wanted.sha256_prefix}..."
     size = path.stat().st_size / 1e6
@@ -80,17 +80,17 @@ def rejection_reason(wanted: FetchTarget, path: Path, digest: str) -> str | None
 
 
 def model_name(wanted: FetchTarget) -> str:
-    """Return the name that a user knows a file by: a configuration goes by its model's."""
+    """Return the model's name of a file; for a configuration, the name of its model."""
     return wanted.name.removesuffix(companion(""))
 
 
 def removal(wanted: FetchTarget, *, forget_pin: bool = False) -> str:
-    """Return the command that removes a file, and whatever belongs to it, from the cache."""
+    """Return the command that removes a file, with its companions, from the cache."""
     return f"pretrainps cache remove {shlex.quote(model_name(wanted))}{' --forget-pin' if forget_pin else ''}"
 
 
 def mismatch(wanted: FetchTarget, where: Source | str, path: Path, got: str, expected: str, by: str) -> IntegrityError:
-    """Return the error for a file on this machine that is not what it should be."""
+    """Return the error for a file on this machine that is not the expected one."""
     advice = ADVICE.get(kind_of(path)) if isinstance(where, LocalSource) else None
     if advice is not None:
         return IntegrityError(f"{wanted.name}: {path} is not the file that {by} names: {advice}")
@@ -114,7 +114,7 @@ def mismatch(wanted: FetchTarget, where: Source | str, path: Path, got: str, exp
 def unavailable(
     wanted: FetchTarget, cache: Cache, tried: list[tuple[Source, SourceError]], *, offline: bool
 ) -> WeightsUnavailableError | IntegrityError:
-    """Return the error for a file that no source gave: what was tried, and how to place it by hand."""
+    """Return the error for a file that no source gave. It lists the sources tried, and how to place the file by hand."""
     name = model_name(wanted)
     lines = "\n".join(f"  - {source}: {error}" for source, error in tried)
     pin = None if wanted.sha256 else cache.pin(wanted.name)
@@ -133,7 +133,7 @@ def unavailable(
     by_hand += f"put it at {target}" + (f" (sha256 {expected})." if expected else ".")
     if first.filename.endswith(INDEX_SUFFIX):
         by_hand = "To load files fetched by hand, put the index and all its shards into one folder, and load file:FOLDER."
-    if isinstance(first, BundledSource):  # what comes with a package is looked for nowhere else
+    if isinstance(first, BundledSource):  # a file of a package has no other source
         by_hand = _reinstall(first)
     if offline and any(str(error) == OFFLINE for _, error in tried):
         return OfflineError(
@@ -147,15 +147,15 @@ def unavailable(
 
 
 def _instead(wanted: FetchTarget, tried: list[tuple[Source, SourceError]], *, pinned: bool) -> str:
-    """Say what to write in place of a name whose repository is there, but not what it asks for; empty if that is not so."""
+    """Return what to write instead, if the repository exists but not the requested file or revision; else ""."""
     name = model_name(wanted)
     source, error = tried[-1]
     if not isinstance(source, HubSource) or error.absent is None:
         return ""
     if pinned:
         return (
-            f"{name} stands for what it was at first download, and that is gone. `{removal(wanted, forget_pin=True)}` makes it "
-            "stand for what is there now."
+            f"{name} is pinned to its first download, which no longer exists. `{removal(wanted, forget_pin=True)}` makes it "
+            "mean the current one."
         )
     if error.absent == "revision":
         return revisions_instead(source, name)
@@ -168,12 +168,12 @@ def _instead(wanted: FetchTarget, tried: list[tuple[Source, SourceError]], *, pi
 
 
 def _reinstall(source: BundledSource) -> str:
-    """Say how to get back a file that came with a package."""
+    """Return how to restore a file that came with a package."""
     return f"It comes with the package {source.package}: install that again (pip install --force-reinstall)."
 
 
 def _address(source: Source) -> str | None:
-    """Return where a browser finds the file."""
+    """Return the file's address for a browser."""
     if isinstance(source, HubSource):
         endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
         return f"{endpoint.rstrip('/')}/{source.repo}/resolve/{source.revision}/{source.file}"
@@ -183,4 +183,4 @@ def _address(source: Source) -> str | None:
 
 
 OFFLINE = "offline mode is on"
-"""The reason of a source that was not asked."""
+"""The reason for a source that was not tried."""

@@ -1,1 +1,1 @@
-"""From a name to a model and back: resolve, load, build, save, publish."""
+"""The hub of models: resolve names, load, build, save and publish models."""

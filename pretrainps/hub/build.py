@@ -1,4 +1,4 @@
-"""Put a person-search detector on any backbone, by name."""
+"""Build an untrained person-search detector on a pre-trained backbone."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def build_detector(
     cache_dir: Path | str | None = None,
     progress: bool = True,
 ) -> PersonSearchDetector[Any]:
-    """Build a detector on a pre-trained backbone. Its heads start at random: it is made to be trained.
+    """Build a detector on a pre-trained backbone. Its heads have random weights, for training.
 
     Args:
         name: A registered detector, a key of `pretrainps.detectors.DETECTORS`.
-        backbone: A name as `pretrainps.load` takes it; or a backbone, whose halves are copied.
-        num_identities: People with identities in the training set; may stand in `config` instead.
+        backbone: A name for `pretrainps.load`; or a backbone, which is copied.
+        num_identities: Number of people with identities in the training set; it may be in `config` instead.
         config: The detector's config, or some of its fields as a mapping; the papers' values by default.
-        convention: How the pixels go in; by default as the backbone's weights say, or RGB with ImageNet's statistics.
+        convention: Input convention; by default that of the backbone's weights, or RGB with ImageNet's statistics.
         offline: See `pretrainps.load`.
         cache_dir: See `pretrainps.load`.
         progress: See `pretrainps.load`.
@@ -50,9 +50,9 @@ def build_detector(
         The detector, in training mode; `.spec` says what it is.
 
     Raises:
-        UnknownModelError: no such detector or backbone; names the nearest.
-        UnsupportedModelError: something that does not split into a trunk and a last stage.
-        ArgumentError: a config of another detector, or with a field that cannot be.
+        UnknownModelError: there is no such detector or backbone; the message names the nearest.
+        UnsupportedModelError: the backbone cannot be split into a trunk and a last stage.
+        ArgumentError: the config is of another detector, or a field is impossible.
 
     Example:
         >>> import pretrainps
@@ -77,7 +77,7 @@ def build_detector(
 def _settings(
     name: str, num_identities: int | None, config: DetectorConfig | Mapping[str, Any] | None
 ) -> DetectorConfig | Mapping[str, Any]:
-    """Bring the two places together where the number of identities may stand."""
+    """Merge the two arguments that may have the number of identities."""
     if isinstance(config, DetectorConfig):
         if num_identities not in (None, config.num_identities):
             raise ArgumentError(f"num_identities is {num_identities}, but config.num_identities {config.num_identities}.")
@@ -91,7 +91,7 @@ def _settings(
 
 
 def _spec(model: PersonSearchDetector[Any], origin: ModelSpec | None) -> ModelSpec:
-    """Describe a new detector by what is known of its backbone."""
+    """Return the spec of a new detector, from the spec of its backbone."""
     backbone = model.backbone
     arch = origin.name if origin and not origin.name.startswith("file:") else backbone.arch
     provenance = origin.provenance if origin else Provenance(authors="unknown", paper="unknown", url="unknown")

@@ -1,6 +1,7 @@
-"""Model cards for the Hub, written from the spec alone, so that card and registry cannot disagree.
+"""Model cards for the Hub, generated from the spec alone, so that card and registry cannot disagree.
 
-`python -m pretrainps.hub.cards FOLDER` writes the card of every registered model; a test keeps `model_cards/` in step.
+`python -m pretrainps.hub.cards FOLDER` writes the card of every registered model; a test checks that `model_cards/` is
+current.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pretrainps.registry import ModelSpec, registry
 from pretrainps.registry.specs import BundledSource, DetectorSpec, HeadSpec
 
 _LICENCE_IDS = {"apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc-by-4.0", "cc-by-nc-4.0", "gpl-3.0"}
-"""Those of the Hub's licence identifiers that occur; anything else is `other` there, with its name beside it."""
+"""The Hub's licence identifiers in use. Any other licence is `other` on the Hub, with its name in a second field."""
 
 _USE_DETECTOR = """\
 people = model([image])  # scenes as (3, H, W), RGB in 0..1
@@ -22,9 +23,9 @@ people[0]  # {"boxes": ..., "labels": ..., "scores": ..., "embeddings": ...}, on
 
 _REPORTED = "These are the sources' numbers; `pretrainps` has not reproduced them."
 _MEASURED = "The commands measure them again."
-_CARE = "Person search finds people in pictures. Use it only where the law and the people concerned allow it"
+_CARE = "Person search finds people in images. Use it only where the law and the people concerned allow it"
 _TERMS = "the data sets behind these weights have terms of their own, most of them for research only."
-_DRAWN = "these weights know drawn people only, and find nobody reliably in photographs."
+_DRAWN = "these weights were trained on drawn people only, and do not find people reliably in photographs."
 
 
 def render_card(spec: ModelSpec, *, load_as: str | None = None) -> str:
@@ -32,7 +33,7 @@ def render_card(spec: ModelSpec, *, load_as: str | None = None) -> str:
 
     Args:
         spec: The model.
-        load_as: What to give `pretrainps.load`; by default the spec's name.
+        load_as: The name for `pretrainps.load`; by default the spec's name.
     """
     load_as = load_as or spec.name
     licence, provenance = spec.licence, spec.provenance
@@ -124,7 +125,7 @@ def _what_goes_in(spec: ModelSpec) -> str:
     network = f"{convention.colour.upper()} in 0..{convention.scale:g}, minus {_row(convention.mean)}, divided by "
     network += _row(convention.std)
     if spec.detector:
-        own = "Whole scenes, RGB in 0..1, each of its own size; they are resized and normalized inside the model. "
+        own = "Whole scenes of any size, RGB in 0..1; they are resized and normalized inside the model. "
         return f"{own}Its network sees {network}."
     height, width = convention.size
     return f"{network}; person crops at {height}x{width} (height x width, {convention.interpolation})."

@@ -1,4 +1,4 @@
-"""Load a model by name: fetch, read, map, compare, and only then fill it."""
+"""Load a model by name: fetch the file, read it, map its keys, compare them, and only then fill the model."""
 
 from __future__ import annotations
 
@@ -52,37 +52,37 @@ def load(
 
     Args:
         name: `pretrainps list` shows the registered names; also `NAME@REVISION`, `timm:NAME`, `hf:owner/repo[@REVISION]`
-            and `file:PATH`. A `ModelSpec` is taken as it is.
-        head: `None` for a backbone that returns feature maps (or the head that was saved with the weights);
-            `"embedding"` for a unit vector a crop; `"classifier"` for class scores. A head that the file does not hold is
-            initialized at random and listed as new in the report.
-        embedding_dim: Width of a learned projection before the unit vector; `None` for the pooled features themselves.
+            and `file:PATH`. A `ModelSpec` is used directly.
+        head: `None` for a backbone that returns feature maps (or the head that was saved with the weights); `"embedding"` for
+            one unit vector for each crop; `"classifier"` for class scores. A head that is not in the file gets random weights
+            and is listed as new in the report.
+        embedding_dim: Width of a learned projection before the unit vector; `None` for the pooled features without projection.
         num_classes: Number of classes, with `head="classifier"`.
-        arch: The architecture of a bare weight file whose keys do not tell; of a file with a whole detector, its backbone's, to
-            get that alone.
-        ignore: Shell patterns of keys in the file that are known not to be wanted, such as a classifier's. They are left out
-            before the file is recognized. Keys that would be part of the network itself are never left out.
-        prefix: What stands before the keys in the file. `None` takes what is declared, or finds the prefix of a bare weight
-            file, of any depth, as long as it ends in a dot.
-        config: Settings of a detector instead of those it was saved with, such as `{"score_threshold": 0.2, "min_size": 600}`;
+        arch: The architecture of a bare weight file, if its keys do not show it. For a file with a whole detector, the
+        architecture of its backbone, to load the backbone alone.
+        ignore: Shell patterns of unwanted keys in the file, such as a classifier's. They are left out before the file is
+        recognized. Keys that would be part of the network itself are never left out.
+        prefix: Prefix of the keys in the file. `None` takes the declared one, or finds the prefix of a bare weight file, of any
+        depth, if it ends in a dot.
+        config: Settings of a detector that replace the saved ones, such as `{"score_threshold": 0.2, "min_size": 600}`;
             see `PersonSearchDetector.configured`.
-        device: Where to put the model; checked before anything is downloaded.
-        offline: Never use the network. `None` follows `PRETRAINPS_OFFLINE` and `HF_HUB_OFFLINE`.
+        device: Device of the model; it is checked before anything is downloaded.
+        offline: Whether to avoid the network. `None` follows `PRETRAINPS_OFFLINE` and `HF_HUB_OFFLINE`.
         cache_dir: Cache folder, instead of the environment's.
-        progress: Show progress bars.
-        verify: Hash a cached file again even though its size and time have not changed.
+        progress: Whether to show progress bars.
+        verify: Whether to hash a cached file again even if its size and time have not changed.
 
     Returns:
-        A backbone, a model for crops, or a detector, as the name stands for one or the other; `.spec` says what it is and
-        `.load_report` how the file fitted it.
+        A backbone, a model for crops, or a detector, depending on the name. `.spec` describes it, and `.load_report` how the
+        file fitted it.
 
     Raises:
         UnknownModelError: no such name.
         WeightsUnavailableError: no source gave the file (`OfflineError`, `GatedWeightsError` among its kinds).
         IntegrityError: a file is not the expected one.
-        CheckpointFormatError: unreadable, or a pickle that wants to run code.
-        StateDictMismatchError: file and model differ in anything undeclared.
-        ArgumentError: settings that do not go together with the model; says which, before anything is downloaded.
+        CheckpointFormatError: the file is not readable, or is a pickle that would run code.
+        StateDictMismatchError: file and model differ in a way that is not declared.
+        ArgumentError: settings do not fit the model; the message names them, before anything is downloaded.
 
     Example:
         >>> import pretrainps
@@ -101,13 +101,13 @@ def load(
         )
     if spec.detector is None and config:
         raise ArgumentError(f"{spec.name} is no detector, and settings (config=, --set) are for those. Leave them out.")
-    # batch counters and identity tables start at zero anyway; any other tensor that the file may lack needs its initial value
+    # batch counters and identity tables start at zero; any other tensor that the file may lack needs its initial value
     may_lack = (*spec.file.expected_missing, *spec.file.new)
     tables = detector_entry(spec.detector.kind).tables if spec.detector is not None else ()
     zeros = [pattern for table in tables for pattern in (table, table.rpartition(".")[0] + ".*")]
     empty = all(pattern.endswith("num_batches_tracked") or pattern in zeros for pattern in may_lack)
     backbone = build_backbone(spec.arch, spec.arch_options, empty=empty)
-    # under a head of ours, or in a detector, the backbone's own tail lies deeper
+    # under a head of this package, or in a detector, the backbone's tail has a longer prefix
     before = spec.file.prefix + ("" if spec.head is None and spec.detector is None else "backbone.")
     declared = (*spec.file.ignored, *(before + pattern for pattern in backbone.dropped_keys))
     spec = replace(spec, file=replace(spec.file, ignored=(*declared, *ignore)))
@@ -129,7 +129,7 @@ def load(
     if spec.head is None and wanted_head is not None:
         model = CropModel(backbone, wanted_head)
         report = replace(report, new=report.new + tuple(key for key in model.state_dict() if key.startswith("head.")))
-    model.spec = replace(spec, sha256=fetched.sha256)  # whatever was known of the file before, now its hash is
+    model.spec = replace(spec, sha256=fetched.sha256)  # from now on the hash of the file is known
     model.load_report = report
     return model.eval().to(target)
 
@@ -137,7 +137,7 @@ def load(
 def _tensors(
     spec: ModelSpec, family: str, adapter: Adapter | None, cache: Cache, *, offline: bool | None, progress: bool, verify: bool
 ) -> tuple[Fetched, NativeCheckpoint]:
-    """Fetch the file and bring its tensors under our names; again if another process removed it in between."""
+    """Fetch the file and map its tensors to native names; repeat if another process removed it in between."""
     for _ in range(5):
         fetched = fetch(spec, cache=cache, offline=offline, progress=progress, verify=verify, pin=False)
         try:
@@ -151,7 +151,7 @@ def _tensors(
 
 
 def _device(device: torch.device | str) -> torch.device:
-    """Return the device, or say before anything is downloaded that it cannot be used."""
+    """Return the device; raise an error before any download if it cannot be used."""
     try:
         target = torch.device(device)
         torch.empty(0, device=target)
@@ -162,10 +162,15 @@ def _device(device: torch.device | str) -> torch.device:
 
 
 def _assembled(spec: ModelSpec, detector: DetectorSpec, backbone: Backbone) -> PersonSearchDetector[Any]:
-    """Build a detector of the sizes that its configuration names, or say that nobody can."""
+    """Build a detector with the sizes in its configuration; raise an error if this is impossible."""
     try:
         return assemble(detector.kind, backbone, detector.config, spec.input)
-    except (RuntimeError, TypeError, ArithmeticError, MemoryError) as error:  # torch's and Python's words for "too large"
+    except (
+        RuntimeError,
+        TypeError,
+        ArithmeticError,
+        MemoryError,
+    ) as error:  # raised for too large sizes
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ArgumentError(
             f"{spec.name}: a detector with the sizes of its configuration cannot be built ({reason}). Save the model again."
@@ -173,7 +178,7 @@ def _assembled(spec: ModelSpec, detector: DetectorSpec, backbone: Backbone) -> P
 
 
 def _saved_head(spec: ModelSpec, saved: HeadSpec, wanted: HeadSpec | None) -> HeadSpec:
-    """Return the head that lies in the file, unless another one was asked for."""
+    """Return the head that is in the file, unless the caller wants another one."""
     same_kind = wanted is None or (wanted.kind == saved.kind and wanted.embedding_dim in (None, saved.embedding_dim))
     if not same_kind or (wanted is not None and wanted.num_classes != saved.num_classes):
         raise ArgumentError(f"{spec.name} was saved with its own head ({saved.kind}); load it without head=.")
@@ -199,7 +204,7 @@ def _head_spec(head: Head | None, embedding_dim: int | None, num_classes: int | 
 def _without_trunk_ignored(
     model: nn.Module, checkpoint: NativeCheckpoint, spec: ModelSpec, family: str, declared: Sequence[str]
 ) -> tuple[NativeCheckpoint, dict[str, Shape]]:
-    """Take from the ignored keys those that would be part of the network itself: without them it would be another one."""
+    """Keep keys that would be part of the network itself from being ignored: without them it would be another network."""
     layout, prefix, keys = layout_of(family, spec.file.layout), spec.file.prefix, model.state_dict().keys()
     names = {
         key: layout.native_name(key.removeprefix(prefix))
@@ -214,7 +219,7 @@ def _without_trunk_ignored(
 def _fill(
     model: nn.Module, checkpoint: NativeCheckpoint, spec: ModelSpec, origin: str, refused: Mapping[str, Shape]
 ) -> LoadReport:
-    """Compare, and load only if everything undeclared matched."""
+    """Compare the tensors, and load them only if there are no undeclared differences."""
     report = compare(
         model,
         checkpoint.tensors,
@@ -233,7 +238,7 @@ def _fill(
     held = {key: checkpoint.tensors[key].to(state[key].dtype) for key in report.matched}
     for key in (*report.expected_missing, *report.new):
         held[key] = torch.zeros_like(state[key], device="cpu") if state[key].is_meta else state[key]
-    # assigned, not copied: the parameters are the mapped file's own pages until something writes to them
+    # assigned, not copied: the parameters stay in the pages of the mapped file until something writes to them
     model.load_state_dict(held, strict=True, assign=True)
     return report
 
@@ -247,15 +252,15 @@ def download(
     verify: bool = True,
     force: bool = False,
 ) -> Path:
-    """Fetch a model's weight file and return where it lies, verified.
+    """Fetch and verify a model's weight file, and return its path.
 
     Args:
-        name: A name as `load` takes it.
-        offline: Never use the network: only check what is cached.
+        name: A name for `load`.
+        offline: Whether to avoid the network, and only check the cached file.
         cache_dir: Cache folder, instead of the environment's.
-        progress: Show a progress bar.
-        verify: Hash a cached file even though its size and time have not changed.
-        force: Download again although it is cached. A pinned sha256 still holds.
+        progress: Whether to show a progress bar.
+        verify: Whether to hash a cached file even if its size and time have not changed.
+        force: Whether to download again even if the file is cached. A pinned sha256 still holds.
 
     Raises:
         UnknownModelError: no such name.
@@ -268,20 +273,20 @@ def download(
 
 
 def preprocess(name_or_model: str | Path | ModelSpec | nn.Module, *, size: Size = "crop") -> Preprocess:
-    """Return the transform that belongs to a model's weights.
+    """Return the preprocessing for a model's weights.
 
     Args:
-        name_or_model: A name as `load` takes it, a spec, or a loaded model.
-        size: "crop" for the model's crop size, "scene" to keep each picture's own, or (height, width).
+        name_or_model: A name for `load`, a spec, or a loaded model.
+        size: "crop" for the model's crop size, "scene" to keep the size of each image, or (height, width).
 
     Raises:
         UnknownModelError: no such name.
-        ArgumentError: a module that `pretrainps.load` did not return; or a detector, which does it inside.
+        ArgumentError: the module is not from `pretrainps.load`; or it is a detector, which preprocesses images itself.
     """
     if isinstance(name_or_model, nn.Module):
         spec = getattr(unwrap(name_or_model), "spec", None)
         if not isinstance(spec, ModelSpec):
-            raise ArgumentError("this module carries no spec: pretrainps.load did not return it. Give the model's name.")
+            raise ArgumentError("this module has no spec: pretrainps.load did not return it. Give the model's name.")
     else:
         spec = resolve(name_or_model)
     if spec.detector is not None:

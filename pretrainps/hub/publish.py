@@ -1,4 +1,4 @@
-"""Save a model so that it loads back exactly, in a folder or on the Hub.
+"""Save a model in a folder or on the Hub, so that it loads again exactly.
 
 A saved model is `model.safetensors` (reproducible bytes, the configuration repeated in its header), `config.json` and a
 model card. `pretrainps.load("file:FOLDER")` and `pretrainps.load("hf:owner/repository")` rebuild it.
@@ -36,19 +36,19 @@ def save_pretrained(model: Model, folder: Path | str, *, spec: ModelSpec | None 
     """Write a model, its configuration and its card into a folder.
 
     Args:
-        model: A model from `pretrainps.load` or `pretrainps.build_detector`, trained further or not; compiled, in
-            DistributedDataParallel or another wrapper of torch, it is taken out of that.
-        folder: Made if it does not exist; files of the same names are replaced, each in one step.
-        spec: What the model is; by default what it was loaded as.
-        load_as: The name that its card tells readers to load; by default the folder.
+        model: A model from `pretrainps.load` or `pretrainps.build_detector`, trained further or not. It is taken out of
+        torch.compile, DistributedDataParallel and other wrappers of torch.
+        folder: The folder, created if needed; files of the same names are replaced, each in one step.
+        spec: The spec of the model; by default that of its loading.
+        load_as: The name for loading in its card; by default the folder.
 
     Returns:
         The folder.
 
     Raises:
-        ArgumentError: the model carries no spec and none is given; or it is none of this package, or sharded over processes.
-        StateDictMismatchError: its tensors are not those that its spec builds (it is pruned, quantized, has adapters), so the
-            file could not be loaded; nothing was written.
+        ArgumentError: there is no spec, in the model or as argument; or the model is not of this package, or is sharded.
+        StateDictMismatchError: its tensors are not those of its spec (it is pruned, quantized, has adapters), so the file
+        could not be loaded; nothing was written.
         CacheError: the folder cannot be written to, or the disk is full.
     """
     folder = Path(folder).expanduser()
@@ -72,18 +72,18 @@ def push_to_hub(
     token: str | None = None,
     message: str = "Upload model",
 ) -> str:
-    """Save a model to a Hub repository, made if need be, in one commit.
+    """Save a model to a Hub repository in one commit. The repository is created if needed.
 
     Args:
         model: A model from `pretrainps.load`, trained further or not.
         repo_id: `owner/name`.
-        spec: What the model is; by default what it was loaded as.
-        private: Make a new repository private.
-        token: Hub token; by default the one that is logged in, or `HF_TOKEN`.
+        spec: The spec of the model; by default that of its loading.
+        private: Whether to make a new repository private.
+        token: Hub token; by default that of the login, or `HF_TOKEN`.
         message: The commit message.
 
     Returns:
-        The commit's 40-hex id: `pretrainps.load(f"hf:{repo_id}@{commit}")` gives this very model for ever.
+        The commit's 40-hex id: `pretrainps.load(f"hf:{repo_id}@{commit}")` always gives exactly this model.
 
     Raises:
         ArgumentError: see `save_pretrained`.
@@ -115,7 +115,7 @@ def push_to_hub(
             raise ArgumentError(f"{repo_id!r} is no Hub repository name: {error}") from error
         # huggingface_hub wraps a failed upload in a RuntimeError
         except (httpx.HTTPError, OfflineModeIsEnabled, RuntimeError, OSError) as error:
-            close_session()  # it keeps the certificates and proxies of its start, which may be set right meanwhile
+            close_session()  # it keeps its first certificates and proxies, which may be corrected by now
             failure = explain(error, constants.ENDPOINT)
             advice = "Nothing was committed." if failure.final else "Nothing was committed. Try again."
             raise WeightsUnavailableError(f"the upload to {repo_id} failed: {failure.reason}. {advice}") from error
@@ -123,11 +123,11 @@ def push_to_hub(
 
 
 def saved_config(model: Model, spec: ModelSpec | None = None) -> dict[str, Any]:
-    """Return what `save_pretrained` writes into a file of the model's weights, so that it loads by itself.
+    """Return the configuration that `save_pretrained` writes into a weight file, so that the file loads alone.
 
     Args:
         model: A model of this package.
-        spec: What it is; by default what it was loaded as.
+        spec: The spec of the model; by default that of its loading.
 
     Raises:
         ArgumentError: see `save_pretrained`.
@@ -142,7 +142,7 @@ def _description(model: Model, spec: ModelSpec | None, state: Mapping[str, Tenso
         raise ArgumentError("this model was not loaded by pretrainps, so nothing is known of it: give spec=.")
     detector = model.detector_spec() if isinstance(model, PersonSearchDetector) else None
     backbone = unwrap(model.backbone) if isinstance(model, CropModel | PersonSearchDetector) else model
-    # where a file lay on this machine is nobody else's business
+    # the path of a file on this machine is private
     origin = spec.title if spec.name.startswith("file:") else spec.name
     precisions = {str(value.dtype).removeprefix("torch.") for value in state.values() if value.is_floating_point()}
     stored = "" if precisions == {"float32"} else f", in {' and '.join(sorted(precisions))}"

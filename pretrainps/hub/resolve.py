@@ -1,6 +1,6 @@
-"""What a name stands for: `NAME[@REVISION]`, `timm:NAME`, `file:PATH`, `hf:OWNER/REPO[/FILE][@REVISION]`.
+"""Resolve names of models to specs: `NAME[@REVISION]`, `timm:NAME`, `file:PATH`, `hf:OWNER/REPO[/FILE][@REVISION]`.
 
-Pasted addresses of the Hub and paths are understood as well (`pretrainps.download.addresses`).
+Pasted addresses of the Hub, and paths, work too (`pretrainps.download.addresses`).
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ if TYPE_CHECKING:
 def info(name: str) -> ModelSpec:
     """Return everything known about a model before its weights are read.
 
-    For registered names this imports no torch and needs no network. `timm:` names ask timm, `file:` and `hf:` names look
-    at the file.
+    For registered names this does not import torch and needs no network. For `timm:` names it asks timm, and for `file:` and
+    `hf:` names it inspects the file.
 
     Raises:
-        UnknownModelError: no such model; names the nearest.
+        UnknownModelError: there is no such model; the message names the nearest.
 
     Example:
         >>> import pretrainps
@@ -75,23 +75,23 @@ def resolve(
     progress: bool = True,
     force: bool = False,
 ) -> ModelSpec:
-    """Return the spec that a name stands for.
+    """Return the spec of a name.
 
     Args:
-        name: A name in any of the forms above; a path is `file:PATH`, and a spec stands for itself.
-        arch: The architecture, for a bare weight file whose keys do not tell (a timm model's), or whose backbone alone is
-            wanted although it holds a whole detector.
-        ignore: Shell patterns of keys in the file that are left out before it is asked what the rest is.
-        prefix: What stands before the keys in the file; by default as declared, or found in a bare weight file.
-        cache: Where files of `hf:` names are kept.
-        offline: Never use the network.
-        progress: Show a progress bar.
-        force: Download the configuration of an `hf:` name again although it is cached. Its pin still holds.
+        name: A name in any of the forms above, a path, or a spec, which is returned.
+        arch: The architecture of a bare weight file, if its keys do not show it (a timm model). For a file with a whole
+        detector, the architecture of its backbone, to get the backbone alone.
+        ignore: Shell patterns of keys in the file that are left out before the file is recognized.
+        prefix: Prefix of the keys in the file; by default the declared one, or found in a bare weight file.
+        cache: Cache for the files of `hf:` names.
+        offline: Whether to avoid the network.
+        progress: Whether to show a progress bar.
+        force: Whether to download the configuration of an `hf:` name again even if it is cached. Its pin still holds.
 
     Raises:
-        UnknownModelError: no such model or architecture.
+        UnknownModelError: there is no such model or architecture.
         CheckpointFormatError: the file is no checkpoint, or of no known architecture.
-        WeightsUnavailableError: the file or repository is not there.
+        WeightsUnavailableError: the file or repository does not exist.
     """
     spec = _resolved(name, _Wanted(arch, tuple(ignore), prefix), cache, offline, progress, force)
     return spec if prefix is None else replace(spec, file=replace(spec.file, prefix=prefix))
@@ -99,7 +99,7 @@ def resolve(
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What the caller knows of a bare weight file."""
+    """The caller's arguments about a bare weight file."""
 
     arch: str | None
     ignore: tuple[str, ...]
@@ -186,7 +186,10 @@ def _hub(asked: HubName, wanted: _Wanted, cache: Cache, offline: bool | None, pr
                 instead = instead or "Write hf:owner/repository/FILE for a bare weight file."
                 raise UnknownModelError(f"{name} was not saved by pretrainps: its {CONFIG} is another library's. {instead}")
             spec = _saved(config, f"{name}/{CONFIG}")
-    except (WeightsUnavailableError, UnknownModelError) as error:  # not ours; it may hold plain weights in shards
+    except (
+        WeightsUnavailableError,
+        UnknownModelError,
+    ) as error:  # it may hold plain weights in shards
         if asked.file:
             raise
         index = replace(source, file=INDEXES[0])
@@ -197,7 +200,7 @@ def _hub(asked: HubName, wanted: _Wanted, cache: Cache, offline: bool | None, pr
             raise error from None
         with remedied(shards, fetched, cache):
             return _recognized(name, fetched.path, index, wanted)
-    # weights of the commit that the configuration came from, whatever the branch says by now
+    # the weights come from the configuration's commit, even if the branch has moved
     weights = replace(source, file=WEIGHTS, revision=fetched.commit or source.revision)
     return replace(spec, name=name, sources=(weights,))
 
@@ -215,7 +218,7 @@ def _is_ours(config: Any) -> bool:
 
 
 def _saved(config: Any, where: str) -> ModelSpec:
-    """Read the configuration that `save_pretrained` wrote."""
+    """Parse a configuration that `save_pretrained` wrote."""
     if not _is_ours(config):
         raise UnknownModelError(f"{where} was not written by pretrainps. Give the weight file itself: file:PATH.")
     found = config["pretrainps"]
@@ -224,8 +227,8 @@ def _saved(config: Any, where: str) -> ModelSpec:
             f"{where} has format {found.get('format')!r}, this version reads {FORMAT}. Update: pip install -U pretrainps."
         )
     spec = parse_spec(str(found.get("name", "unnamed")), found["model"], where)
-    # save_pretrained writes whole models under our own names: whatever a configuration declares beyond that does not count
-    # but for a pre-training's checkpoints, which hold the backbone in two halves
+    # save_pretrained writes whole models under native names, so other declarations in a configuration are not used, except
+    # for a pre-training's checkpoints, which hold the backbone in two parts
     if found.get("layout") == PRETRAINING:
         from pretrainps.weights.key_layouts import OF_PRETRAINING
 
@@ -234,12 +237,12 @@ def _saved(config: Any, where: str) -> ModelSpec:
 
 
 def _recognized(name: str, path: Path, source: HubSource | LocalSource, wanted: _Wanted) -> ModelSpec:
-    """Make a spec for a bare weight file, from its own metadata or from its keys."""
+    """Return a spec for a bare weight file, from its own metadata or from its keys."""
     from pretrainps.weights.inspect import look
     from pretrainps.weights.recognize_detector import identify, unrecognized
 
     seen = look(path)
-    # of a file on the Hub the hash is not published but only seen, and pinned once the file was loaded
+    # the hash of a file on the Hub was not published, only computed; it is pinned after the file was loaded
     sha256 = seen.sha256 if isinstance(source, LocalSource) else None
     if seen.problem:
         raise CheckpointFormatError(f"{path}: {seen.problem}")
@@ -253,7 +256,7 @@ def _recognized(name: str, path: Path, source: HubSource | LocalSource, wanted: 
         raise CheckpointFormatError(f"{path}: {unrecognized(shapes)}")
     arch = found.arch if found else str(wanted.arch)
     file = found.file if found else FileFormat(wrapper=seen.wrapper)
-    if arch.startswith("timm:") and not (found and found.loads and not found.extra):  # timm itself may know what to do with it
+    if arch.startswith("timm:") and not (found and found.loads and not found.extra):  # timm itself may convert it
         file = FileFormat(layout="timm", wrapper=seen.wrapper, prefix=found.file.prefix if found else wanted.prefix or "")
     detector, head = (found.detector, found.head) if found else (None, None)
     return ModelSpec(

@@ -1,4 +1,4 @@
-"""What the weights of a run are, by the run's settings: for checkpoints of versions that did not write it into them."""
+"""Describe the weights of a run by the run's settings, for checkpoints of versions that did not store a configuration."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def config_of_run(settings: Mapping[str, Any], saved: Mapping[str, Any] | None, shapes: Shapes) -> dict[str, Any] | None:
-    """Return what a file of weights is loaded as, in the form that `save_pretrained` writes.
+    """Return the configuration of a weight file, in the form that `save_pretrained` writes.
 
     Args:
         settings: The run's `config.json`.
-        saved: The configuration of what the run saved at its end, if it came to one.
+        saved: The configuration of the model that the run saved at its end, if it reached it.
         shapes: The file's keys and shapes.
 
     Returns:
-        `None` if the settings do not tell, or do not fit the file.
+        The configuration; `None` if the settings do not determine it, or do not fit the file.
     """
     recipe = settings.get("recipe")
     if not isinstance(recipe, Mapping):
@@ -62,12 +62,12 @@ def config_of_run(settings: Mapping[str, Any], saved: Mapping[str, Any] | None, 
             if _shapes_of(detector) == dict(shapes):
                 return _config(backbone, convention, detector.detector_spec())
         except (PretrainPSError, RuntimeError, TypeError, KeyError, ArithmeticError, MemoryError):
-            continue  # settings that cannot be, or of a version that is none of ours
+            continue  # impossible settings, or those of an unknown version
     return None
 
 
 def _candidates(start: str, shapes: Shapes) -> Iterator[tuple[str, dict[str, Any], InputConvention]]:
-    """Yield architectures that the run may have, what it started from first."""
+    """Yield the possible architectures of the run, first that of its initial weights."""
     known = _start(start)
     if isinstance(known, ModelSpec):
         yield known.arch, dict(known.arch_options), known.input
@@ -75,12 +75,12 @@ def _candidates(start: str, shapes: Shapes) -> Iterator[tuple[str, dict[str, Any
         yield known, {}, ASSUMED_INPUT
     convention = known.input if isinstance(known, ModelSpec) else ASSUMED_INPUT
     for arch, architecture in ARCHITECTURES.items():
-        if any(architecture.signature_key in key for key in shapes):  # saves building the large ones
+        if any(architecture.signature_key in key for key in shapes):  # avoids building the large ones
             yield arch, {}, convention
 
 
 def _start(name: str) -> ModelSpec | str | None:
-    """Return the spec, or the architecture, of what a run started from."""
+    """Return the spec, or the architecture, of a run's initial weights."""
     kind, _, rest = name.partition(":")
     if kind == "random":
         return rest
@@ -103,7 +103,7 @@ def _start(name: str) -> ModelSpec | str | None:
 def _halves(shapes: Shapes) -> dict[str, tuple[int, ...]]:
     """Return a pre-training's backbone under the backbone's own keys."""
     places = ("backbone.", "box_stage.stage.")
-    # of batch norms of each data set's own, one stands for all
+    # of several batch norms, one for each data set, one is enough
     plain = {re.sub(r"\.norms\.\d+\.", ".", key): shape for key, shape in shapes.items()}
     return {key.removeprefix(place): shape for place in places for key, shape in plain.items() if key.startswith(place)}
 

@@ -1,8 +1,8 @@
-"""Which file of a training's folder is the model, and what it is loaded as.
+"""Find the model in the folder of a training run, and its configuration.
 
 `pretrainps finetune` and `pretrain` make a folder with `config.json` and `checkpoints/`, and at their end `model/` or
-`backbone/`.
-A file of weights in it says in its header what it is. Runs of earlier versions do not; there the run's settings tell.
+`backbone/`. A weight file in it has a configuration in its header. In runs of earlier versions it has not; there the run's
+settings are used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pretrainps.registry.specs import PRETRAINING
 from pretrainps.weights.write import read_metadata
 
 CHECKPOINTS, BEST = "checkpoints", "best.safetensors"
-"""The folder of a run's checkpoints, and in it the weights with the highest measure."""
+"""The folder of a run's checkpoints, and the file in it with the best weights so far."""
 MODEL, AVERAGED, TRAINING, STATE, MANIFEST = (
     "model.safetensors",
     "averaged.safetensors",
@@ -32,7 +32,7 @@ MODEL, AVERAGED, TRAINING, STATE, MANIFEST = (
 )
 """The files of a checkpoint."""
 RESULTS = ("model", "backbone")
-"""Where a run puts what came out: a detector, or a pre-trained backbone."""
+"""Folders of a run's result: a detector, or a pre-trained backbone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,27 +41,27 @@ class RunWeights:
 
     path: Path
     name: str
-    """What `file:` loads it by: the file, or the folder that `save_pretrained` wrote."""
+    """The path for `file:`: the file, or the folder that `save_pretrained` wrote."""
     words: str
-    """What it is."""
+    """A description of it."""
     config: Mapping[str, Any] | None
-    """What it is loaded as, in the form that `save_pretrained` writes; `None` if neither header nor run tell."""
+    """Its configuration, in the form that `save_pretrained` writes; `None` if neither header nor run determine it."""
 
 
 def find_weights(path: Path) -> RunWeights | None:
-    """Return the weights that a path into a training's folder stands for; `None` for any other path.
+    """Return the weights for a path in a training's folder; `None` for any other path.
 
     Args:
-        path: A run's folder, its `checkpoints`, one of these, `config.json`, or a file of weights.
+        path: A run's folder, its `checkpoints`, one checkpoint, `config.json`, or a weight file.
 
     Raises:
-        WeightsUnavailableError: the run has no weights yet, or the file is one that holds none.
-        IntegrityError: a checkpoint that is named is not as it was written.
+        WeightsUnavailableError: the run has no weights yet, or the file holds none.
+        IntegrityError: the given checkpoint was changed after it was written.
     """
     found = _find(Path(os.path.abspath(path)))
     if found is None or path.is_absolute():
         return found
-    # where a relative path was given, answers are relative too
+    # a relative path gives relative answers
     return replace(found, path=Path(os.path.relpath(found.path)), name=os.path.relpath(found.name))
 
 
@@ -100,11 +100,11 @@ def is_checkpoint(folder: Path) -> bool:
 
 
 def damage_of(path: Path, only: str | None = None) -> str | None:
-    """Return what is wrong with a checkpoint; `None` if every file has the size and sha256 that were written down.
+    """Return what is wrong with a checkpoint; `None` if every file has its recorded size and sha256.
 
     Args:
-        path: Its folder.
-        only: Look at this file alone.
+        path: The checkpoint's folder.
+        only: Check only this file.
     """
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
@@ -113,14 +113,14 @@ def damage_of(path: Path, only: str | None = None) -> str | None:
             if found != size:
                 return f"{name} has {found} bytes instead of {size}"
             if sha256_of(path / name) != digest:
-                return f"{name} has another sha256 than was written"
+                return f"{name} does not have its recorded sha256"
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         return str(error)
     return None
 
 
 def _of_run(run: Path) -> RunWeights:
-    """Return what came out of a run; of one that is not at its end, the best or the newest weights so far."""
+    """Return the result of a run; if the run has not ended, the best or the newest weights so far."""
     ended = _is_at_its_end(run)
     for name in RESULTS:
         folder = run / name
@@ -176,8 +176,8 @@ def _nothing(run: Path) -> RunWeights:
         f"its checkpoints are damaged ({damaged[-1].name}: {damage_of(damaged[-1])})" if damaged else "it has no checkpoint yet"
     )
     raise WeightsUnavailableError(
-        f"{run} is the folder of a training without weights: {why}. Its model will lie in {run / RESULTS[0]} or "
-        f"{run / RESULTS[1]} when the training has ended; go on with it (--resume)."
+        f"{run} is the folder of a training without weights: {why}. Its model will be in {run / RESULTS[0]} or "
+        f"{run / RESULTS[1]} when the training has ended; continue it (--resume)."
     )
 
 
@@ -186,24 +186,24 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _weights(checkpoint: Path) -> str:
-    """Return which of a checkpoint's weights are to be used: the mean, if there is one."""
+    """Return the file of a checkpoint's weights to use: the running mean, if there is one."""
     return AVERAGED if (checkpoint / AVERAGED).exists() else MODEL
 
 
 def _is_at_its_end(run: Path) -> bool:
-    """Whether the newest checkpoint is where the run is to end: one that was resumed for longer is on its way again."""
+    """Whether the newest checkpoint is at the run's last step. A run that was resumed with more steps is not at its end."""
     loop = _read(run / CONFIG).get("loop")
     found = _checkpoints(run / CHECKPOINTS)
     position = _read(found[-1] / STATE).get("position") if found else None
     if not isinstance(loop, Mapping) or not isinstance(position, Mapping):
-        return True  # the checkpoints were deleted, for they are needed no more
+        return True  # the checkpoints were deleted after the end
     step, epoch, steps, epochs = position.get("step"), position.get("epoch"), loop.get("max_steps"), loop.get("epochs")
     by_steps = isinstance(step, int) and isinstance(steps, int) and step >= steps
     return by_steps or (isinstance(epoch, int) and isinstance(epochs, int) and epoch >= epochs)
 
 
 def _saved_at_its_end(run: Path) -> Mapping[str, Any] | None:
-    """Return the configuration of what an earlier end of the run saved."""
+    """Return the configuration of the result that the run saved at an earlier end."""
     found = [_read(run / name / CONFIG).get("pretrainps") for name in RESULTS]
     return next((each for each in found if isinstance(each, Mapping)), None)
 
@@ -217,7 +217,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return a record; empty if there is none that can be read."""
+    """Return a JSON record; empty if it cannot be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

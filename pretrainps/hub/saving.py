@@ -1,7 +1,7 @@
-"""What of a model is saved, and the proof beforehand that it will load back.
+"""The tensors of a model to save, with a check in advance that the file will load again.
 
-A file that this package writes is a file that it reads: before anything is written, the model is built again from what its spec
-says, without memory, and compared tensor by tensor with what is to be saved.
+This package can read every file that it writes. Before anything is written, the model is built again from its spec, on the meta
+device, and its tensors are compared with the tensors to save.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _REMEDIES = (
         "It was quantized: save the model before that, and quantize what is loaded.",
     ),
 )
-"""Pieces of keys that say what was done to a model, and how it is undone."""
+"""Parts of keys that show a change of the model, with the advice to undo it."""
 
 
 def own_model(model: object) -> Model:
-    """Return the model of this package that is given, wrapped or not.
+    """Return the model of this package inside any wrapper.
 
     Raises:
-        ArgumentError: it is something else; or sharded over processes.
+        ArgumentError: it is not a model of this package; or it is sharded over processes.
     """
     found = unwrap(model)
     if isinstance(found, _OWN):
@@ -61,12 +61,11 @@ def own_model(model: object) -> Model:
 
 
 def state_to_save(model: Model) -> dict[str, Tensor]:
-    """Return a model's tensors under the keys that it loads back from.
+    """Return a model's tensors under the keys of a saved file.
 
     Raises:
-        ArgumentError: a copy that was optimized for inference, a model without memory for its weights, or one sharded over
-            processes.
-        StateDictMismatchError: it has other tensors than what its spec builds, or some that are NaN or infinite.
+        ArgumentError: the model is a copy optimized for inference, is on the meta device, or is sharded over processes.
+        StateDictMismatchError: it has other tensors than its spec, or some that are NaN or infinite.
     """
     if isinstance(model, PersonSearchDetector) and model.optimized:
         raise ArgumentError("this copy was optimized for inference and is no longer what was trained; save the original.")
@@ -77,7 +76,7 @@ def state_to_save(model: Model) -> dict[str, Tensor]:
         raise ArgumentError(f"{name} is on the meta device: its weights have no values. Load it, and save it then.")
     plain = {key: value for key, value in state.items() if _is_stored(value)}
     report = compare(built, plain, name=name, unprefixed=[key for key in state if key not in plain])
-    # of a model without parameters nothing is filled
+    # a model without parameters has nothing to fill
     if report.missing or report.unexpected or report.wrong_shape or report.wrong_kind:
         raise StateDictMismatchError(_refusal(report), report)
     broken = [key for key, value in plain.items() if value.is_floating_point() and not bool(value.isfinite().all())]
@@ -95,7 +94,7 @@ def backbone_of(model: Model, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Args:
         model: The model.
-        state: What `state_to_save` returned.
+        state: The result of `state_to_save`.
     """
     if isinstance(model, Backbone):
         return dict(state)
@@ -105,8 +104,8 @@ def backbone_of(model: Model, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _built_again(model: Model) -> Model:
-    """Build what a saved copy of the model would be loaded into; without memory where the architecture allows it."""
-    with torch.random.fork_rng(devices=[]):  # weights that nothing is computed with must not cost a run its random numbers
+    """Build the model that a saved copy would be loaded into, on the meta device if the architecture allows it."""
+    with torch.random.fork_rng(devices=[]):  # these unused weights must not change the random numbers of a run
         own = _backbone(model)
         backbone = build_backbone(own.arch, own.options(), empty=True)
         with torch.device("meta"):
@@ -133,7 +132,7 @@ def _refusal(report: LoadReport) -> str:
     remedies = [remedy for pieces, remedy in _REMEDIES if any(piece in key for piece in pieces for key in odd)]
     remedy = remedies[0] if remedies else "Save a model that was not changed in its parts."
     return (
-        f"{report.name} cannot be saved, for it would not load back: {'; '.join(part for part in parts if part)}. "
+        f"{report.name} cannot be saved, because it would not load again: {'; '.join(part for part in parts if part)}. "
         f"{remedy} Nothing was written."
     )
 
@@ -147,5 +146,5 @@ def _is_plain(module: Any) -> bool:
 
 
 def _is_stored(value: object) -> bool:
-    """Whether a file can hold it as numbers; a quantized tensor is more than that."""
+    """Whether a file can hold it as plain numbers; a quantized tensor is more than that."""
     return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized

@@ -1,1 +1,1 @@
-"""Pictures: find and read image files, turn them into tensors, draw boxes on them."""
+"""Images: find and read image files, convert them to tensors, draw boxes on them."""

@@ -1,4 +1,4 @@
-"""Draw people in pictures: cut out with what is around them, boxes that show on any ground, plain captions."""
+"""Crops with context, boxes that are visible on any background, and captions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from pretrainps.images.boxes import Box
 
 Colour = tuple[int, int, int]
-Size = tuple[int, int]
-"""Width and height in pixels, as Pillow has them."""
+PillowSize = tuple[int, int]
+"""Width and height in pixels, in the order of Pillow."""
 
 ASKED: Final[Colour] = (64, 132, 245)
 RIGHT: Final[Colour] = (44, 170, 92)
@@ -21,30 +21,30 @@ INK: Final[Colour] = (28, 30, 34)
 FAINT: Final[Colour] = (112, 116, 124)
 PAPER: Final[Colour] = (250, 250, 248)
 NOTHING: Final[Colour] = (226, 226, 222)
-"""Where a picture ends before its frame does."""
+"""Colour of a frame outside the image."""
 _MARGIN = 0.12
 """Share of a person's height that is shown around them."""
 _SHADE: Final[Colour] = (0, 0, 0)
 
 
-def within(box: Box, size: Size) -> Box:
-    """Return the part of a box that lies in a picture, at least a pixel wide and high, whatever the box."""
+def within(box: Box, size: PillowSize) -> Box:
+    """Return the part of a box inside an image, at least one pixel wide and high for any box."""
     width, height = size
     x1, y1, x2, y2 = (value if math.isfinite(value) else 0.0 for value in box)
     left, top = min(max(x1, 0.0), width - 1.0), min(max(y1, 0.0), height - 1.0)
     return left, top, min(max(x2, left + 1), width), min(max(y2, top + 1), height)
 
 
-def crop_with_margin(image: Image.Image, box: Box, size: Size, colour: Colour | None = None) -> Image.Image:
+def crop_with_margin(image: Image.Image, box: Box, size: PillowSize, colour: Colour | None = None) -> Image.Image:
     """Return a person with a margin, cut out of a picture so that it fills a frame, with their box drawn.
 
     The cut has the frame's shape. It is moved so that it stays in the picture. What does not fit stays grey.
 
     Args:
         image: The whole scene, RGB.
-        box: The person.
-        size: Of the frame.
-        colour: Of the box; `None` draws none.
+        box: The person's box.
+        size: Size of the frame.
+        colour: Colour of the box; `None` draws no box.
     """
     x1, y1, x2, y2 = within(box, image.size)
     margin = 2 * _MARGIN * (y2 - y1)
@@ -63,12 +63,12 @@ def crop_with_margin(image: Image.Image, box: Box, size: Size, colour: Colour | 
 
 
 def _start(centre: float, length: float, whole: int) -> float:
-    """Return where a cut of some length around a centre begins: in the picture if it fits, else centred on the picture."""
+    """Return the start of a crop: around `centre` but inside the image, or centred on the image if the crop is longer."""
     return min(max(centre - length / 2, 0.0), whole - length) if length <= whole else (whole - length) / 2
 
 
 def fitted(image: Image.Image, *, most: int, least: int = 1) -> Image.Image:
-    """Return a picture whose longer side is between so many pixels; one that fits already is returned itself."""
+    """Return an image with its longer side resized to between `least` and `most` pixels; unchanged if it is so already."""
     longest = max(image.size)
     wanted = min(max(longest, least), most)
     if wanted == longest:
@@ -78,7 +78,7 @@ def fitted(image: Image.Image, *, most: int, least: int = 1) -> Image.Image:
 
 
 def draw_box(image: Image.Image, box: Box, colour: Colour, *, width: int) -> None:
-    """Draw a box onto a picture, with a dark line beside its own, so that it shows on any ground."""
+    """Draw a box onto an image, with a second dark line, so that it is visible on any background."""
     left, top, right, bottom = (round(value) for value in within(box, image.size))
     outer = (left, top, max(left, right - 1), max(top, bottom - 1))
     draw = ImageDraw.Draw(image)
@@ -87,7 +87,7 @@ def draw_box(image: Image.Image, box: Box, colour: Colour, *, width: int) -> Non
 
 
 def draw_label(image: Image.Image, corner: tuple[float, float], text: str, colour: Colour, *, size: int) -> None:
-    """Write a few characters onto a patch of colour above a box's upper left corner, or inside where the picture ends."""
+    """Write a short label on a coloured patch above a box's upper left corner, or inside the box at the image's edge."""
     draw = ImageDraw.Draw(image)
     letters = font(size)
     pad = max(2, size // 4)
@@ -99,7 +99,7 @@ def draw_label(image: Image.Image, corner: tuple[float, float], text: str, colou
 
 
 def shortened(text: str, width: float, size: int) -> str:
-    """Return a text that is no wider than so many pixels; its middle goes first, for names end in what tells them apart."""
+    """Return a text shortened to a width in pixels. Its middle is left out, because names often differ at the end."""
     letters = font(size)
     if letters.getlength(text) <= width:
         return text
@@ -112,11 +112,11 @@ def shortened(text: str, width: float, size: int) -> str:
 
 
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return Pillow's own typeface."""
+    """Return Pillow's default font."""
     return ImageFont.load_default(size=size)
 
 
 def _on(colour: Colour) -> Colour:
-    """Return the ink that is read on a ground."""
+    """Return a text colour that is readable on a background colour."""
     red, green, blue = colour
     return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 150 else (255, 255, 255)

@@ -1,4 +1,4 @@
-"""The transform that belongs to the weights: from a picture to the numbers the network was trained on."""
+"""Preprocessing of images for a network: conversion to tensors, resizing and normalization."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 Size = Literal["crop", "scene"] | tuple[int, int]
 _LOWEST, _HIGHEST = -0.5, 1.5
-"""What pixels in 0..1 never reach, though resizing by cubic curves overshoots: beyond lie other ranges."""
+"""Limits for pixels in 0..1, with room for the overshoot of bicubic resizing; numbers beyond are of another range."""
 
 
 class Preprocess:
-    """Turns pictures into a network's input.
+    """Turns images into a network's input.
 
     Args:
-        convention: Colour order, scale, mean and deviation.
-        size: "crop" resizes to the convention's crop size, "scene" keeps each picture's own (as a detector wants it);
-            or height and width in pixels.
+        convention: Colour order, scale, mean and standard deviation.
+        size: "crop" resizes to the convention's crop size, "scene" keeps the size of each image (for detectors), and
+        (height, width) resizes to that size in pixels.
 
     Example:
         >>> from PIL import Image
@@ -50,7 +50,7 @@ class Preprocess:
         self.size = None if size == "scene" else convention.size if isinstance(size, str) else size
 
     def __call__(self, picture: Picture) -> Tensor:
-        """Return one picture as the network wants it.
+        """Return one image as the network's input.
 
         Args:
             picture: A PIL image, an image file's path, an (H, W, 3) uint8 array, or a (3, H, W) tensor in RGB order,
@@ -72,10 +72,10 @@ class Preprocess:
         resized = torch.nn.functional.interpolate(
             pixels[None], self.size, mode=self.convention.interpolation, align_corners=False, antialias=True
         )
-        return resized[0].clamp(0, 1)  # bicubic overshoots
+        return resized[0].clamp(0, 1)  # bicubic interpolation overshoots
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """(..., 3, H, W) RGB in 0..1 -> the network's colour order, scale, mean and deviation."""
+        """(..., 3, H, W) RGB in 0..1 -> the network's colour order and scale, normalized with its mean and deviation."""
         c = self.convention
         if c.colour == "bgr":
             pixels = pixels.flip(-3)
@@ -83,12 +83,12 @@ class Preprocess:
         return (pixels * c.scale - mean) / std
 
     def describe(self) -> str:
-        """Say in words what is done, and on whose authority."""
+        """Describe the steps in words, and the evidence for them."""
         c = self.convention
         steps = [
             f"resize to {self.size[0]}x{self.size[1]} (height x width, {c.interpolation}, antialiased)"
             if self.size
-            else "keep the picture's size",
+            else "keep the image's size",
             f"{c.colour.upper()} in 0..{c.scale:g}",
             f"subtract {_numbers(c.mean)}",
             f"divide by {_numbers(c.std)}",
@@ -101,7 +101,7 @@ class Preprocess:
 
 
 def to_tensor(picture: Picture) -> Tensor:
-    """Return a picture as (3, H, W) float32 RGB in 0..1.
+    """Return an image as (3, H, W) float32 RGB in 0..1.
 
     Raises:
         ImageError: the file cannot be read.
@@ -115,7 +115,7 @@ def to_tensor(picture: Picture) -> Tensor:
         picture = np.asarray(to_rgb(picture))
     if not isinstance(picture, Tensor):
         if not hasattr(picture, "__array_interface__"):
-            raise ArgumentError(f"expected a picture (PIL image, path, array or tensor), not {type(picture).__name__}.")
+            raise ArgumentError(f"expected an image (PIL image, path, array or tensor), not {type(picture).__name__}.")
         array = torch.from_numpy(picture.copy())
         if array.dtype != torch.uint8 or array.ndim != 3 or array.shape[2] != 3:
             raise ArgumentError(f"expected an (H, W, 3) uint8 array, not {tuple(array.shape)} {array.dtype}.")
@@ -131,14 +131,14 @@ def to_tensor(picture: Picture) -> Tensor:
 
 
 def require_fractions(pictures: Sequence[Tensor], name: str) -> None:
-    """See that float pixels lie in 0..1, as RGB does that nobody has normalized. A GPU is waited for once.
+    """Check that float pixels are in 0..1, so that they are not normalized already. It waits for a GPU only once.
 
     Args:
         pictures: Float tensors, on one device.
-        name: What to call them; "{}" in it stands for a picture's place.
+        name: Name of the argument for the message; "{}" in it is replaced by the position of an image.
 
     Raises:
-        ArgumentError: pixels in 0..255, normalized ones, or some that are not finite.
+        ArgumentError: the pixels are in 0..255, normalized, or not finite.
     """
     filled = [(place, picture) for place, picture in enumerate(pictures) if picture.numel()]
     if not filled:
@@ -149,10 +149,10 @@ def require_fractions(pictures: Sequence[Tensor], name: str) -> None:
             continue
         if not math.isfinite(low + high):
             found = "holds numbers that are not finite"
-            remedy = "Look at where it was read or computed."
+            remedy = "Check the code that read or computed it."
         else:
             found = f"holds numbers from {low:.3g} to {high:.3g}"
-            remedy = "Divide by 255." if low >= 0 else "Give them as they were: what normalizes them comes later."
+            remedy = "Divide by 255." if low >= 0 else "Give them without normalization: it is applied later."
         raise ArgumentError(f"{name.format(place)} {found}; expected RGB pixels in 0..1. {remedy}")
 
 

@@ -1,4 +1,4 @@
-"""Find and read image files: any folder, any camera's rotation, errors that name the file."""
+"""Find and read image files, with EXIF rotation, and errors that name the file."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _DAMAGED = (
     struct.error,
     Image.DecompressionBombError,
 )
-"""What Pillow's readers end in when a file is not what its first bytes promise."""
+"""Errors of Pillow for damaged files."""
 
 
 def find_images(places: Iterable[Path | str]) -> list[Path]:
-    """Return the image files among files and folders (searched recursively), in order, each once.
+    """Return the image files among files and folders, which are searched recursively, in order and each once.
 
     Raises:
-        ArgumentError: a place does not exist, or there is no image at all.
+        ArgumentError: a file or folder does not exist, or there is no image at all.
     """
     found: dict[Path, None] = {}
     for place in (Path(p).expanduser() for p in places):
@@ -50,7 +50,7 @@ def read_image(path: Path) -> Image.Image:
     """Return an image as RGB, turned upright by its EXIF orientation.
 
     Raises:
-        ImageError: missing, no image, or damaged.
+        ImageError: the file is missing, is no image, or is damaged.
     """
     try:
         with Image.open(path) as image:
@@ -64,10 +64,10 @@ def read_image(path: Path) -> Image.Image:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return height and width of an image, once it is upright, from the first bytes of its file.
+    """Return height and width of the upright image, from the header of its file.
 
     Raises:
-        ImageError: missing, or no image.
+        ImageError: the file is missing, or is no image.
     """
     try:
         with Image.open(path) as image:
@@ -78,13 +78,13 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return an image as 8-bit RGB; 16-bit grey is scaled, for Pillow would cut it off at 255.
+    """Return an image as 8-bit RGB; 16-bit grey is scaled, because Pillow would clip it at 255.
 
     Raises:
-        ImageError: its pixels are fractions or signed numbers of unknown range.
+        ImageError: its pixels are floats or signed numbers of unknown range.
     """
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise ImageError(f"pixels of kind {image.mode!r} have no known range. Save the picture with 8 bits a channel.")
+        raise ImageError(f"pixels of kind {image.mode!r} have no known range. Save the image with 8 bits per channel.")
     return image.convert("RGB")

@@ -1,1 +1,1 @@
-"""Identity losses: online instance matching with its tables, and the losses of several re-ID sets."""
+"""Identity losses: online instance matching (OIM), and classification and triplet losses over several re-ID data sets."""

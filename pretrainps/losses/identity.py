@@ -1,7 +1,7 @@
-"""What teaches an embedding who is who, over several re-ID data sets whose people have nothing to do with each other.
+"""Identity losses over several re-ID data sets with unrelated people.
 
-Identity 7 of one data set is not identity 7 of another, nor is it known to be someone else. So every data set has a softmax
-over its own people, and people are compared within a data set only.
+Identity 7 of one data set is not identity 7 of another, but it may be the same person as another identity there. So every
+data set has a softmax over its own people, and people are compared only within a data set.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from pretrainps.losses.oim import UNLABELLED, OIMLoss
 from pretrainps.ops.precision import to_float32
 
 _SMALLEST_SQUARE = 1e-12
-"""Where the square root's slope is cut off."""
+"""Least squared distance, to limit the slope of the square root."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IdentitySettings:
-    """How identities are learned.
+    """Settings of the identity losses.
 
     Raises:
-        ArgumentError: a value that cannot be; the message names the field.
+        ArgumentError: a value is impossible; the message names the field.
     """
 
     loss: Literal["oim", "cross_entropy"] = "oim"
-    """`oim` compares with running means of each person, as person-search detectors do; `cross_entropy` with learned weights."""
+    """`oim` compares with running means of people, as person-search detectors do; `cross_entropy` with learned weights."""
     queue_size: int = 0
-    """`oim`: people without an identity that each data set's queue remembers. Most re-ID data sets have none."""
+    """For `oim`: size of each data set's queue of people without an identity. Most re-ID data sets have none."""
     label_smoothing: float = 0.1
-    """`cross_entropy`: share of the target that is spread over everyone (Szegedy et al. 2016)."""
+    """For `cross_entropy`: share of the target that is spread over all people (Szegedy et al. 2016)."""
     triplet: Literal["none", "margin", "soft"] = "none"
-    """Batch-hard triplet loss on top; its batches need several images of each person (`PKBatchSampler`)."""
+    """An additional batch-hard triplet loss; its batches need several images of each person (`PKBatchSampler`)."""
     triplet_margin: float = 0.3
-    """`margin`: how much farther the nearest stranger must be than the farthest picture of the same person."""
+    """For `margin`: how much farther the nearest other person must be than the farthest image of the same person."""
 
     def __post_init__(self) -> None:
         if self.loss not in ("oim", "cross_entropy"):
@@ -55,13 +55,13 @@ class IdentitySettings:
 
 
 class CosineClassifier(nn.Module):
-    """Cross-entropy over scaled cosines between embeddings and a learned direction a person.
+    """Cross-entropy over scaled cosines between embeddings and one learned direction for each person.
 
-    Embeddings have length 1, so plain products would leave the softmax flat; Wang et al., "NormFace", 2017.
+    Embeddings have length 1, so the softmax of plain products would be almost flat; Wang et al., "NormFace", 2017.
 
     Args:
         dim: Length of an embedding.
-        num_identities: People.
+        num_identities: Number of people.
         scalar: Factor on the cosines.
         label_smoothing: See `IdentitySettings`.
     """
@@ -73,7 +73,7 @@ class CosineClassifier(nn.Module):
         self.weight = nn.Parameter(torch.randn(num_identities, dim))
 
     def forward(self, embeddings: Tensor, ids: Tensor) -> Tensor:
-        """Return the mean loss of the labelled people; 0, with a gradient of 0, if there is none. (N, dim), (N,) -> ()."""
+        """Return the mean loss of the labelled people; 0, with a gradient of 0, if there are none. (N, dim), (N,) -> ()."""
         with torch.autocast(embeddings.device.type, enabled=False):
             logits = self.scalar * to_float32(embeddings) @ F.normalize(self.weight, dim=1).T
             labelled = ids != UNLABELLED
@@ -84,15 +84,15 @@ class CosineClassifier(nn.Module):
 class IdentityLoss(nn.Module):
     """The identity losses of several data sets, each with its own people.
 
-    Under `torch.distributed` and with OIM, every process must call it at every step, with no people if it has none: the tables
-    of all data sets are brought together at each call.
+    Under `torch.distributed` and with OIM, every process must call it at every step, if necessary with no people: each call
+    synchronizes the tables of all data sets.
 
     Args:
         dim: Length of an embedding.
         people: Number of identities of each data set, in order.
-        settings: How they are learned.
+        settings: Settings of the losses.
         scalar: Factor on similarities, the inverse of the softmax's temperature.
-        momentum: `oim`: share of an identity's old vector that stays when the identity is seen again.
+        momentum: For `oim`: share of an identity's old vector that is kept when the identity is seen again.
     """
 
     def __init__(
@@ -103,12 +103,12 @@ class IdentityLoss(nn.Module):
         self.losses = nn.ModuleList(self._loss(dim, count, scalar, momentum) for count in people.values())
 
     def forward(self, embeddings: Tensor, ids: Tensor, counts: list[int]) -> dict[str, Tensor]:
-        """Return `loss_identity`, the mean over all labelled people, and `loss_triplet` if it was asked for.
+        """Return `loss_identity`, the mean over all labelled people, and `loss_triplet` if the settings have one.
 
         Args:
             embeddings: (N, dim), one data set after the other.
             ids: (N,) identities in their data sets, or `UNLABELLED`.
-            counts: How many of the rows are of each data set.
+            counts: Number of rows of each data set.
         """
         parts = zip(self.losses, embeddings.split(counts), ids.split(counts), strict=True)
         totals = [loss(rows, people) * (people != UNLABELLED).sum() for loss, rows, people in parts]
@@ -126,20 +126,20 @@ class IdentityLoss(nn.Module):
 
 
 def batch_hard_triplet(embeddings: Tensor, ids: Tensor, datasets: Tensor, *, margin: float | None) -> Tensor:
-    """Push each person's farthest picture closer than the nearest stranger's.
+    """Pull the farthest image of the same person closer than the nearest image of another person.
 
-    Hermans, Beyer & Leibe, "In Defense of the Triplet Loss for Person Re-Identification", 2017, equation 5: for each picture
-    the farthest one of the same person and the nearest one of somebody else, in Euclidean distance. A picture that has not
-    both in the batch is left out.
+    Hermans, Beyer & Leibe, "In Defense of the Triplet Loss for Person Re-Identification", 2017, equation 5. Each image is
+    compared with the farthest one of the same person and the nearest one of another person, in Euclidean distance. An image
+    without both in the batch is left out.
 
     Args:
         embeddings: (N, dim).
-        ids: (N,) identities in their data sets; `UNLABELLED` takes no part.
-        datasets: (N,) which data set each is of; people of two are never compared.
+        ids: (N,) identities in their data sets; `UNLABELLED` rows are left out.
+        datasets: (N,) the data set of each row; people of different data sets are never compared.
         margin: The hinge's margin; `None` for the soft margin, log(1 + exp(x)).
 
     Returns:
-        The mean over the pictures that count; 0, with a gradient of 0, if none does.
+        The mean over the images that are used; 0, with a gradient of 0, if there are none.
     """
     with torch.autocast(embeddings.device.type, enabled=False):
         vectors = to_float32(embeddings)

@@ -1,4 +1,4 @@
-"""Non-maximum suppression, in a form that `torch.export` can follow too."""
+"""Non-maximum suppression that also works with `torch.export`."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from torch import Tensor
 from torchvision import ops
 
 _APART = ((-2.0, -2.0, -1.0, -1.0), (-4.0, -4.0, -3.0, -3.0))
-"""Two boxes that overlap neither each other nor anything in an image."""
+"""Two boxes that overlap neither each other nor any box in an image."""
 
 
 def nms(boxes: Tensor, scores: Tensor, iou: float, most: int) -> Tensor:
-    """Return the indices of boxes that no better one covers, the best first.
+    """Return the indices of the boxes to keep, the highest score first.
 
     Args:
         boxes: (N, 4), inside an image.
         scores: (N,)
-        iou: Overlap above which the weaker of two goes.
-        most: How many may stay.
+        iou: Overlap (IoU) above which the box with the lower score is removed.
+        most: Largest number of boxes to keep.
     """
     if not torch.compiler.is_exporting():
         return ops.nms(boxes, scores.to(boxes.dtype), iou)[:most]
-    # torchvision tells the exporter that two boxes or more are kept, so that a graph would refuse an image with one person:
-    # two more that always are make it true, whatever a runtime thinks of their scores, and are taken out again
+    # torchvision tells the exporter that at least two boxes are kept, so a graph would fail on an image with one person.
+    # Two additional boxes that are always kept make this true for any runtime; they are removed afterwards.
     kept = ops.nms(torch.cat([boxes, boxes.new_tensor(_APART)]), torch.cat([scores, scores.new_ones(len(_APART))]), iou)
     return kept[kept < boxes.shape[0]][:most]

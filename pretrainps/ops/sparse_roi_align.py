@@ -1,9 +1,9 @@
 """RoIAlign as a weighted sum of the map's pixels.
 
-Every bin of a region is the mean of bilinear samples, and every sample a weighted sum of four pixels. Written out as indices
-and weights, cutting regions is one `embedding_bag` over a map whose pixels are rows. On a CPU it is several times faster
-than torchvision's kernel, for it adds whole rows of channels; and being linear it may be applied after a 1x1 convolution as
-well as before.
+Every bin of a region is the mean of bilinear samples, and every sample is a weighted sum of four pixels. With indices and
+weights of these pixels, RoIAlign is one `embedding_bag` over a map with a row for each pixel. On a CPU it is several times
+faster than torchvision's kernel, because it adds whole rows of channels. It is linear, so it can also be applied after a 1x1
+convolution instead of before.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from torch.nn import functional as F
 
 
 def pixel_rows(features: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N * H * W, C); free of cost if the map lies channels last."""
+    """(N, C, H, W) -> (N * H * W, C); without a copy if the map is channels last."""
     return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
 class RegionGrid:
-    """Where R regions of a batch of maps are sampled: `torchvision.ops.roi_align` (not aligned), written out."""
+    """The samples of R regions in a batch of maps, as in `torchvision.ops.roi_align` with `aligned=False`."""
 
     pixels: Tensor
-    """(R, bins, bins, taps) rows of the batch's maps,"""
+    """(R, bins, bins, taps) indices of pixel rows in the batch's maps."""
     weights: Tensor
-    """(R, bins, bins, taps) and the share of each."""
+    """(R, bins, bins, taps) weight of each of these pixels."""
 
     @classmethod
     def of(cls, boxes: Sequence[Tensor], map_size: tuple[int, int], *, bins: int, sampling: int, scale: float) -> RegionGrid:
-        """Lay grids over boxes.
+        """Make the grid for boxes.
 
         Args:
-            boxes: For each image (R_i, 4), in its pixels.
-            map_size: Height and width of its map.
+            boxes: For each image (R_i, 4), in pixels of the image.
+            map_size: Height and width of an image's map.
             bins: Bins along each side of a region.
             sampling: Samples along each side of a bin.
             scale: Map pixels per image pixel.
@@ -54,11 +54,11 @@ class RegionGrid:
         return cls(pixels.flatten(3), weights.flatten(3))
 
     def every_other(self) -> RegionGrid:
-        """Return the grid of every second bin, as a convolution of stride 2 and width 1 reads it."""
+        """Return the grid of every second bin, which a 1x1 convolution of stride 2 reads."""
         return replace(self, pixels=self.pixels[:, ::2, ::2], weights=self.weights[:, ::2, ::2])
 
     def pool_regions(self, rows: Tensor) -> Tensor:
-        """Sum up each bin. Map pixels as rows (N * H * W, C) -> (R, C, bins, bins), channels last."""
+        """Pool each bin. Rows of map pixels (N * H * W, C) -> (R, C, bins, bins), channels last."""
         regions, height, width, taps = self.pixels.shape
         wide = rows.to(self.weights.dtype)
         bins = F.embedding_bag(
@@ -68,7 +68,7 @@ class RegionGrid:
 
 
 def _taps(start: Tensor, stop: Tensor, length: int, bins: int, sampling: int) -> tuple[Tensor, Tensor]:
-    """Return the pixels along one axis that each bin takes, and their shares.
+    """Return the pixels along one axis that each bin uses, and their weights.
 
     Args:
         start: (R,) in map pixels.
@@ -78,7 +78,7 @@ def _taps(start: Tensor, stop: Tensor, length: int, bins: int, sampling: int) ->
         sampling: Samples in a bin.
 
     Returns:
-        (R, bins, 2 * sampling) pixels, and shares that sum up to 1 where the region lies inside.
+        (R, bins, 2 * sampling) pixels, and weights with a sum of 1 where the region is inside the map.
     """
     bin_length = ((stop - start).clamp(min=1.0) / bins)[:, None, None]
     number = torch.arange(bins, device=start.device, dtype=start.dtype)[:, None]

@@ -1,8 +1,8 @@
 """3x3 convolutions with a quarter of the multiplications.
 
 Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016: F(4x4, 3x3). A tile of 6x6 pixels gives 4x4
-results through 36 products instead of 144; what is left is 36 matrix products, for which every CPU has a fast routine. Rounding
-errors grow tenfold or more, to some 1e-5 of the largest value.
+results through 36 products instead of 144. The main part is 36 matrix products, for which every CPU has a fast routine.
+Rounding errors grow by a factor of 10 or more, to about 1e-5 of the largest value.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _FILTER = (
     (1 / 24, -1 / 12, 1 / 6),
     (0, 0, 1),
 )
-"""G: from 3 weights to 6 factors. The two other matrices are written out below, where they save additions."""
+"""G: from 3 weights to 6 factors. The other two matrices are written out as sums below, which saves additions."""
 
 
 class WinogradConv2d(nn.Module):
-    """A `Conv2d` of width 3, stride 1 and padding 1, computed by tiles.
+    """A `Conv2d` with kernel 3, stride 1 and padding 1, computed by tiles.
 
     Args:
-        convolution: What to compute; see `can_replace`.
+        convolution: The convolution to replace; see `can_replace`.
     """
 
     factors: Tensor
@@ -56,7 +56,7 @@ class WinogradConv2d(nn.Module):
         """(N, C, H, W) -> (N, out, H, W), channels last."""
         n, channels, height, width = x.shape
         down, across = -(-height // _TILE), -(-width // _TILE)
-        # (N, H + 2, W + 2, C) and as much as fills the last tiles
+        # (N, H + 2, W + 2, C), plus padding to fill the last tiles
         x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1 + _TILE * across - width, 1, 1 + _TILE * down - height))
         x = _factors([x[:, i : i + _TILE * down : _TILE] for i in range(6)])  # (6, N, down, W + 2, C)
         x = _factors([x[:, :, :, j : j + _TILE * across : _TILE] for j in range(6)])  # (6, 6, N, down, across, C)

@@ -1,4 +1,4 @@
-"""Models as data: the specs, their TOML files, and the look-up by name. Imports no torch."""
+"""The registry of models as data: specs, TOML files and look-up by name. It does not import torch."""
 
 from pretrainps.registry.lookup import find_spec as find_spec
 from pretrainps.registry.lookup import list_models as list_models

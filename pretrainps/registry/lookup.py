@@ -1,7 +1,7 @@
-"""Find a model by name: the package's own registry files, and those of plug-ins.
+"""Find a model by name in the package's own registry files and in those of plug-ins.
 
-A plug-in is any installed distribution with an entry point in the group `pretrainps.registry` whose value is
-`PACKAGE:FILE`, the TOML file inside the package. The file is data; no code of the plug-in runs.
+A plug-in is any installed distribution with an entry point in the group `pretrainps.registry`. The entry point's value is
+`PACKAGE:FILE`, a TOML file inside the package. The file is data; no code of the plug-in runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def registry() -> dict[str, ModelSpec]:
     """Return every registered spec by name, the package's own first.
 
     Raises:
-        RegistryError: a registry file is broken, or two files claim one name.
+        RegistryError: a registry file is invalid, or two files have the same name of a model.
     """
     specs: dict[str, ModelSpec] = {}
     for path in sorted(Path(__file__).parent.glob("*.toml")):
@@ -84,7 +84,7 @@ def find_spec(name: str) -> ModelSpec:
     """Return the spec of a registered name, `NAME` or `NAME@REVISION` (a Hub branch, tag or commit).
 
     Raises:
-        UnknownModelError: no such entry; names the nearest.
+        UnknownModelError: there is no such entry; the message names the nearest.
     """
     base, at, revision = name.partition("@")
     spec = registry().get(base)
@@ -94,9 +94,9 @@ def find_spec(name: str) -> ModelSpec:
         return spec
     hub_sources = tuple(replace(s, revision=revision) for s in spec.sources if isinstance(s, HubSource))
     if not revision or not hub_sources:
-        reason = "names no revision" if not revision else f"asks for a revision, but {base} does not lie on the Hub"
+        reason = "names no revision" if not revision else f"asks for a revision, but {base} is not on the Hub"
         raise UnknownModelError(f"{name!r} {reason}. Use {base!r}, or 'hf:owner/repository/FILE@REVISION'.")
-    # another revision is another file: what is known of the default one's hash does not hold for it
+    # another revision is another file, so the hash of the default one does not apply
     return replace(spec, name=name, sources=hub_sources, sha256=None, sha256_prefix=None)
 
 

@@ -13,7 +13,7 @@ def package_file(package: str, file: str, where: str) -> Path:
     """Return the path of a file in a top-level package; it may not exist.
 
     Raises:
-        RegistryError: no such package, or a file name that leaves it.
+        RegistryError: there is no such package, or the file name leads outside it.
     """
     safe_file_name(file, where)
     # for a dotted name, find_spec would import the parent

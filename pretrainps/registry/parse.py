@@ -1,6 +1,6 @@
-"""Registry entries as plain mappings, both ways: TOML or JSON in, `ModelSpec` out, and back.
+"""Convert registry entries: from a TOML or JSON mapping to a `ModelSpec`, and back.
 
-Strict on purpose: an unknown key is a typing error that would otherwise lose a hash or a licence in silence.
+It is strict on purpose: an unknown key is a typing error, and to ignore it could lose a hash or a licence without notice.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ T = TypeVar("T")
 
 
 def read_registry(path: Path) -> dict[str, ModelSpec]:
-    """Read one registry file: a TOML with a `[models.NAME]` table an entry.
+    """Read one registry file: a TOML file with one `[models.NAME]` table for each entry.
 
     Raises:
-        RegistryError: the file is no TOML, or an entry breaks the schema; the message names file, entry and field.
+        RegistryError: the file is no TOML, or an entry does not follow the schema; the message names file, entry and field.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # no text, no TOML, or numbers and brackets without end
+    except (OSError, ValueError, RecursionError) as error:  # no text, no TOML, too many brackets or digits
         raise RegistryError(f"registry file {path}: cannot be read ({error}). Correct or remove it.") from error
     stray = sorted(set(document) - {"models"})
     if stray or not isinstance(document.get("models", {}), dict):
@@ -71,8 +71,8 @@ def parse_spec(name: str, entry: object, where: str) -> ModelSpec:
 
     Args:
         name: The model's name.
-        entry: The mapping under `[models.NAME]`, or what `spec_to_mapping` returned.
-        where: The file it came from, for the message.
+        entry: The mapping under `[models.NAME]`, or a result of `spec_to_mapping`.
+        where: The file of the entry, for the message.
 
     Raises:
         RegistryError: a field is missing, unknown, of the wrong type, or has an impossible value.
@@ -90,10 +90,10 @@ def parse_spec(name: str, entry: object, where: str) -> ModelSpec:
 
 
 def spec_to_mapping(spec: ModelSpec) -> dict[str, Any]:
-    """Return the entry that `parse_spec` would read back as `spec`; JSON-ready, without the name."""
+    """Return the entry that `parse_spec` reads as `spec`, for JSON and without the name."""
     mapping = {key: value for key, value in asdict(spec).items() if key != "name"}
     mapping["sources"] = [
-        {"kind": _KIND_OF[type(source)], **asdict(source)}  # which class it was is not in its fields
+        {"kind": _KIND_OF[type(source)], **asdict(source)}  # the fields do not include the class
         for source in spec.sources
     ]
     return {key: _plain(value) for key, value in mapping.items() if value is not None}
@@ -124,7 +124,7 @@ def _parse_source(table: object, label: str) -> Source:
 
 
 def build_record(cls: type[T], table: object, label: str) -> T:
-    """Make a dataclass from a mapping, checking names and types first."""
+    """Make a dataclass from a mapping, after a check of names and types."""
     if isinstance(table, cls):
         return table
     if not isinstance(table, Mapping):
@@ -145,7 +145,7 @@ def build_record(cls: type[T], table: object, label: str) -> T:
 
 
 def literal_choices(annotation: str) -> tuple[Any, ...]:
-    """Return what `Literal[...]` allows; nothing for any other annotation."""
+    """Return the values of a `Literal[...]` annotation; an empty tuple for any other annotation."""
     if not annotation.startswith("Literal["):
         return ()
     choices: tuple[Any, ...] = ast.literal_eval(f"({annotation[len('Literal[') : -1]},)")
@@ -153,7 +153,7 @@ def literal_choices(annotation: str) -> tuple[Any, ...]:
 
 
 def _coerce(value: Any, annotation: str, label: str) -> Any:
-    """Check a TOML value against a field's annotation; arrays become tuples, whole numbers floats where asked."""
+    """Check a TOML value against a field's annotation; arrays become tuples, and whole numbers floats if needed."""
     if value is None:
         if "None" in annotation:
             return None

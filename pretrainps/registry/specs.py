@@ -1,7 +1,7 @@
-"""What is known of a model before a byte of it is read: the frozen dataclasses behind the registry.
+"""The frozen dataclasses of the registry: all facts about a model that are known before its file is read.
 
-A `ModelSpec` is data. It comes from a TOML file, from the `config.json` that `save_pretrained` writes, or from looking at
-a file; nothing here imports torch, and nothing here is executed when a registry is read.
+A `ModelSpec` is data. It comes from a TOML file, from the `config.json` that `save_pretrained` writes, or from the inspection
+of a weight file. Nothing here imports torch, and reading a registry runs no code of it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ Evidence = Literal["documented", "assumed"]
 Interpolation = Literal["bilinear", "bicubic"]
 
 LARGEST_HEAD = 10_000_000
-"""More classes or dimensions than this are a mistake, and would only end in a lack of memory."""
+"""Most classes or dimensions of a head; a larger number is a mistake, and would exhaust the memory."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHA256_PREFIX = re.compile(r"[0-9a-f]{8,63}")
 
 
 def safe_file_name(name: str, where: str) -> str:
-    """Return `name` if it is a plain relative path that stays below its folder.
+    """Return `name` after a check that it is a plain relative path that stays below its folder.
 
     Raises:
-        RegistryError: `name` is empty, absolute, has a drive or backslash, or climbs with `..`.
+        RegistryError: `name` is empty or absolute, or has a drive, a backslash or `..`.
     """
     path = PurePosixPath(name)
     if not name or "\\" in name or ":" in name or "\0" in name or path.is_absolute() or ".." in path.parts:
@@ -40,7 +40,7 @@ def safe_file_name(name: str, where: str) -> str:
 
 
 class _InFolder:
-    """Sources that know the file's name at its origin, in the attribute `file`."""
+    """Base of sources with the file's original name in the attribute `file`."""
 
     __slots__ = ()
     file: str
@@ -56,11 +56,11 @@ class HubSource(_InFolder):
     """A file in a Hugging Face Hub model repository."""
 
     repo: str
-    """`owner/name`."""
+    """The repository as `owner/name`."""
     file: str
     """Path of the file inside the repository."""
     revision: str = "main"
-    """Branch, tag or 40-hex commit. Whatever it is, the commit that answered is recorded at first download."""
+    """Branch, tag or 40-hex commit. The actual commit is recorded at first download."""
 
     def __str__(self) -> str:
         return f"hub {self.repo}/{self.file}@{self.revision}"
@@ -72,10 +72,10 @@ class HttpSource:
 
     url: str
     member: str | None = None
-    """Path of the wanted file inside the archive. It is the file, in every other respect: sized, hashed, pinned, cached."""
+    """Path of the wanted file inside the archive. Size, hash, pin and cache refer to this file, not to the archive."""
 
     def __str__(self) -> str:
-        """Return the URL without a name and password, for it ends up in records and messages."""
+        """Return the URL without user and password, because it is written to records and messages."""
         scheme, _, rest = self.url.partition("://")
         host, slash, path = rest.partition("/")
         address = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
@@ -95,7 +95,7 @@ class DriveSource(_InFolder):
 
     id: str
     file: str
-    """The name to give the file; Drive's own is not needed."""
+    """The name for the local file; Drive's own name is not needed."""
 
     def __str__(self) -> str:
         return f"Google Drive {self.id}"
@@ -103,7 +103,7 @@ class DriveSource(_InFolder):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BundledSource(_InFolder):
-    """A file inside an installed package (this one, or a plug-in's)."""
+    """A file inside an installed package: this one, or a plug-in."""
 
     file: str
     package: str = "pretrainps"
@@ -114,7 +114,7 @@ class BundledSource(_InFolder):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalSource:
-    """A file on this machine; it is read where it lies and never copied."""
+    """A file on this machine; it is read at its own path and never copied."""
 
     path: str
 
@@ -132,7 +132,7 @@ Source = HubSource | HttpSource | DriveSource | BundledSource | LocalSource
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputConvention:
-    """How a network wants its pixels.
+    """A network's input convention: colour order, scale and normalization.
 
     A pixel in 0..1, RGB, becomes `(x * scale - mean) / std` after its channels are put in `colour` order; `mean` and
     `std` are in that order and in that scale.
@@ -147,9 +147,9 @@ class InputConvention:
     """Height and width of a person crop, in pixels. Scenes keep their own size."""
     interpolation: Interpolation = "bilinear"
     status: Evidence
-    """`documented` by the weights' authors (in words or in their code), or `assumed` by us."""
+    """`documented` by the weights' authors (in text or code), or `assumed` by this package."""
     evidence: str
-    """Where that was read, or what the assumption rests on."""
+    """The place where it is documented, or the reason for the assumption."""
 
     def __post_init__(self) -> None:
         if self.colour not in ("rgb", "bgr"):
@@ -167,7 +167,7 @@ class InputConvention:
 
 
 PRETRAINING = "pretraining"
-"""The key layout of a pre-training's checkpoints: a backbone in two halves, and heads."""
+"""The key layout of a pre-training's checkpoints: a backbone in two parts, and heads."""
 ASSUMED_INPUT = InputConvention(
     colour="rgb",
     mean=(0.485, 0.456, 0.406),
@@ -175,24 +175,24 @@ ASSUMED_INPUT = InputConvention(
     status="assumed",
     evidence="nothing says; `pretrainps check-input` can tell from batch-norm statistics",
 )
-"""RGB with ImageNet's statistics: for weights of which nothing is known."""
+"""RGB with ImageNet's statistics: the convention for weights of unknown origin."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Licence:
-    """Under what terms the weights may be used, and who says so."""
+    """The terms of use of the weights, and the place where they are stated."""
 
     id: str
-    """SPDX-like identifier as the Hub writes it (`apache-2.0`), or `other`."""
+    """SPDX-like identifier in the Hub's spelling (`apache-2.0`), or `other`."""
     stated_in: str
-    """Where it was found, in words."""
+    """The place where it is stated, in words."""
     note: str = ""
-    """Further terms, above all those of the training data."""
+    """Further terms, mainly those of the training data."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Provenance:
-    """Where the weights come from."""
+    """The origin of the weights."""
 
     authors: str
     paper: str
@@ -208,18 +208,18 @@ class PublishedResult:
     metric: str
     value: float
     model: str
-    """The whole model that was evaluated, for a backbone is not evaluated alone."""
+    """The whole model that was evaluated, because a backbone is not evaluated alone."""
     source: str
-    """Where the number was read, or the command that measured it."""
+    """The publication of the number, or the command that measured it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadSpec:
-    """The head on top of a backbone, for weights that come with one."""
+    """The head on top of a backbone, for weights that include one."""
 
     kind: Literal["embedding", "classifier"]
     embedding_dim: int | None = None
-    """Width of the learned projection; `None` keeps the pooled features as they are."""
+    """Width of the learned projection; `None` for the pooled features without projection."""
     num_classes: int | None = None
 
     def __post_init__(self) -> None:
@@ -231,42 +231,42 @@ class HeadSpec:
             raise RegistryError("an embedding head has no num_classes.")
         for width in (self.embedding_dim, self.num_classes):
             if width is not None and not 1 <= width <= LARGEST_HEAD:
-                raise RegistryError(f"a head's width must lie in 1..{LARGEST_HEAD:,}, not {width:,}.")
+                raise RegistryError(f"a head's width must be in 1..{LARGEST_HEAD:,}, not {width:,}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetectorSpec:
-    """The person-search detector that the weights are of."""
+    """The person-search detector of the weights."""
 
     kind: str
     """A key of `pretrainps.detectors.DETECTORS`."""
     config: dict[str, Any] = field(default_factory=dict)
-    """Fields of that detector's config that are not at their defaults; checked when it is built."""
+    """Fields of that detector's config that differ from their defaults; they are checked when it is built."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileFormat:
-    """How the model's tensors lie in the file. Everything the loader may do to a key is declared here."""
+    """The form of the model's tensors in the file. All changes that the loader may make to keys are declared here."""
 
     layout: str = "native"
     """Key layout (`pretrainps export-weights --help` lists them); `native` is the package's own."""
     wrapper: tuple[str, ...] = ()
-    """Dictionary keys to descend before the tensors, outermost first: `("state_dict",)`."""
+    """Dictionary keys above the tensors, the outermost first: `("state_dict",)`."""
     prefix: str = ""
-    """Stripped from every key that has it; keys without it must then be listed in `ignored`."""
+    """Prefix that is removed from all keys that have it; keys without it must then be listed in `ignored`."""
     ignored: tuple[str, ...] = ()
-    """Shell patterns of keys (as in the file, after the wrapper) that are known and not wanted."""
+    """Shell patterns of keys (as in the file, below the wrapper) that are known but not used."""
     expected_missing: tuple[str, ...] = ()
     """Shell patterns of the model's keys that the file may lack; they keep their initial values."""
     new: tuple[str, ...] = ()
-    """Shell patterns of the model's keys that the file was stripped of and that start anew, such as identity tables."""
+    """Shell patterns of the model's keys that were removed from the file and start anew, such as identity tables."""
     tensors: int | None = None
-    """How many tensors the model takes from the file, where known beforehand."""
+    """Number of tensors that the model takes from the file, if known beforehand."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RemoteFile:
-    """A file to fetch of which nothing more is known, such as the `config.json` that will tell what the weights are."""
+    """A file to fetch before a spec is known, such as the `config.json` that describes the weights."""
 
     name: str
     sources: tuple[Source, ...]
@@ -293,20 +293,20 @@ class ModelSpec:
     licence: Licence
     provenance: Provenance
     sources: tuple[Source, ...]
-    """Tried in this order."""
+    """The sources, tried in this order."""
     task: Task = "backbone"
     arch_options: dict[str, Any] = field(default_factory=dict)
     head: HeadSpec | None = None
     detector: DetectorSpec | None = None
     file: FileFormat = FileFormat()
     parameters: int | None = None
-    """Learned parameters of the model, batch-norm statistics not counted."""
+    """Number of learned parameters, without batch-norm statistics."""
     sha256: str | None = None
-    """Of the file as published. `None`: nobody published one, so it is pinned at first download."""
+    """The published sha256 of the file. `None` if none is published; the file is then pinned at first download."""
     sha256_prefix: str | None = None
-    """The first hex digits, where the publisher's file name carries them."""
+    """The first hex digits of the sha256, if the publisher's file name has them."""
     published_size: float | None = None
-    """Size in MB (10^6 bytes) as the source shows it, rounded there; a file off by more than 5 % is refused."""
+    """The rounded size in MB (10^6 bytes) that the source shows; a file that differs by more than 5 % is refused."""
     results: tuple[PublishedResult, ...] = ()
 
     def __post_init__(self) -> None:

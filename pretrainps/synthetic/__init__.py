@@ -1,11 +1,11 @@
-"""A synthetic world of people: scenes with boxes, crops with identities, and galleries to search in, by seed.
+"""Synthetic data sets: drawn scenes with boxes, crops with identities and person-search galleries, reproducible by seed.
 
-Everything is drawn by numpy and Pillow from random numbers; no picture of anybody is in it. It stands in for the real data
-sets, which may not be given away, in tests, examples and trials of a whole training. A detector or an embedding trained on it
-does not work on photographs.
+Everything is drawn by numpy and Pillow from random numbers; no image of a real person is used. In tests, examples and trial
+trainings it replaces the real data sets, which may not be redistributed. A detector or an embedding trained on it does not
+work on photographs.
 
-The same seed gives the same boxes, identities and cameras everywhere. Pixels may differ by a few grey levels where Pillow's
-version or that of its JPEG library differs.
+The same seed gives the same boxes, identities and cameras everywhere. Pixels may differ by a few grey levels between versions
+of Pillow or of its JPEG library.
 """
 
 from pretrainps.synthetic.domains import DOMAINS as DOMAINS

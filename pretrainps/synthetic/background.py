@@ -1,4 +1,4 @@
-"""What a camera sees when nobody is there: walls, trees, the ground, and posters with people on them."""
+"""Backgrounds without people: walls, trees, the ground, and posters that show people."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FRAME: Colour = (60, 60, 64)
 
 
 class _Backdrop:
-    """A picture that is being painted, with its horizon; `unit` is a pixel of a frame 320 pixels high."""
+    """A background while it is painted; `unit` is the size of a pixel of a frame 320 pixels high."""
 
     def __init__(self, size: tuple[int, int], horizon: int, unit: float, stream: Stream) -> None:
         self.height, self.width = size
@@ -33,23 +33,23 @@ class _Backdrop:
         self.draw = ImageDraw.Draw(self.image)
 
     def ramp(self, top: int, bottom: int, base: Colour, lights: tuple[float, float]) -> None:
-        """Fill rows with a colour that grows lighter downwards."""
+        """Fill rows with a colour that becomes lighter downwards."""
         for y in range(top, bottom):
             light = lights[0] + (lights[1] - lights[0]) * (y - top) / max(1, bottom - top)
             self.draw.line((0, y, self.width, y), fill=shade(base, light))
 
 
 def draw_background(size: tuple[int, int], *, horizon: int, unit: float, stream: Stream) -> tuple[Image.Image, tuple[Box, ...]]:
-    """Paint a place without people.
+    """Paint a background without people.
 
     Args:
-        size: Height and width of the picture.
+        size: Height and width of the image.
         horizon: The row of the horizon.
-        unit: How large to draw: 1 for a picture 320 pixels high.
-        stream: Fixes the place.
+        unit: Scale of the drawing: 1 for an image 320 pixels high.
+        stream: Random numbers of the place.
 
     Returns:
-        The picture, and where it shows people who are none: on posters.
+        The image, and the boxes of the people on posters.
     """
     backdrop = _Backdrop(size, horizon, unit, stream)
     ground = stream.choice(GROUNDS)
@@ -84,7 +84,7 @@ def _draw_building(backdrop: _Backdrop, left: int, width: int, height: int) -> N
         for x in range(left + margin, left + width - margin, tall + margin):
             if stream.chance(0.8):
                 draw.rectangle((x, y, x + tall // 1.6, y + tall), fill=glass)
-    if stream.chance(0.5):  # doors and shop windows: upright, and as tall as people
+    if stream.chance(0.5):  # doors and shop windows: upright, with the height of people
         for _ in range(1 + stream.below(3)):
             edge, door = left + stream.uniform(0, max(1.0, width - 12 * unit)), stream.uniform(18, 52) * unit
             draw.rectangle((edge, horizon - door, edge + 0.42 * door, foot), fill=shade(wall, stream.uniform(0.3, 0.9)))
@@ -103,7 +103,7 @@ def _draw_tree(backdrop: _Backdrop) -> None:
 
 
 def _draw_markings(backdrop: _Backdrop, line: Colour) -> None:
-    """Draw tiles or painted lanes that run to a point on the horizon."""
+    """Draw tiles or painted lanes towards a point on the horizon."""
     stream, draw, unit = backdrop.stream, backdrop.draw, backdrop.unit
     width, height, horizon = backdrop.width, backdrop.height, backdrop.horizon
     kind = stream.weighted(_MARKINGS)
@@ -125,7 +125,7 @@ def _draw_markings(backdrop: _Backdrop, line: Colour) -> None:
 def _draw_stripes(
     backdrop: _Backdrop, vanishing: float, *, count: int, spacing: float, wide: float, rows: tuple[float, float]
 ) -> None:
-    """Draw stripes towards a vanishing point; distances are shares of the width, rows of the way from the horizon."""
+    """Draw stripes towards a vanishing point; offsets are shares of the width, rows are shares of the way from the horizon."""
 
     def at(offset: float, row: float) -> tuple[float, float]:
         depth = backdrop.height - backdrop.horizon
@@ -139,7 +139,7 @@ def _draw_stripes(
 
 
 def _draw_poster(backdrop: _Backdrop) -> Box:
-    """Hang up a picture of a person, which a detector is neither to find nor to be taught not to find."""
+    """Draw a poster of a person, which is a region to ignore: neither a positive nor a negative example for a detector."""
     stream, unit = backdrop.stream, backdrop.unit
     height = int(stream.uniform(30, 62) * unit)
     width = int(0.6 * height)
@@ -155,7 +155,7 @@ def _draw_poster(backdrop: _Backdrop) -> Box:
 
 
 def _weathered(backdrop: _Backdrop) -> Image.Image:
-    """Return the picture with stains of several sizes and softer edges."""
+    """Return the image with stains of several sizes and softer edges."""
     source, unit = backdrop.stream.array_source(), backdrop.unit
     size = (backdrop.height, backdrop.width)
     grain = source.standard_normal(size).astype(np.float32) * 3
@@ -166,7 +166,7 @@ def _weathered(backdrop: _Backdrop) -> Image.Image:
 
 
 def _stains(source: np.random.RandomState, size: tuple[int, int], cell: int, strength: float) -> NDArray[np.float32]:
-    """Return a smooth random surface, (H, W), that changes over a cell of this many pixels."""
+    """Return smooth random noise, (H, W), with a grid of one value every `cell` pixels."""
     height, width = size
     coarse = source.standard_normal((height // cell + 2, width // cell + 2)).astype(np.float32) * strength
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))

@@ -1,4 +1,4 @@
-"""What people carry. A bag is drawn before or after the body, by the side on which it hangs."""
+"""Draw bags. A bag is drawn before or after the body, depending on its side."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _HANDLE: Colour = (60, 60, 60)
 
 
 def draw_backpack(figure: Figure, light: float) -> None:
-    """Draw a backpack; from behind with its pocket."""
+    """Draw a backpack; seen from behind, with its pocket."""
     body, view, colour = figure.skeleton, figure.view, figure.who.bag_colour
     width, depth = body.shoulder_width * 0.82, 0.075
     behind = -(body.chest_depth * body.puff + 0.055)
@@ -35,7 +35,7 @@ def draw_straps(figure: Figure) -> None:
 
 
 def draw_shoulder_bag(figure: Figure, light: float) -> None:
-    """Draw a bag that hangs at the hip."""
+    """Draw a shoulder bag at the hip."""
     body, who, scale = figure.skeleton, figure.who, figure.scale
     centre = figure.view(who.side * (body.hip_width * body.puff + 0.035), body.hip + 0.02, -0.01)
     half_width = scale * (0.035 + 0.04 * abs(figure.view.sin_yaw))
@@ -43,14 +43,14 @@ def draw_shoulder_bag(figure: Figure, light: float) -> None:
 
 
 def draw_shoulder_strap(figure: Figure) -> None:
-    """Draw the strap of a shoulder bag across the chest, where the chest is seen."""
+    """Draw the strap of a shoulder bag across the chest, if the chest is visible."""
     if figure.view.cos_yaw > -0.2:
         line = [figure.surface(0.02, -figure.who.side), figure.surface(0.8, figure.who.side * 1.1)]
         figure.draw.line(line, fill=shade(figure.who.bag_colour, 0.8), width=figure.width(0.014))
 
 
 def draw_hand_bag(figure: Figure, light: float) -> None:
-    """Draw a bag that hangs from the hand."""
+    """Draw a hand bag."""
     x, y = figure.at(figure.skeleton.arms[figure.who.side].end)
     half = figure.scale * 0.055
     top, bottom = y + half * 0.6, y + half * 2.2
@@ -59,7 +59,7 @@ def draw_hand_bag(figure: Figure, light: float) -> None:
 
 
 def draw_suitcase(figure: Figure) -> None:
-    """Draw a suitcase that is pulled behind."""
+    """Draw a suitcase, pulled behind the person."""
     side, scale, colour = figure.who.side, figure.scale, figure.who.bag_colour
     hand = figure.at(figure.skeleton.arms[side].end)
     x, ground = figure.view(side * 0.2, 0.0, -0.12)

@@ -1,4 +1,4 @@
-"""Cameras: a fixed place, the perspective of it, and what stands there."""
+"""Fixed cameras: background, perspective, and objects in the view."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pretrainps.synthetic.photography import Response, draw_response
 from pretrainps.synthetic.streams import Stream
 
 _SMALLEST_OBJECT = 14
-"""Where a person would be smaller than this in a frame 320 pixels high, nothing is put up."""
+"""No object is placed where a person would be smaller than this, in pixels of a frame 320 pixels high."""
 
 _WIDEST_OBJECT = 0.6
-"""In frame widths: nobody hangs a camera behind a car that it cannot see past."""
+"""Largest width of an object, in frame widths: a real camera would not be placed where a car blocks the view."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -28,45 +28,45 @@ class Camera:
     index: int
     domain: Domain
     seed: int
-    """Of the world."""
+    """Seed of the world."""
     horizon: float
-    """The row of the horizon."""
+    """The row of the horizon, in pixels."""
     nearest: float
-    """How tall a person is whose feet are at the lower edge, in pixels."""
+    """Height of a person with feet at the lower edge, in pixels."""
     pitch: float
     response: Response
     light: int
-    """The side from which the light comes: 1 left, -1 right."""
+    """The side of the light: 1 left, -1 right."""
     shadow: float
-    """How dark shadows are."""
+    """Darkness of shadows."""
     background: Image.Image
     posters: tuple[Box, ...]
-    """Where the background shows people who are none."""
+    """Boxes of people on posters in the background."""
     objects: tuple[tuple[float, float, Sprite], ...]
-    """What stands there: the row and the column of its foot, and its look."""
+    """Objects in the view: the row and the column of the foot, and the sprite."""
 
     @property
     def growth(self) -> float:
-        """How many pixels a person grows with each row that he comes nearer."""
+        """By how many pixels a person's height grows for each row nearer to the camera."""
         return self.nearest / (self.domain.size[0] - self.horizon)
 
     def height_at(self, row: float) -> float:
-        """Return how tall a person of usual height is whose feet are in a row, in pixels."""
+        """Return the height in pixels of an average person with feet in a row."""
         return self.growth * (row - self.horizon)
 
     def row_of(self, height: float) -> float:
-        """Return the row in which the feet of a person are who is this tall in pixels."""
+        """Return the row of the feet of a person of this height in pixels."""
         return self.horizon + height / self.growth
 
 
 @lru_cache(maxsize=64)
 def find_camera(domain: Domain, seed: int, index: int) -> Camera:
-    """Return a camera of a domain. The last ones that were asked for are kept: one takes as long as two or three scenes.
+    """Return a camera of a domain. Recent cameras are cached, because one takes as long as two or three scenes.
 
     Args:
-        domain: Where it hangs.
-        seed: Of the world.
-        index: From 0; a domain uses as many as it says, but there is no end of them.
+        domain: The domain.
+        seed: Seed of the world.
+        index: Number of the camera, from 0; a domain uses `Domain.cameras` of them, but any number works.
     """
     stream = Stream("camera", seed, domain.name, index)
     height, width = domain.size

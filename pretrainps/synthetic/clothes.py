@@ -1,4 +1,4 @@
-"""Legs, arms and the trunk, with what is worn on them."""
+"""Draw legs, arms and trunk with their clothes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pretrainps.synthetic.skeleton import SIDES, Ring
 
 
 def draw_leg(figure: Figure, side: int, light: float) -> None:
-    """Draw a leg with its shoe, under more or less light."""
+    """Draw a leg with its shoe, in lighter or darker colours."""
     who, scale = figure.who, figure.scale
     leg = figure.skeleton.legs[side]
     hip, knee, ankle = figure.at(leg.root), figure.at(leg.middle), figure.at(leg.end)
@@ -59,14 +59,14 @@ def draw_bottom(figure: Figure) -> None:
             Ring(hip - 0.2, width * 1.42, depth * 1.5),
         )
     elif who.bottom == "dress":
-        return  # the trunk reaches down to its hem
+        return  # a dress is drawn with the trunk, down to its hem
     else:
         rings = (Ring(hip + 0.05, width, depth), Ring(hip - 0.02, width, depth), Ring(hip - 0.06, width * 0.9, depth))
     figure.outline(rings, who.bottom_colour)
 
 
 def draw_top(figure: Figure) -> None:
-    """Draw the trunk with its pattern and what is on its front and back."""
+    """Draw the trunk with its pattern, logo and print."""
     who = figure.who
     figure.outline(figure.skeleton.trunk, who.top_colour)
     _draw_pattern(figure)
@@ -103,7 +103,7 @@ def _draw_pattern(figure: Figure) -> None:
 
 
 def _draw_stripes(figure: Figure, count: int, share: float, light: float) -> None:
-    """Draw stripes from neck to hem, which take a share of the surface."""
+    """Draw stripes from neck to hem that cover a share of the surface."""
     colour = shade(figure.who.second_colour, light)
     for number in range(count):
         figure.patch(0.04, 1.0, math.tau * number / count, math.tau * (number + share) / count, colour, steps=1)

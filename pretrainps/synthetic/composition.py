@@ -1,4 +1,4 @@
-"""Put people and things into a camera's picture, the farthest first, and see how much of each person is left."""
+"""Compose people and objects in a camera's view, the farthest first, and measure how much of each person is visible."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pretrainps.synthetic.person import Sprite, draw_person
 from pretrainps.synthetic.pose import Pose
 
 _SOLID = 110
-"""From this value of a mask on, a pixel counts as covered."""
+"""Least value of a mask for a pixel to count as covered."""
 _SHADOW: Colour = (18, 18, 22)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Actor:
-    """Somebody at his place in a scene."""
+    """A person at a place in a scene."""
 
     who: Identity
     pose: Pose
@@ -32,30 +32,30 @@ class Actor:
     """The column and the row of the feet in the frame, in pixels."""
     y: float
     yaw: float
-    """How far he is turned from facing the camera, in radians."""
+    """Rotation away from facing the camera, in radians."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Appearance:
-    """Where an actor is seen. Boxes are in pixels of the picture."""
+    """The visible extent of an actor. Boxes are in pixels of the image."""
 
     actor: int
-    """Index into the actors."""
+    """Index of the actor."""
     full: Box
-    """Around the whole figure, as far as it is in the picture."""
+    """Box around the whole figure, clipped to the image."""
     visible: Box
-    """Around what nothing hides."""
+    """Box around the visible part."""
     fraction: float
-    """Share of the figure's pixels that are seen; what is outside the picture is not."""
+    """Visible share of the figure's pixels; pixels outside the image are not visible."""
 
 
 def compose(camera: Camera, actors: Sequence[Actor], window: Box | None = None) -> tuple[Image.Image, tuple[Appearance, ...]]:
-    """Return what is before a camera, and who is seen in it, the farthest first.
+    """Return the view of a camera and the visible people in it, the farthest first.
 
     Args:
-        camera: Who looks. Its response is not applied yet.
+        camera: The camera. Its response is not applied.
         actors: The people.
-        window: The part of the frame to draw, if not all of it; what is drawn of it is the same.
+        window: The part of the frame to draw, by default all of it. Its pixels do not depend on the window.
     """
     height, width = camera.domain.size
     left, top, right, bottom = window or (0, 0, width, height)
@@ -86,7 +86,7 @@ def compose(camera: Camera, actors: Sequence[Actor], window: Box | None = None) 
 
 
 def _place(sprite: Sprite, x: float, y: float, origin: tuple[int, int]) -> Box:
-    """Return the box of a sprite that stands somewhere in the frame, in pixels of a window at `origin`."""
+    """Return the box of a sprite at a position in the frame, in pixels of a window at `origin`."""
     left, top = round(x - sprite.foot[0]) - origin[0], round(y - sprite.foot[1]) - origin[1]
     return left, top, left + sprite.mask.width, top + sprite.mask.height
 
@@ -96,19 +96,19 @@ def _reaches(box: Box, size: tuple[int, int]) -> bool:
 
 
 def _clip(box: Box, shape: tuple[int, ...]) -> Box:
-    """Return the part of a box that is in a picture of shape (H, W)."""
+    """Return the part of a box inside an image of shape (H, W)."""
     return max(0, box[0]), max(0, box[1]), min(shape[1], box[2]), min(shape[0], box[3])
 
 
 def _cover(owner: NDArray[np.uint16], sprite: Sprite, box: Box, number: int) -> None:
-    """Note whose the pixels under a sprite are from now on."""
+    """Record the sprite as the owner of the pixels under it."""
     x1, y1, x2, y2 = _clip(box, owner.shape)
     solid = np.asarray(sprite.mask)[y1 - box[1] : y2 - box[1], x1 - box[0] : x2 - box[0]] > _SOLID
     owner[y1:y2, x1:x2][solid] = number
 
 
 def _appearance(owner: NDArray[np.uint16], number: int, actor: int, box: Box, sprite: Sprite) -> Appearance | None:
-    """Return where a figure is seen, or nothing if all of it is hidden."""
+    """Return the visible extent of a figure, or `None` if all of it is hidden."""
     x1, y1, x2, y2 = _clip(box, owner.shape)
     seen = owner[y1:y2, x1:x2] == number
     rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))

@@ -1,4 +1,4 @@
-"""Re-ID crops: people cut out of scenes as a detector would, drawn through a window for speed."""
+"""Re-ID crops: people cropped as a detector would do it. Only a window of the scene is drawn, for speed."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from pretrainps.synthetic.scene import find_person
 from pretrainps.synthetic.streams import Stream
 
 _HEIGHTS = (0.2, 0.47)
-"""How tall people in crops stand in the frame, in frame heights."""
+"""Range of the height of people in crops, in frame heights."""
 _COMPANY = 0.25
-"""How likely another person is near."""
+"""Probability of another person nearby."""
 _MOST_OTHERS = 3
 _LOOSENESS = 0.06
-"""How much the detector's boxes stray in place and size, as a share of their size."""
+"""Random error of the detector's boxes in position and size, as a share of their size."""
 _ENOUGH = 0.55
-"""Share of the person that should be seen."""
+"""Share of the person that should be visible."""
 _TRIES = 6
 _GIVES_UP = 0.04
-"""How likely a crop that shows less stays all the same."""
+"""Probability that a crop with less visible is kept nevertheless."""
 
 
 def cameras_of(domain: Domain, seed: int, number: int, count: int) -> tuple[int, ...]:
-    """Return the cameras that see a person, in order: as many as are asked for, or all that there are."""
+    """Return the cameras that see a person, in order: `count` of them, or all if there are fewer."""
     order = Stream("cameras", seed, domain.name, number).shuffled(range(domain.cameras))
     return tuple(sorted(order[:count]))
 
@@ -43,13 +43,13 @@ def draw_crop(
     """Draw one crop of a person: (H, W, 3) RGB.
 
     Args:
-        domain: Where he is.
-        seed: Of the world.
-        split: The part of the data set.
-        number: The person's.
-        camera: Which camera takes it. It sees a person mostly from one side.
-        shot: Which picture of that camera.
-        size: Height and width to scale it to; without, it stays as it was cut.
+        domain: The domain.
+        seed: Seed of the world.
+        split: Name of the split.
+        number: World number of the person.
+        camera: Number of the camera. It sees a person mostly from one side.
+        shot: Number of the image by that camera.
+        size: Height and width to resize it to; by default it keeps its size.
     """
     stream = Stream("crop", seed, domain.name, split, number, camera, shot)
     heading = Stream("heading", seed, domain.name, number, camera).uniform(-math.pi, math.pi)
@@ -66,14 +66,14 @@ def draw_crop(
 
 
 def _look(stream: Stream, camera: Camera, who: Identity, heading: float) -> tuple[Image.Image, float]:
-    """Return what is before the camera where a detector found a person, and how much of him is seen."""
+    """Return the camera's view in a detector's box of a person, and the person's visible share."""
     actors, window = _draw_situation(stream, camera, who, heading)
     light, appearances = compose(camera, actors, window)
     return light, next((seen.fraction for seen in appearances if seen.actor == 0), 0.0)
 
 
 def _draw_situation(stream: Stream, camera: Camera, who: Identity, heading: float) -> tuple[list[Actor], Box]:
-    """Make up where a person is, who is near him (he comes first), and the box that a detector draws around him."""
+    """Draw the place of a person, the people nearby, and a detector's box. The person comes first among the actors."""
     domain = camera.domain
     height, width = domain.size
     row = min(camera.row_of(stream.uniform(*_HEIGHTS) * height), 0.99 * height)
@@ -95,7 +95,7 @@ def _draw_situation(stream: Stream, camera: Camera, who: Identity, heading: floa
 
 
 def _draw_window(stream: Stream, domain: Domain, x: float, row: float, tall: float) -> Box:
-    """Make up the box of a detector around a person, cut at the frame's edges."""
+    """Draw a detector's box around a person, clipped to the frame."""
     height, width = domain.size
     wide, high = tall * stream.uniform(0.38, 0.50), tall * 1.06
     x += stream.normal(0, _LOOSENESS) * wide

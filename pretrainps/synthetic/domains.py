@@ -1,7 +1,8 @@
-"""Where pictures are taken: nine data sets that never were.
+"""Domains of the synthetic world: nine invented data sets.
 
-Three have boxes only, three have re-ID crops only, three are for person search and share neither a camera nor a person with
-the others. They differ as real ones do: in how people dress, how crowded it is, how cameras are hung and how they see.
+Three are for detection and have only boxes, three are for re-ID and have only crops, and three are for person search. They
+share no camera and no person. They differ as real data sets do: in clothing, in the density of people, and in the placement
+and the response of the cameras.
 """
 
 from __future__ import annotations
@@ -14,47 +15,47 @@ from pretrainps.errors import ArgumentError
 from pretrainps.synthetic.identity import MIXED, SUMMER, WINTER, Style
 
 Span = tuple[float, float]
-"""From, to; every value between them is as likely as any other."""
+"""Lower and upper bound of a uniform distribution."""
 
 _DRAWN_AT = 320
-"""The frame height for which lengths in pixels are written down."""
+"""The frame height to which lengths in pixels refer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Domain:
-    """What the pictures of one data set have in common. Lengths are in frame heights, where nothing else is said."""
+    """The common properties of one data set's images. Lengths are in frame heights, if no other unit is given."""
 
     name: str
     task: Task
-    """What its annotation is good for. Every domain can be drawn in every way."""
+    """The task that it is meant for. Every domain can be drawn for every task."""
     style: Style
     cameras: int
     size: tuple[int, int] = (320, 480)
     """Height and width of a frame in pixels."""
     horizon: Span = (0.18, 0.38)
-    """How far below the upper edge the horizon is."""
+    """Distance of the horizon from the upper edge."""
     pitch: Span = (0.06, 0.24)
-    """How far the cameras look down, in radians."""
+    """Downward angle of the cameras, in radians."""
     nearest: Span = (0.47, 0.72)
-    """How tall a person is whose feet are at the lower edge."""
+    """Height of a person with feet at the lower edge."""
     people: Span = (3, 8)
-    """How many there are in a scene."""
+    """Number of people in a scene."""
     company: float = 0.3
-    """How likely somebody has another one beside him."""
+    """Probability that a person has a companion next to them."""
     smallest: float = 0.11
-    """How tall the farthest people are; those that come out smaller still are not annotated."""
+    """Height of the farthest people; people who are drawn smaller are not annotated."""
     cast: float = 1.0
-    """How much cameras differ in colour and light, as a factor."""
+    """Difference in colour and light between cameras, as a factor."""
     tone: float = 1.0
-    """How much all of them differ from the cameras of other domains."""
+    """Difference of all its cameras from those of other domains."""
     blur: Span = (0.0, 0.9)
-    """Deviation of the blur in pixels of a frame 320 pixels high."""
+    """Standard deviation of the blur, in pixels of a frame 320 pixels high."""
     noise: Span = (1, 6)
-    """Deviation of the noise in grey levels."""
+    """Standard deviation of the noise in grey levels."""
     jpeg: Span = (45, 95)
-    """Quality of the pictures' compression."""
+    """JPEG quality of the images."""
     tells_cameras: bool = True
-    """Whether the annotation says which camera took a picture."""
+    """Whether the annotation names the camera of an image."""
 
     def __post_init__(self) -> None:
         height, width = self.size
@@ -63,7 +64,7 @@ class Domain:
 
     @property
     def unit(self) -> float:
-        """A pixel of a frame 320 pixels high, in pixels of this one."""
+        """The size of one pixel of a frame 320 pixels high, in pixels of this domain's frame."""
         return self.size[0] / _DRAWN_AT
 
 
@@ -157,7 +158,7 @@ _ALL = (
         jpeg=(45, 90),
     ),
     Domain(
-        name="search_station",  # harder than the campus: its cameras see colours more differently
+        name="search_station",  # harder than the campus: its cameras differ more in colour
         task="search",
         style=MIXED,
         cameras=6,
@@ -189,7 +190,7 @@ def find_domain(name: str) -> Domain:
     """Return a domain by name.
 
     Raises:
-        ArgumentError: there is none of that name.
+        ArgumentError: there is no domain of that name.
     """
     if name in DOMAINS:
         return DOMAINS[name]

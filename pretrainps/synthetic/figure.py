@@ -1,4 +1,4 @@
-"""A body on a canvas, and the strokes with which clothes, bags and hair are drawn on it."""
+"""A projected body on a canvas, and the primitives for drawing clothes, bags and hair on it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pretrainps.synthetic.pose import Pose
 from pretrainps.synthetic.skeleton import SIDES, Joint, Point, Ring, Skeleton, View
 
 _LIMIT = 1.5
-"""How far from the camera's direction a surface is still seen, in radians: a little less than a right angle."""
+"""Largest angle to the camera's direction at which a surface is visible, in radians: slightly below a right angle."""
 
 
 class Figure:
-    """Somebody in a pose, seen from somewhere, about to be drawn.
+    """A person in a pose, projected to a canvas.
 
     Args:
-        draw: What to draw on.
+        draw: The canvas.
         who: The person.
-        pose: What he does.
-        view: From where he is seen.
+        pose: The pose.
+        view: The projection.
     """
 
     def __init__(self, draw: ImageDraw.ImageDraw, who: Identity, pose: Pose, view: View) -> None:
@@ -41,19 +41,19 @@ class Figure:
 
     @property
     def near_side(self) -> int:
-        """The side that is nearer to the camera."""
+        """The side nearer to the camera: 1 left, -1 right."""
         return max(SIDES, key=lambda side: self.view.nearness((side, 0.0, 0.0)))
 
     def at(self, joint: Joint) -> Point:
-        """Return where a place is on the canvas."""
+        """Return the position of a point of the body on the canvas."""
         return self.view(*joint)
 
     def surface(self, down: float, longitude: float) -> Point:
-        """Return where a place on the top is on the canvas; see `Skeleton.trunk_surface`."""
+        """Return the position of a point of the top on the canvas; see `Skeleton.trunk_surface`."""
         return self.view(*self.skeleton.trunk_surface(down, longitude))
 
     def width(self, share: float) -> int:
-        """Return the width of a line in pixels, from body heights."""
+        """Convert a line width from body heights to pixels."""
         return max(1, int(self.scale * share))
 
     def disc(self, centre: Point, radius: float, colour: Colour) -> None:
@@ -62,17 +62,17 @@ class Figure:
         self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
 
     def oval(self, centre: Point, across: float, up: float, down: float, colour: Colour) -> None:
-        """Draw an ellipse that reaches this far from a point, in pixels."""
+        """Draw an ellipse with these distances from a point to its edges, in pixels."""
         x, y = centre
         self.draw.ellipse((x - across, y - up, x + across, y + down), fill=colour)
 
     def box(self, centre: Point, across: float, up: float, down: float, colour: Colour) -> None:
-        """Draw a rectangle that reaches this far from a point, in pixels."""
+        """Draw a rectangle with these distances from a point to its edges, in pixels."""
         x, y = centre
         self.draw.rectangle((x - across, y - up, x + across, y + down), fill=colour)
 
     def bone(self, start: Point, end: Point, start_radius: float, end_radius: float, colour: Colour) -> None:
-        """Draw a part of a limb: two discs and what lies between them. Radii are in pixels."""
+        """Draw a part of a limb: two discs and the area between them. Radii are in pixels."""
         along, down = end[0] - start[0], end[1] - start[1]
         length = math.hypot(along, down) or 1.0
         x, y = -down / length, along / length  # across the limb
@@ -89,7 +89,7 @@ class Figure:
         self.disc(end, end_radius, colour)
 
     def outline(self, rings: Iterable[Ring], colour: Colour) -> None:
-        """Fill the outline of a body that is given by its cross-sections."""
+        """Fill the outline of a body given by its cross-sections."""
         left: list[Point] = []
         right: list[Point] = []
         for ring in rings:
@@ -100,21 +100,21 @@ class Figure:
         self.draw.polygon(left + right[::-1], fill=colour)
 
     def patch(self, top: float, bottom: float, start: float, end: float, colour: Colour, steps: int = 2) -> None:
-        """Paint what is seen of a piece of the top.
+        """Paint the visible part of a piece of the top.
 
         Args:
-            top: Where it begins, from 0 at the neck to 1 at the hem; `bottom` is where it ends.
-            bottom: Where it ends.
-            start: The longitude where it begins, in radians; see `Skeleton.trunk_surface`.
-            end: Where it ends.
-            colour: Of the paint.
-            steps: Straight pieces of its edges.
+            top: Its upper edge, from 0 at the neck to 1 at the hem.
+            bottom: Its lower edge, on the same scale.
+            start: Longitude of its first edge, in radians; see `Skeleton.trunk_surface`.
+            end: Longitude of its last edge.
+            colour: Colour of the paint.
+            steps: Number of straight lines in its upper and lower edge.
         """
         # on the canvas x = width sin(longitude) cos(yaw) + depth cos(longitude) sin(yaw), so that the surface faces the
         # camera where cos(longitude + yaw) > 0, if width and depth do not differ much
         middle = -self.view.yaw
         first = (start - middle + math.pi) % math.tau - math.pi
-        for turn in (0.0, math.tau):  # a piece that goes round the back may come out on the other side
+        for turn in (0.0, math.tau):  # a piece that goes round the back may be visible on the other side
             low, high = max(first - turn, -_LIMIT), min(first - turn + end - start, _LIMIT)
             if high - low > 0.05:
                 longitudes = [middle + low + (high - low) * step / steps for step in range(steps + 1)]

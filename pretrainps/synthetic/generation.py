@@ -1,4 +1,4 @@
-"""Make many pictures, by several processes if wanted; the result is the same, and in the same order."""
+"""Generate many images, optionally in several processes, with the same result in the same order."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ Job = TypeVar("Job")
 Made = TypeVar("Made")
 
 _CHUNK = 16
-"""Jobs that a worker does at a time, at most: few enough that an interrupt is heard at once."""
+"""Most jobs in one chunk for a worker: few enough for a quick response to an interrupt."""
 
 
 def generate(
     make: Callable[[Job], Made], jobs: Sequence[Job], *, workers: int = 1, progress: bool = False, unit: str = "scene"
 ) -> Iterator[Made]:
-    """Do jobs and return what they make, in their order, as it is made.
+    """Run jobs and yield their results in order, as soon as they are ready.
 
-    At most a few chunks for each worker are made ahead of what is taken, so that a slow taker does not fill the memory.
-    Workers end when the iterator is closed, on an interrupt, and when this process dies.
+    Workers run at most a few chunks ahead, so that a slow consumer does not fill the memory. They end when the iterator is
+    closed, on an interrupt, and when this process dies.
 
     Args:
-        make: Does a job. Workers get it by pickling: a function of a module, or a `functools.partial` of one.
-        jobs: What to do. Each must depend on itself alone.
-        workers: Processes; 1 makes everything in this one. More of them need a script that starts under
+        make: The function that runs a job. Workers get it by pickle: a function of a module, or a `functools.partial` of one.
+        jobs: The jobs, independent of each other.
+        workers: Number of processes; 1 runs all jobs in this process. More than 1 needs a script that starts under
             `if __name__ == "__main__":`, as always with multiprocessing.
-        progress: Whether to show a bar.
-        unit: What the bar counts.
+        progress: Whether to show a progress bar.
+        unit: Unit of the progress bar.
 
     Raises:
         ArgumentError: less than one worker.
@@ -64,7 +64,7 @@ def _in_this_process(make: Callable[[Job], Made], jobs: Sequence[Job]) -> Genera
 
 def _in_workers(make: Callable[[Job], Made], jobs: Sequence[Job], workers: int) -> Generator[Made, None, None]:
     size = min(_CHUNK, -(-len(jobs) // (2 * workers)))
-    # to fork a process that has threads, as torch starts them, may hang: workers are started afresh
+    # a fork of a process with threads, as torch starts them, may hang, so workers are spawned
     pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_worker)
     waiting: deque[Future[list[Made]]] = deque()
     try:
@@ -76,7 +76,7 @@ def _in_workers(make: Callable[[Job], Made], jobs: Sequence[Job], workers: int) 
             yield from waiting.popleft().result()
     except BrokenProcessPool as error:
         raise PretrainPSError(
-            "a worker of the synthetic world died: out of memory, or it could not start. A script that uses workers must "
+            "a worker that draws synthetic data died: out of memory, or it could not start. A script that uses workers must "
             'begin its work under `if __name__ == "__main__":`; workers=1 needs no other process.'
         ) from error
     finally:
@@ -88,7 +88,7 @@ def _make_all(make: Callable[[Job], Made], jobs: Sequence[Job]) -> list[Made]:
 
 
 def _prepare_worker() -> None:
-    """Leave interrupts to the parent, who ends its workers; and end when the parent can do so no more."""
+    """Leave interrupts to the parent process, which ends its workers; and end when the parent has died."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -1,4 +1,4 @@
-"""Neck, hair, face and hat."""
+"""Draw neck, hair, face and hat."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pretrainps.synthetic.skeleton import Point
 
 _EYES: Colour = (40, 32, 30)
 _ABOVE_SHOULDERS = 0.098
-"""From the shoulders to the middle of the head, in body heights."""
+"""Distance from the shoulders to the centre of the head, in body heights."""
 
 
 def draw_hair_behind(figure: Figure) -> None:
-    """Draw what long hair shows of itself behind the neck; before the trunk."""
+    """Draw long hair behind the neck; it is drawn before the trunk."""
     if figure.who.hair == "long" and figure.view.cos_yaw > -0.2:
         body, scale = figure.skeleton, figure.scale
         root = figure.view(0.0, body.shoulder + 0.085, body.lean - 0.03)
@@ -23,7 +23,7 @@ def draw_hair_behind(figure: Figure) -> None:
 
 
 def draw_head(figure: Figure) -> None:
-    """Draw the head, from the neck up; after the trunk."""
+    """Draw the head from the neck up; it is drawn after the trunk."""
     body, scale = figure.skeleton, figure.scale
     neck = figure.view(0.0, body.shoulder + 0.01, body.lean)
     centre = figure.view(0.0, body.shoulder + _ABOVE_SHOULDERS, body.lean * 1.3)
@@ -61,7 +61,7 @@ def _draw_face(figure: Figure, centre: Point, across: float, up: float) -> None:
     half = across * (0.9 if front > 0.3 else 0.62 + 0.3 * max(0.0, front))
     x, y = centre[0] + turn * across * 0.42, centre[1]
     figure.oval((x, y), half, up * (0.9 if figure.who.hair == "bald" else 0.55), up * 1.02, figure.who.skin)
-    if figure.scale > 150 and front > 0.2:  # of a smaller face nobody sees the eyes
+    if figure.scale > 150 and front > 0.2:  # on a smaller face the eyes would not be visible
         radius = figure.scale * 0.052
         for side in (-1, 1):
             eye = (x + side * half * 0.42 + turn * across * 0.12, y)
@@ -80,7 +80,7 @@ def _draw_hair_at_the_back(figure: Figure) -> None:
 
 
 def _draw_tress(figure: Figure, root: Point, halves: tuple[float, float], up: float, down: float, colour: Colour) -> None:
-    """Draw hair that hangs down; its half widths are those of its upper and of its lower end."""
+    """Draw hanging hair, with half widths of its upper and its lower end."""
     x, y = root
     upper, lower = halves
     corners = [(x - upper, y - up), (x + upper, y - up), (x + lower, y + down), (x - lower, y + down)]

@@ -1,4 +1,4 @@
-"""Who somebody is: build, hair, clothing and what he carries, the same in every picture of him."""
+"""The look of a person: build, hair, clothing and bags, the same in every image of that person."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ Bag = Literal["backpack", "shoulder", "hand", "suitcase"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Style:
-    """How the people of a place dress."""
+    """The clothing style of a domain's people."""
 
     name: str
     tops: Weighted[Top]
     bottoms: Weighted[Bottom]
     saturation: float
-    """Of clothes, 1 as in the palette."""
+    """Colour saturation of clothes; 1 is that of the palette."""
     hats: float
-    """Share of people with a hat; so for bags and scarves."""
+    """Share of people with a hat."""
     bags: float
+    """Share of people with a bag."""
     scarves: float
+    """Share of people with a scarf."""
 
 
 MIXED = Style(
@@ -74,12 +76,12 @@ _PATTERNS: Weighted[Pattern] = (
 _HATS: tuple[Hat, ...] = ("cap", "beanie", "brim")
 _BAGS: Weighted[Bag] = (("backpack", 4), ("shoulder", 3), ("hand", 2), ("suitcase", 0.8))
 _VISIBLE_DIFFERENCE = 110
-"""Between the two colours of a pattern, as `distance` measures it; below, nobody would see a pattern."""
+"""Least `distance` between the two colours of a pattern; with less, the pattern would not be visible."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
-    """Everything that stays the same of a person. Measures of the body are factors on the usual ones."""
+    """All permanent properties of a person. Measures of the body are factors of the average."""
 
     height: float
     girth: float
@@ -92,16 +94,16 @@ class Identity:
     top: Top
     top_colour: Colour
     second_colour: Colour
-    """Of the pattern, the logo, the print on the back and the stripe along the legs."""
+    """Colour of the pattern, the logo, the print on the back and the stripe along the legs."""
     inner_colour: Colour
-    """What shows where a jacket is open."""
+    """Colour visible under an open jacket."""
     pattern: Pattern
     repeats: int
-    """How often the pattern repeats from neck to hip."""
+    """Number of repetitions of the pattern from neck to hip."""
     logo: bool
-    """On the chest: seen from the front only."""
+    """Whether there is a logo on the chest, visible only from the front."""
     back_print: bool
-    """Seen from behind only."""
+    """Whether there is a print on the back, visible only from behind."""
 
     bottom: Bottom
     bottom_colour: Colour
@@ -115,22 +117,22 @@ class Identity:
     bag: Bag | None
     bag_colour: Colour
     side: int
-    """The side on which things are carried: 1 left, -1 right."""
+    """The side on which bags are carried: 1 left, -1 right."""
 
 
 def draw_identity(stream: Stream, style: Style) -> Identity:
-    """Make up a person who dresses like the others of a place.
+    """Draw a random person in the clothing style of a domain.
 
     Args:
-        stream: Fixes who it is.
-        style: How people dress there.
+        stream: Random numbers of the person.
+        style: The clothing style.
     """
     woman = stream.chance(0.5)
     top = stream.weighted(style.tops)
     bottom = stream.weighted(style.bottoms)
     if bottom in ("skirt", "dress") and not woman:
         bottom = "trousers"
-    if bottom == "dress" and top == "coat":  # which would hide it
+    if bottom == "dress" and top == "coat":  # a coat would hide a dress
         bottom = "skirt"
     top_colour = _cloth(stream, TOPS, style)
     second_colour = _cloth(stream, TOPS, style)

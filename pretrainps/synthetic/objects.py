@@ -1,4 +1,4 @@
-"""Things that stand in the way of the view: poles, bins, bushes, cars."""
+"""Draw objects that occlude people: poles, bins, bushes, signs, cars and benches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SIZES = {
     "bench": (1.1, 0.45),
     "pillar": (0.32, 2.2),
 }
-"""Width and height in heights of a person."""
+"""Width and height in multiples of a person's height."""
 _GLASS: Colour = (60, 72, 86)
 _TYRE: Colour = (30, 30, 32)
 _STEEL: Colour = (90, 90, 92)
@@ -38,7 +38,7 @@ _OVERSAMPLING = 2
 
 
 class _Sheet:
-    """A canvas on which places are shares of its width and height."""
+    """A canvas with coordinates as shares of its width and height."""
 
     def __init__(self, canvas: Image.Image) -> None:
         self.width, self.height = canvas.size
@@ -61,11 +61,11 @@ class _Sheet:
 
 
 def draw_object(stream: Stream, *, person: float) -> Sprite:
-    """Make up a thing.
+    """Draw a random object.
 
     Args:
-        stream: Fixes what it is and how it looks.
-        person: How tall a person would be who stood there, in pixels.
+        stream: Random numbers for its kind and look.
+        person: Height in pixels of a person at the same place.
     """
     kind = stream.weighted(_KINDS)
     paint = vary(stream.choice(PAINTS), 14, stream)

@@ -1,4 +1,4 @@
-"""The colours that things are made of, and how one colour becomes another."""
+"""The colours of clothes, skin, hair and objects, and functions that change colours."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Colour = tuple[int, int, int]
 
 
 def colour(red: float, green: float, blue: float) -> Colour:
-    """Return the nearest colour that exists."""
+    """Return the nearest colour with whole values from 0 to 255."""
     return (
         0 if red < 0 else 255 if red > 255 else int(red),
         0 if green < 0 else 255 if green > 255 else int(green),
@@ -18,24 +18,24 @@ def colour(red: float, green: float, blue: float) -> Colour:
 
 
 def shade(base: Colour, light: float) -> Colour:
-    """Return a colour under more (above 1) or less light."""
+    """Return a colour in more light (factor above 1) or less light."""
     return colour(base[0] * light, base[1] * light, base[2] * light)
 
 
 def vary(base: Colour, spread: float, stream: Stream) -> Colour:
-    """Return a colour near another: each channel strays by about `spread`, and the whole becomes lighter or darker."""
+    """Return a colour near another: each channel changes by about `spread`, and the whole becomes lighter or darker."""
     light = 1.0 + stream.normal(0.0, 0.006 * spread)
     return colour(*(channel * light + stream.normal(0.0, spread) for channel in base))
 
 
 def mute(base: Colour, saturation: float) -> Colour:
-    """Return a colour with this share of its distance from grey."""
+    """Return a colour with its distance from grey multiplied by `saturation`."""
     grey = sum(base) / 3
     return colour(*(grey + (channel - grey) * saturation for channel in base))
 
 
 def distance(one: Colour, other: Colour) -> int:
-    """Return how far two colours are apart: the sum of their channels' differences."""
+    """Return the distance of two colours: the sum of the absolute differences of their channels."""
     return sum(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
@@ -81,7 +81,7 @@ TOPS: Weighted[Colour] = (
     ((200, 210, 120), 2),
     ((235, 170, 130), 2),
 )
-"""Black, white, grey and navy are the commonest, as in a street."""
+"""Colours of clothes; black, white, grey and navy are the most common, as in a street."""
 BOTTOMS: Weighted[Colour] = (
     ((28, 28, 32), 16),
     ((44, 56, 90), 15),
@@ -144,4 +144,4 @@ PAINTS: tuple[Colour, ...] = (
     (90, 70, 50),
     (220, 220, 222),
 )
-"""What bins, posts and cars are painted with."""
+"""Colours of bins, posts and cars."""

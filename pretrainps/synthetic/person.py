@@ -1,4 +1,4 @@
-"""Draw a person: far things first, then softened edges and light from one side."""
+"""Draw a person: far parts first, then smoothed edges and light from one side."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from pretrainps.synthetic.pose import Pose
 from pretrainps.synthetic.skeleton import SIDES, Point, View
 
 _OVERSAMPLING = 2
-"""Figures are drawn larger and averaged, which softens their edges."""
+"""Factor by which figures are drawn larger; averaging then smooths their edges."""
 _SHADING_STEP = 8
-"""Light and shadow are kept for sizes in steps of this many pixels."""
+"""Shading is cached for sizes in steps of this many pixels."""
 
 
 class Sprite(NamedTuple):
-    """Something cut out, to be put into a picture."""
+    """A cut-out image to paste into another one."""
 
     colours: Image.Image
     """RGB."""
     mask: Image.Image
-    """Where it is, 0 to 255."""
+    """Opacity of each pixel, 0 to 255."""
     foot: Point
-    """The point of it that stands on the ground, in its own pixels."""
+    """Its point on the ground, in its own pixels."""
 
 
 def draw_person(who: Identity, pose: Pose, *, height: float, yaw: float, pitch: float = 0.12, light: int = 1) -> Sprite:
-    """Draw a person, cut out to the last pixel.
+    """Draw a person as a sprite.
 
     Args:
         who: The person.
-        pose: What he does.
-        height: How tall a person of usual height is, in pixels.
-        yaw: How far he is turned from facing the camera, to his left, in radians.
-        pitch: How far the camera looks down, in radians.
-        light: The side of the picture from which the light comes: 1 left, -1 right.
+        pose: The pose.
+        height: Height of an average person, in pixels.
+        yaw: Rotation away from facing the camera, to the person's left, in radians.
+        pitch: Downward angle of the camera, in radians.
+        light: The side of the light in the image: 1 left, -1 right.
     """
     scale = height * _OVERSAMPLING * who.height
     width, tall = int(scale) + 4, int(scale * 1.24) + 4
@@ -65,7 +65,7 @@ def draw_person(who: Identity, pose: Pose, *, height: float, yaw: float, pitch: 
 
 
 def _draw(figure: Figure) -> None:
-    """Draw everything of a figure, the farthest first."""
+    """Draw all parts of a figure, the farthest first."""
     who, near = figure.who, figure.near_side
     far_arm, near_arm = _far_to_near_arms(figure)
     far_leg, near_leg = _far_to_near_legs(figure)
@@ -110,7 +110,7 @@ def _far_to_near_legs(figure: Figure) -> list[int]:
 
 
 def _shading(width: int, height: int, light: int) -> Image.Image:
-    """Return how much light falls on each pixel of a sprite, as a picture to multiply with."""
+    """Return the light on each pixel of a sprite, as an image to multiply with."""
     columns, rows = math.ceil((width + 1) / _SHADING_STEP), math.ceil((height + 1) / _SHADING_STEP)
     return _ramp(columns * _SHADING_STEP, rows * _SHADING_STEP, light).crop((0, 0, width, height))
 

@@ -1,4 +1,4 @@
-"""How a camera turns light into a picture: exposure, colours, blur, noise, compression."""
+"""The response of a camera: exposure, colours, blur, noise and compression."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pretrainps.synthetic.domains import Domain
 from pretrainps.synthetic.streams import Stream
 
 _MIDDLE = 118
-"""The grey around which contrast turns."""
+"""The grey level that a change of contrast leaves unchanged."""
 _EXPOSURE_JITTER = 0.05
-"""How much one camera's pictures differ in exposure, as the deviation of the logarithm."""
+"""Standard deviation of the logarithm of the exposure between images of one camera."""
 _WANDER = 96
-"""By how many pixels the noise of one picture may be displaced against that of the next."""
+"""Largest shift in pixels between the noise of two images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Response:
-    """How one camera sees."""
+    """The response of one camera."""
 
     gains: tuple[float, float, float]
     gamma: float
@@ -32,14 +32,14 @@ class Response:
     saturation: float
     offset: float
     blur: float
-    """Deviation in pixels."""
+    """Standard deviation of the blur in pixels."""
     noise: float
-    """Deviation in grey levels."""
+    """Standard deviation of the noise in grey levels."""
     jpeg: int
-    """Quality of compression; above 91 there is none."""
+    """JPEG quality; above 91 there is no compression."""
 
     def develop(self, light: Image.Image, stream: Stream) -> Image.Image:
-        """Return the picture that the camera takes of what is before it."""
+        """Return the camera's image of a rendered view."""
         image = light.point(self._curves(stream))
         if abs(self.saturation - 1) > 0.03:
             image = Image.blend(image.convert("L").convert("RGB"), image, self.saturation)
@@ -52,7 +52,7 @@ class Response:
         return image
 
     def _curves(self, stream: Stream) -> list[int]:
-        """Return what becomes of each of the 256 values of red, green and blue."""
+        """Return the lookup table of the 256 values of red, green and blue."""
         exposure = math.exp(stream.normal(0, _EXPOSURE_JITTER))
         value = np.arange(256) / 255
         curves = []
@@ -65,12 +65,12 @@ class Response:
 
 
 def draw_response(domain: Domain, seed: int, stream: Stream) -> Response:
-    """Make up how a camera of a domain sees.
+    """Draw the response of a camera of a domain.
 
     Args:
-        domain: Whose tone all its cameras share.
-        seed: Of the world.
-        stream: Fixes the camera.
+        domain: The domain; all its cameras share a tone.
+        seed: Seed of the world.
+        stream: Random numbers of the camera.
     """
     cast, tone = domain.cast, domain.tone
     shared = Stream("tone", seed, domain.name)
@@ -101,13 +101,13 @@ def _noisy(image: Image.Image, deviation: float, stream: Stream) -> Image.Image:
 
 @lru_cache(maxsize=4)
 def _sheet_of_grain(height: int, width: int) -> NDArray[np.int16]:
-    """Return noise of deviation 64, (H, W, 3): making it anew would take longer than a scene."""
+    """Return cached noise of standard deviation 64, (H, W, 3): new noise would take longer than a scene."""
     source = Stream("grain").array_source()
     return (source.standard_normal((height, width, 3)) * 64).astype(np.int16)
 
 
 def _grain(height: int, width: int) -> NDArray[np.int16]:
-    """Return noise that is large enough to be displaced; a multiple of 256 pixels, so that crops share one sheet."""
+    """Return noise that is large enough for shifts. Its sides are multiples of 256 pixels, so that crops share one sheet."""
     return _sheet_of_grain(-(-(height + _WANDER) // 256) * 256, -(-(width + _WANDER) // 256) * 256)
 
 

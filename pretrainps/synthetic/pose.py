@@ -1,4 +1,4 @@
-"""How somebody stands or walks at one instant."""
+"""The pose of a person who stands or walks."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ _ACTIVITIES: Weighted[Activity] = (("walk", 6), ("stand", 3), ("phone", 0.7), ("
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pose:
-    """Angles of one instant, in radians."""
+    """A pose, with angles in radians."""
 
     activity: Activity
     phase: float
-    """Where in the cycle of two steps."""
+    """Phase in the cycle of two steps."""
     stride: float
-    """How far the legs swing to the front and to the back."""
+    """Swing of the legs to the front and to the back."""
     lean: float
-    """How far the shoulders are before the hips, in body heights."""
+    """Distance of the shoulders in front of the hips, in body heights."""
     arm_swing: float
-    """Of the arms, as a factor on the stride."""
+    """Swing of the arms, as a factor of the stride."""
     arm_spread: float
-    """How far the arms are from the body, sideways."""
+    """Angle of the arms from the body, sideways."""
     elbow: float
-    """How much the elbows are bent."""
+    """Bend of the elbows."""
     head_turn: float
-    """Of the head against the body."""
+    """Rotation of the head relative to the body."""
 
 
 def draw_pose(stream: Stream, activity: Activity | None = None) -> Pose:
-    """Make up a pose, of any activity or of a given one."""
+    """Draw a random pose of a given activity, or of any."""
     doing = stream.weighted(_ACTIVITIES) if activity is None else activity
     walks = doing == "walk"
     return Pose(

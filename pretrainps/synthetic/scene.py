@@ -1,4 +1,4 @@
-"""Whole scenes: who is where, and what an annotator would write down."""
+"""Draw whole scenes with the annotation that a human annotator would make."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ from pretrainps.synthetic.pose import draw_pose
 from pretrainps.synthetic.streams import Stream
 
 _LEAST_VISIBLE = 0.25
-"""Share of a person that must be seen for him to be annotated."""
+"""Share of a person that must be visible for an annotation."""
 _NOTICED = 0.02
-"""Of whom less is seen than this, nobody notices that he is there."""
+"""Below this visible share, a person is not annotated at all, not even as a region to ignore."""
 _TRIES = 5
-"""How often a scene is begun anew if somebody who must be seen is hidden."""
+"""Number of attempts to draw a scene in which no required person is hidden."""
 _RECOGNISABLE = 0.14
-"""How tall a person must stand in the frame to be one who is to be found again, in frame heights."""
+"""Least height of a labelled person, in frame heights."""
 
-Place = tuple[float, float]
-"""Column and row of somebody's feet in pixels."""
+GroundPoint = tuple[float, float]
+"""Column and row of a person's feet in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Scene:
-    """A picture with its annotation. Boxes are x1, y1, x2, y2 in whole pixels, inside the picture."""
+    """An image with its annotation. Boxes are x1, y1, x2, y2 in whole pixels, inside the image."""
 
     pixels: NDArray[np.uint8]
     """(H, W, 3) RGB."""
     boxes: Boxes
-    """(N, 4) around whole people, hidden parts included."""
+    """(N, 4) boxes around whole people, including hidden parts."""
     visible: Boxes
-    """(N, 4) around what is seen of them."""
+    """(N, 4) boxes around their visible parts."""
     numbers: Ids
-    """(N,) the person's number in the world, or `UNLABELLED`."""
+    """(N,) the person's world number, or `UNLABELLED`."""
     ignore: Boxes
-    """(M, 4) posters, and people who are too small or too much hidden."""
+    """(M, 4) regions to ignore: posters, and people who are too small or too much hidden."""
     camera: int
 
 
 def find_person(domain: Domain, seed: int, number: int) -> Identity:
-    """Return a person of a domain, the same whenever he is asked for.
+    """Return a person of a domain, the same at each call.
 
     Args:
-        domain: Where he lives; his number in another domain is another person's.
-        seed: Of the world.
-        number: From 0.
+        domain: The domain; the same number is another person in another domain.
+        seed: Seed of the world.
+        number: World number of the person, from 0.
     """
     return draw_identity(Stream("person", seed, domain.name, domain.style.name, number), domain.style)
 
@@ -65,13 +65,13 @@ def draw_scene(
     """Draw a scene.
 
     Args:
-        domain: Where it is.
-        seed: Of the world.
-        split: The part of the data set.
-        index: Which scene of it.
-        camera: Which camera takes it; any, if not given.
-        people: Numbers of people who must be seen; one in a thousand is hidden all the same. The others are passers-by
-            whom nobody sees twice.
+        domain: The domain.
+        seed: Seed of the world.
+        split: Name of the split.
+        index: Number of the scene in it.
+        camera: Number of the camera; by default a random one.
+        people: World numbers of people who must be visible; about one in a thousand is hidden nevertheless. All others are
+        passers-by, who appear only once.
     """
     stream = Stream("scene", seed, domain.name, split, index)
     view = find_camera(domain, seed, stream.below(domain.cameras) if camera is None else camera)
@@ -93,10 +93,10 @@ def draw_scene(
 
 
 def _draw_people(stream: Stream, camera: Camera, people: Sequence[int]) -> tuple[list[int], list[Actor]]:
-    """Make up who is where, and what he does.
+    """Draw the positions, poses and looks of the people in a scene.
 
     Returns:
-        The number of each one, or `UNLABELLED`, and himself.
+        The world number of each, or `UNLABELLED`; and the actors.
     """
     domain = camera.domain
     count = round(stream.uniform(*domain.people))
@@ -110,12 +110,12 @@ def _draw_people(stream: Stream, camera: Camera, people: Sequence[int]) -> tuple
     return numbers, actors
 
 
-def _draw_places(stream: Stream, camera: Camera, count: int) -> list[Place]:
-    """Spread people over the ground; some of them stand together."""
+def _draw_places(stream: Stream, camera: Camera, count: int) -> list[GroundPoint]:
+    """Distribute people over the ground; some stand in pairs."""
     domain = camera.domain
     height, width = domain.size
     farthest = camera.row_of(domain.smallest * height)
-    places: list[Place] = []
+    places: list[GroundPoint] = []
     while len(places) < count:
         x = stream.uniform(-0.02, 1.02) * width
         y = farthest + (1.1 * height - farthest) * stream.uniform(0, 1) ** 0.8
@@ -128,11 +128,11 @@ def _draw_places(stream: Stream, camera: Camera, count: int) -> list[Place]:
     return places
 
 
-def _assign(stream: Stream, camera: Camera, places: list[Place], people: Sequence[int]) -> list[int]:
-    """Give people with a number the places where they are seen best; make places if there are too few.
+def _assign(stream: Stream, camera: Camera, places: list[GroundPoint], people: Sequence[int]) -> list[int]:
+    """Give the labelled people the places with the best view; add places if there are too few.
 
     Returns:
-        The number of who is at each place, or `UNLABELLED`.
+        The world number of the person at each place, or `UNLABELLED`.
     """
     height, width = camera.domain.size
     numbers = [UNLABELLED] * len(places)
@@ -156,5 +156,5 @@ def _is_annotated(seen: Appearance, domain: Domain) -> bool:
 
 
 def _is_box(box: Box) -> bool:
-    """Whether a box is large enough to be one: two pixels each way."""
+    """Whether a box is at least two pixels wide and high."""
     return box[2] - box[0] >= 2 and box[3] - box[1] >= 2

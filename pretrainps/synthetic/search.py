@@ -1,4 +1,4 @@
-"""Data sets for person search: the same people in scenes of several cameras, among passers-by whom nobody knows."""
+"""Data sets for person search: the same people in scenes of several cameras, among unlabelled passers-by."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ from pretrainps.synthetic.sets import as_domain, as_numbers, known_camera
 from pretrainps.synthetic.streams import Stream
 
 FIRST_TEST_PERSON = 1_000_000
-"""The number in the world of person 0 of a test: people of training and of tests are never the same."""
+"""The world's number of person 0 of a test, so that training and test never share a person."""
 
 _TOGETHER = 2.2
-"""How many people with a name are in a scene on average."""
+"""Average number of labelled people in a scene."""
 _CLEAR = 0.7
-"""Share of a person's box that must be seen for it to be a good query."""
+"""Share of a person's box that must be visible for a good query."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedScene:
-    """A scene of a search data set before it is drawn."""
+    """A scene of a person-search data set before it is drawn."""
 
     index: int
     camera: int
     people: tuple[int, ...]
-    """Numbers in the world of those who are to be found again."""
+    """World numbers of the labelled people in it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchPlan:
-    """Who is to be seen where in a search data set. With it, scenes may be drawn one by one, in any order."""
+    """The people of each scene of a person-search data set. With it, scenes can be drawn one by one, in any order."""
 
     domain: Domain
     seed: int
     split: Literal["train", "test"]
     people: tuple[int, ...]
-    """Numbers in the world; the ids 0, 1, 2, ... are places in here."""
+    """World numbers of the people; the ids 0, 1, 2, ... are positions in this tuple."""
     scenes: tuple[PlannedScene, ...]
 
     @property
     def part(self) -> str:
-        """What fixes this set's random numbers, with the world's seed and the domain; sets without a common person differ."""
+        """Part of the key of this set's random numbers, besides seed and domain; sets without a common person differ in it."""
         return _part(self.split, self.people)
 
     @property
     def identities(self) -> tuple[str, ...]:
-        """What the people 0, 1, 2, ... are called: numbers from 1, as PRW has them."""
+        """Names of the people 0, 1, 2, ...: numbers from 1, as in PRW."""
         return tuple(str(number + 1) for number in self.people)
 
     def name_of(self, scene: PlannedScene) -> str:
-        """Return what a scene is called, as PRW or CUHK-SYSU would; no scene of training is called like one of a test."""
+        """Return the name of a scene, in the style of PRW or CUHK-SYSU; training and test never share a name."""
         test = self.split == "test"
         if self.domain.tells_cameras:
             return f"c{scene.camera + 1}s{1 + test}_{scene.index:06d}.jpg"
@@ -75,29 +75,29 @@ def plan_search(
 ) -> SearchPlan:
     """Plan a data set for person search.
 
-    Each person comes before 2 to 4 cameras, and at most once into a scene.
+    Each person is seen by 2 to 4 cameras, and is in a scene at most once.
 
-    Two sets without a common person share the cameras and nothing else: who is where, the passers-by, and the places and the
-    light in each scene are drawn by the split and by the lowest of the people's numbers. So people 80 to 159 can be a
-    validation set to a test on people 0 to 79.
+    Two sets without a common person share only the cameras. The arrangement of people, the passers-by and the light in each
+    scene depend on the split and on the lowest number of the people. So people 80 to 159 can be a validation set for a test
+    on people 0 to 79.
 
     Args:
-        domain: Where it is, or its name.
-        identities: The people's numbers, from 0. In a test they are other people than those of the same numbers in training.
+        domain: The domain, or its name.
+        identities: Numbers of the people, from 0. The same number is one person in training and another person in a test.
         split: "train" or "test".
-        appearances: In how many scenes each person is.
-        seed: Of the world.
+        appearances: Number of scenes for each person.
+        seed: Seed of the world.
 
     Raises:
-        ArgumentError: no such domain; no people, or one twice; a number below what makes sense.
+        ArgumentError: there is no such domain; no people, or one comes twice; or a number is too small.
     """
     place, numbers = as_domain(domain), as_numbers(identities)
     if appearances < 2:
-        raise ArgumentError(f"appearances={appearances}: who is to be found again must be seen at least 2 times.")
+        raise ArgumentError(f"appearances={appearances}: to be found again, a person must be seen at least 2 times.")
     if place.cameras < 2:
-        raise ArgumentError(f"{place.name} has {place.cameras} camera: to find people again it takes 2.")
+        raise ArgumentError(f"{place.name} has {place.cameras} camera: to find people again, at least 2 are needed.")
     if max(numbers) >= FIRST_TEST_PERSON:
-        raise ArgumentError(f"identities holds {max(numbers)}: people of a search are numbered below {FIRST_TEST_PERSON}.")
+        raise ArgumentError(f"identities holds {max(numbers)}: numbers of people must be below {FIRST_TEST_PERSON}.")
     people = tuple(number + FIRST_TEST_PERSON if split == "test" else number for number in numbers)
     stream = Stream("plan", seed, place.name, _part(split, people), len(people), appearances)
     seen_by: list[list[int]] = [[] for _ in range(place.cameras)]
@@ -111,13 +111,13 @@ def plan_search(
 
 
 def _part(split: str, people: Sequence[int]) -> str:
-    """Return what random numbers of a set are drawn by: its split, and whom it has, as disjoint sets differ in their lowest."""
+    """Return the key of a set's random numbers: split and lowest number of a person, which differs between disjoint sets."""
     first = min(people) - (FIRST_TEST_PERSON if split == "test" else 0)
-    return f"{split} from {first}" if first else split  # sets from person 0 on are those of earlier versions
+    return f"{split} from {first}" if first else split  # sets that start at person 0 keep the key of earlier versions
 
 
 def _groups(stream: Stream, crowd: list[int]) -> Iterator[tuple[int, ...]]:
-    """Put the people whom one camera sees into scenes, nobody twice into one."""
+    """Distribute the people of one camera to scenes, each at most once in a scene."""
     waiting = stream.shuffled(crowd)
     while waiting:
         most = 1 + int(stream.uniform(0, 2 * _TOGETHER - 1))
@@ -130,12 +130,12 @@ def _groups(stream: Stream, crowd: list[int]) -> Iterator[tuple[int, ...]]:
 
 
 def search_scenes(plan: SearchPlan, *, workers: int = 1, progress: bool = False) -> Iterator[Sample]:
-    """Draw the scenes of a plan, one after the other.
+    """Draw the scenes of a plan one by one.
 
     Args:
-        plan: What to draw.
-        workers: Processes that draw; see `generate`.
-        progress: Whether to show a bar.
+        plan: The plan.
+        workers: Number of processes that draw; see `generate`.
+        progress: Whether to show a progress bar.
     """
     ids = {number: place for place, number in enumerate(plan.people)}
     jobs = [(plan.name_of(scene), scene, tuple(ids[number] for number in scene.people)) for scene in plan.scenes]
@@ -168,7 +168,7 @@ def search_train(
     workers: int = 1,
     progress: bool = False,
 ) -> Split:
-    """Draw scenes to train person search on. All of them are held in memory; `search_scenes` gives them one by one.
+    """Draw a training set for person search. All scenes are held in memory; `search_scenes` yields them one by one.
 
     Args and errors are those of `plan_search` and `search_scenes`.
     """
@@ -186,7 +186,7 @@ def search_test(
     workers: int = 1,
     progress: bool = False,
 ) -> SearchSet:
-    """Draw a gallery of scenes, and choose whom to search for in it. All of it is held in memory.
+    """Draw a gallery of scenes, and choose queries from it. All scenes are held in memory.
 
     Args and errors are those of `plan_search`, `search_scenes` and `search_set`.
 
@@ -200,15 +200,15 @@ def search_test(
 
 
 def search_set(plan: SearchPlan, samples: Sequence[Sample], *, list_sizes: Sequence[int] = ()) -> SearchSet:
-    """Choose queries from drawn scenes: for each person one whom another camera sees too.
+    """Choose queries from drawn scenes: one for each person who is also seen by another camera.
 
     Args:
-        plan: Of the scenes.
-        samples: One a planned scene, in order; their pictures may have been written to files.
-        list_sizes: Sizes of galleries of which each query gets its own: the other scenes with the person, then scenes without.
+        plan: The plan of the scenes.
+        samples: One for each planned scene, in order; their images may have been written to files.
+        list_sizes: Sizes of galleries for each query alone: the other scenes with the person, then scenes without.
 
     Raises:
-        ArgumentError: a list is shorter than some person's scenes, or longer than there are scenes.
+        ArgumentError: a size is less than the number of a person's scenes, or more than that of all scenes.
     """
     stream = Stream("queries", plan.seed, plan.domain.name, plan.part)
     seen: dict[int, list[tuple[int, int]]] = {identity: [] for identity in range(len(plan.people))}
@@ -239,8 +239,8 @@ def _list(
     """Return the gallery of one query: the scenes with the person first, then some without."""
     if not len(matches) <= size <= len(matches) + len(others):
         raise ArgumentError(
-            f"a list of {size} scenes cannot be made: somebody is in {len(matches)} besides that of the query, and there are "
-            f"{len(others)} without him. Choose a size between, or draw more people."
+            f"a list of {size} scenes is not possible: one person is in {len(matches)} scenes besides the query's, and "
+            f"{len(others)} scenes are without that person. Choose a size between, or draw more people."
         )
     without = stream.shuffled(others)[: size - len(matches)]
     frames = np.array([index for index, _ in matches] + without, dtype=np.int64)
@@ -250,7 +250,7 @@ def _list(
 
 
 def _visible_share(sample: Sample, row: int) -> float:
-    """Return which share of a person's box the box around what is seen of him takes."""
+    """Return the area of a person's visible box as a share of the whole box."""
     if sample.visible is None:
         return 1.0
     full, visible = sample.boxes[row], sample.visible[row]

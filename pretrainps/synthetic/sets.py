@@ -26,21 +26,21 @@ def scenes(
     workers: int = 1,
     progress: bool = False,
 ) -> Iterator[Sample]:
-    """Draw scenes with boxes and without identities, one after the other.
+    """Draw scenes with boxes and without identities, one by one.
 
-    A scene depends on the world's seed, the domain, the split's name and its own index, and on nothing else.
+    A scene depends only on the world's seed, the domain, the name of the split and its own index.
 
     Args:
-        domain: Where they are, or its name.
-        count: How many.
-        first: Index of the first: scenes of other indices show other people before the same cameras.
-        seed: Of the world.
-        name: Of the split; another name gives other scenes of the same cameras.
-        workers: Processes that draw; see `generate`.
-        progress: Whether to show a bar.
+        domain: The domain, or its name.
+        count: Number of scenes.
+        first: Index of the first scene; scenes of other indices show other people in front of the same cameras.
+        seed: Seed of the world.
+        name: Name of the split; another name gives other scenes of the same cameras.
+        workers: Number of processes that draw; see `generate`.
+        progress: Whether to show a progress bar.
 
     Raises:
-        ArgumentError: no such domain; a count or a number of workers below 1; a first index below 0.
+        ArgumentError: there is no such domain; `count` or `workers` is below 1; or `first` is below 0.
     """
     place = as_domain(domain)
     if count < 1:
@@ -61,7 +61,7 @@ def detection_split(
     workers: int = 1,
     progress: bool = False,
 ) -> Split:
-    """Draw a data set for person detection. All of it is held in memory; `scenes` gives it piece by piece.
+    """Draw a data set for person detection. All of it is held in memory; `scenes` yields one scene after the other.
 
     Args and errors are those of `scenes`.
 
@@ -110,24 +110,24 @@ def crops(
     workers: int = 1,
     progress: bool = False,
 ) -> Iterator[Sample]:
-    """Draw re-ID crops, one after the other: person after person, camera after camera.
+    """Draw re-ID crops one by one, ordered by person and camera.
 
-    A person is the same in every split, and is seen by the same cameras there; only the pictures are others. So the queries
-    of a test are `name="query", shots=1`, and its gallery is the same people with `name="gallery"`.
+    A person has the same look and the same cameras in every split, but other images. So the queries of a test are
+    `name="query", shots=1`, and its gallery is the same people with `name="gallery"`.
 
     Args:
-        domain: Where they are, or its name.
-        identities: The people's numbers in the domain, from 0.
-        cameras_per_identity: How many cameras see each of them; all of the domain's, if it has less.
-        shots: Pictures by each of these cameras.
-        seed: Of the world.
-        name: Of the split.
-        size: Height and width to scale crops to; without, they stay as they were cut.
-        workers: Processes that draw; see `generate`.
-        progress: Whether to show a bar.
+        domain: The domain, or its name.
+        identities: Numbers of the people in the domain, from 0.
+        cameras_per_identity: Number of cameras for each person; all cameras of the domain, if it has fewer.
+        shots: Images by each of these cameras.
+        seed: Seed of the world.
+        name: Name of the split.
+        size: Height and width to resize crops to; by default they keep their size.
+        workers: Number of processes that draw; see `generate`.
+        progress: Whether to show a progress bar.
 
     Raises:
-        ArgumentError: no such domain; no people, or one twice; a number below what makes sense.
+        ArgumentError: there is no such domain; no people, or one comes twice; or a number is too small.
     """
     place, numbers = as_domain(domain), as_numbers(identities)
     if cameras_per_identity < 1 or shots < 1:
@@ -153,9 +153,9 @@ def reid_split(
     workers: int = 1,
     progress: bool = False,
 ) -> Split:
-    """Draw a data set for re-ID. All of it is held in memory; `crops` gives it piece by piece.
+    """Draw a data set for re-ID. All of it is held in memory; `crops` yields one crop after the other.
 
-    Args and errors are those of `crops`. The ids 0, 1, 2, ... are places in `identities`.
+    Args and errors are those of `crops`. The ids 0, 1, 2, ... are positions in `identities`.
 
     Example:
         >>> split = reid_split("reid_market", range(2), cameras_per_identity=2, shots=1)
@@ -191,15 +191,15 @@ def _crop(domain: Domain, seed: int, split: str, size: tuple[int, int] | None, s
 
 
 def as_domain(domain: Domain | str) -> Domain:
-    """Return a domain that is given itself or by name."""
+    """Return a domain, given as such or by name."""
     return find_domain(domain) if isinstance(domain, str) else domain
 
 
 def as_numbers(identities: Sequence[int]) -> tuple[int, ...]:
-    """Return people's numbers.
+    """Return the numbers of people after a check.
 
     Raises:
-        ArgumentError: there is none, one comes twice, or one is negative.
+        ArgumentError: there are none, one comes twice, or one is negative.
     """
     numbers = tuple(int(number) for number in identities)
     if not numbers:
@@ -212,10 +212,10 @@ def as_numbers(identities: Sequence[int]) -> tuple[int, ...]:
 
 
 def known_camera(domain: Domain, camera: int) -> int | None:
-    """Return the camera as annotations and names of files count, from 1, if the domain's annotation tells it."""
+    """Return the camera's number from 1, as in annotations and file names, if the domain's annotation names it."""
     return camera + 1 if domain.tells_cameras else None
 
 
 def _person_name(number: int) -> str:
-    """Return what a person is called: counted from 1, for Market-1501 calls 0000 who is nobody."""
+    """Return the name of a person: a number from 1, because 0000 means no identity in Market-1501."""
     return f"{number + 1:04d}"

@@ -1,6 +1,6 @@
-"""Where the joints of a body are in space, and how space is seen on paper.
+"""The joints of a body in space, and their projection to a canvas.
 
-A body's own axes are left, up and forward from between its feet; lengths are in body heights.
+A body's axes are left, up and forward, with the origin between its feet; lengths are in body heights.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from pretrainps.synthetic.pose import Pose
 Point = tuple[float, float]
 """x, y on the canvas in pixels."""
 Joint = tuple[float, float, float]
-"""Left, up, forward in body heights."""
+"""A point of the body: left, up, forward in body heights."""
 
 LEFT, RIGHT = 1, -1
 SIDES = (LEFT, RIGHT)
 
 _SOLE = 0.03
-"""From the ankle to the ground."""
+"""Distance from the ankle to the ground, in body heights."""
 _LOOSE = {"tee": 1.0, "long": 1.0, "hoodie": 1.12, "jacket": 1.14, "coat": 1.16}
-"""How much wider a top is than the body in it."""
+"""Extra width of a top over the body in it, as a factor."""
 
 
 class Limb(NamedTuple):
@@ -40,19 +40,20 @@ class Ring(NamedTuple):
 
     height: float
     width: float
-    """Half the width; so for the depth."""
+    """Half of the width."""
     depth: float
+    """Half of the depth."""
     forward: float = 0.0
 
 
 class View:
-    """Parallel projection of a body that is turned and seen from above.
+    """Parallel projection of a rotated body, seen from above.
 
     Args:
-        scale: Pixels of a body height.
-        feet: Where on the canvas the body stands.
-        yaw: How far the body is turned from facing the camera, to its left, in radians.
-        pitch: How far the camera looks down, in radians.
+        scale: Pixels for each body height.
+        feet: Position of the feet on the canvas.
+        yaw: Rotation away from facing the camera, to the body's left, in radians.
+        pitch: Downward angle of the camera, in radians.
     """
 
     __slots__ = ("_cos_pitch", "_sin_pitch", "_x", "_y", "cos_yaw", "scale", "sin_yaw", "yaw")
@@ -65,7 +66,7 @@ class View:
         self._x, self._y = feet
 
     def __call__(self, left: float, up: float, forward: float) -> Point:
-        """Return where a place in space is on the canvas."""
+        """Project a point in space to the canvas."""
         near = forward * self.cos_yaw - left * self.sin_yaw
         return (
             self._x + self.scale * (left * self.cos_yaw + forward * self.sin_yaw),
@@ -73,16 +74,16 @@ class View:
         )
 
     def nearness(self, joint: Joint) -> float:
-        """Return how much nearer than the body's axis a place is to the camera, in body heights."""
+        """Return by how much a point is nearer to the camera than the body's axis, in body heights."""
         return joint[2] * self.cos_yaw - joint[0] * self.sin_yaw
 
     def half_width(self, ring: Ring) -> float:
-        """Return half the width in which a cross-section is seen, in body heights."""
+        """Return half of the projected width of a cross-section, in body heights."""
         return math.hypot(ring.width * self.cos_yaw, ring.depth * self.sin_yaw)
 
 
 class Skeleton:
-    """The joints of somebody in a pose, standing on the ground."""
+    """The joints of a person in a pose, standing on the ground."""
 
     def __init__(self, who: Identity, pose: Pose) -> None:
         self.puff = _LOOSE[who.top]
@@ -119,7 +120,7 @@ class Skeleton:
         return Limb(shoulder, elbow, wrist)
 
     def _trunk(self, who: Identity) -> tuple[Ring, ...]:
-        """Return what the top covers, from the neck down."""
+        """Return the cross-sections under the top, from the neck down."""
         puff, lean, hip, shoulder = self.puff, self.lean, self.hip, self.shoulder
         hip_width, hip_depth = self.hip_width * puff, self.hip_depth * puff
         hem = (hip - 0.2, 1.12) if who.top == "coat" else (hip - 0.03, 1.0)
@@ -138,11 +139,11 @@ class Skeleton:
         return tuple(rings)
 
     def trunk_surface(self, down: float, longitude: float) -> Joint:
-        """Return a place on the top.
+        """Return a point on the surface of the top.
 
         Args:
-            down: From 0 at the neck to 1 at the hem.
-            longitude: From 0 in front over pi / 2 on the left to pi at the back.
+            down: Position from 0 at the neck to 1 at the hem.
+            longitude: Angle from 0 in front over pi / 2 on the left to pi at the back.
         """
         place = down * (len(self.trunk) - 1)
         index = min(len(self.trunk) - 2, int(place))
@@ -153,7 +154,7 @@ class Skeleton:
 
 
 def _leg(hip_height: float, thigh: float, side: int, pose: Pose) -> Limb:
-    """Return a leg whose hip is at its usual height; the foot may be anywhere."""
+    """Return a leg with the hip at its usual height; the foot may be anywhere."""
     swing = side * pose.stride * math.sin(pose.phase)
     half_a_cycle = 0 if side == LEFT else math.pi
     bend = 0.05 + max(0.0, 1.5 * pose.stride * math.sin(pose.phase + half_a_cycle - 1.2))

@@ -1,4 +1,4 @@
-"""Random numbers that depend on a key alone: the same in every process, on every machine, in any order of calls."""
+"""Random numbers that depend only on a key: the same in every process, on every machine, in any order of calls."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import numpy as np
 T = TypeVar("T")
 
 Weighted = tuple[tuple[T, float], ...]
-"""Things, each with how often it comes compared with the others."""
+"""Items with their relative weights."""
 
 
 class Stream:
-    """The random numbers of one purpose, fixed by a key.
+    """The random numbers for one purpose, fixed by a key.
 
-    Everything is made of `random.Random.random`, the one sequence that Python promises never to change for a seed.
+    All numbers come from `random.Random.random`, the only sequence that Python promises never to change for a seed.
 
     Args:
-        key: What the numbers are for, in words and whole numbers.
+        key: The purpose of the numbers, as words and whole numbers.
 
     Example:
         >>> Stream("coat", 7).below(1000) == Stream("coat", 7).below(1000)
@@ -33,21 +33,21 @@ class Stream:
     __slots__ = ("_next",)
 
     def __init__(self, *key: str | int) -> None:
-        plain = [part if isinstance(part, str) else operator.index(part) for part in key]  # numpy's print otherwise
+        plain = [part if isinstance(part, str) else operator.index(part) for part in key]  # numpy's repr differs
         digest = hashlib.blake2b(repr(plain).encode(), digest_size=8).digest()
         self._next = random.Random(int.from_bytes(digest, "big")).random
 
     def uniform(self, low: float, high: float) -> float:
-        """Return a number from low to high, each as likely as any other."""
+        """Return a number from low to high, uniformly distributed."""
         return low + (high - low) * self._next()
 
     def normal(self, mean: float, deviation: float) -> float:
-        """Return a number of the normal distribution, by Box and Muller's transform."""
+        """Return a number from the normal distribution, by the Box-Muller transform."""
         radius = math.sqrt(-2.0 * math.log(1.0 - self._next()))
         return mean + deviation * radius * math.cos(math.tau * self._next())
 
     def chance(self, probability: float) -> bool:
-        """Return whether something happens that has this probability."""
+        """Return `True` with this probability."""
         return self._next() < probability
 
     def below(self, count: int) -> int:
@@ -59,11 +59,11 @@ class Stream:
         return 1 if self._next() < 0.5 else -1
 
     def choice(self, things: Sequence[T]) -> T:
-        """Return one of several things, each as likely as any other."""
+        """Return one of several items, with equal probability."""
         return things[int(self._next() * len(things))]
 
     def weighted(self, things: Weighted[T]) -> T:
-        """Return one of several things, by their weights."""
+        """Return one of several items, with probabilities by their weights."""
         left = self._next() * sum(weight for _, weight in things)
         for thing, weight in things:
             left -= weight
@@ -72,10 +72,10 @@ class Stream:
         return things[-1][0]
 
     def shuffled(self, things: Iterable[T]) -> list[T]:
-        """Return the things in another order."""
+        """Return the items in random order."""
         drawn = [(self._next(), place, thing) for place, thing in enumerate(things)]
         return [thing for _, _, thing in sorted(drawn, key=lambda row: row[:2])]
 
     def array_source(self) -> np.random.RandomState:
-        """Return a source of whole arrays; numpy has frozen the sequences of this one."""
+        """Return a generator of random arrays, of a type whose sequences numpy never changes."""
         return np.random.RandomState(self.below(2**32))

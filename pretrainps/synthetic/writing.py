@@ -1,4 +1,4 @@
-"""Write the synthetic world to disk in a real data set's layout, so that readers, trainers and evaluators can be tried."""
+"""Write synthetic data to disk in a real data set's layout, to try readers, training and evaluation."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ _SMALLEST_LIST = 50
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorldSize:
-    """How much of the world to draw."""
+    """How many people and scenes to draw."""
 
     people: int = 60
-    """Whom to train on; in detection sets, the number of scenes to train on."""
+    """Number of people to train on; in detection sets, number of training scenes."""
     test_people: int = 40
-    """Whom to search for; in detection sets, the number of scenes to test on."""
+    """Number of people to search for; in detection sets, number of test scenes."""
     first_test_person: int = 0
-    """Number of the first of them. Other numbers are other people in other scenes, before the same cameras."""
+    """Number of the first test person. Other numbers give other people in other scenes, in front of the same cameras."""
     appearances: int = 6
-    """Scenes that each person is in, or crops of each."""
+    """Number of scenes, or of crops, for each person."""
     seed: int = 0
     workers: int = 1
-    """Processes that draw."""
+    """Number of processes that draw."""
 
     def __post_init__(self) -> None:
         for name in ("people", "test_people", "appearances", "workers"):
@@ -66,34 +66,34 @@ class WorldSize:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Writable:
-    """A layout that the world can be written in."""
+    """A layout that synthetic data can be written in."""
 
     layout: Layout
     domain: str
-    """Which part of the world suits it; others of the same task do, too."""
+    """The default domain for it; other domains of the same task are possible too."""
     write: Callable[[Path, Path, str, WorldSize, bool], None]
-    """From the root, a folder for pictures on the way, the domain, how much, and whether to show progress."""
+    """The function that writes. Arguments: root, a folder for temporary images, domain, size, and whether to show progress."""
 
 
 def synthesize(
     layout: str, root: Path | str, *, domain: str | None = None, size: WorldSize | None = None, progress: bool = False
 ) -> Layout:
-    """Draw people and write them to a new folder as if they were a real data set.
+    """Draw people and write them to a new folder as a data set.
 
-    Pictures go to disk one by one; the folder appears when it is complete.
+    Images are written one by one; the folder appears when it is complete.
 
     Args:
         layout: Name of one of `WRITABLE`.
         root: The folder; it must not exist yet, or be empty.
-        domain: Which part of the world; by default one that suits the layout.
-        size: How much of it.
-        progress: Whether to show bars.
+        domain: The domain to draw; by default the layout's own.
+        size: How many people and scenes to draw.
+        progress: Whether to show progress bars.
 
     Returns:
-        The layout, to read it with.
+        The layout, for reading.
 
     Raises:
-        ArgumentError: a layout that cannot be written; a domain that is not of its task; a folder that is in use.
+        ArgumentError: the layout cannot be written; the domain is for another task; or the folder is in use.
         CacheError: the folder cannot be written, or the disk is full.
         MissingPackageError: the layout has .mat files, and scipy is not installed.
     """
@@ -115,7 +115,7 @@ def synthesize(
         try:
             (scratch / "pictures").mkdir()
             writable.write(scratch / "root", scratch / "pictures", place.name, size or WorldSize(), progress)
-            if target.exists():  # somebody may stand in it
+            if target.exists():  # it may be the working directory of another process
                 for each in (scratch / "root").iterdir():
                     each.rename(target / each.name)
             else:
@@ -126,7 +126,7 @@ def synthesize(
 
 
 def _on_disk(samples: Iterable[Sample], folder: Path) -> Iterator[Sample]:
-    """Move pictures from memory to files, in which they are compressed once and for all."""
+    """Move images from memory to files, so that each is compressed only once."""
     for sample in samples:
         path = folder / sample.name
         assert not isinstance(sample.image, Path)

@@ -1,4 +1,4 @@
-"""Read checkpoints safely, map key layouts, report coverage, write reproducible safetensors."""
+"""Weight files: read checkpoints safely, map key layouts, compare with a model, write reproducible safetensors."""
 
 from pretrainps.weights.compare import compare as compare
 from pretrainps.weights.compare import require_complete as require_complete

@@ -1,4 +1,4 @@
-"""What to do about a file that does not fit: the likely cause, and a call that works."""
+"""Advice for a file that does not fit its model: the likely cause, and a call that works."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def advise(
 
     Args:
         report: The outcome of `compare`, which is not ok.
-        shapes: The file's tensors, under our own names as far as they have one.
-        arch: The architecture that the model has.
-        prefix: What was stripped from the file's keys.
+        shapes: The file's tensors, under native names if they have one.
+        arch: The architecture of the model.
+        prefix: The prefix that was removed from the file's keys.
         unprefixed: Unexpected keys that did not have that prefix.
     """
     if report.no_tensor:
@@ -58,10 +58,10 @@ _INSPECT = " `pretrainps inspect FILE` says what a file is."
 
 
 def patterns_of(keys: Sequence[str], kept: Collection[str]) -> list[str]:
-    """Return shell patterns that match some keys of a file and none of the others, as few as whole modules allow.
+    """Return shell patterns that match some keys of a file and none of the others, if possible one for each whole module.
 
     Args:
-        keys: What is to be matched.
+        keys: The keys to match.
         kept: The file's other keys.
     """
     patterns: dict[str, None] = {}

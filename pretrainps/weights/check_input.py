@@ -1,9 +1,9 @@
-"""Find out how a network wants its pixels, from the weights themselves.
+"""Find a network's input convention from the weights themselves.
 
-The first batch norm of a trained network remembers the mean and variance of what its first convolution gave on the
-training pictures. Feeding ordinary pictures under each possible convention gives other statistics for each; the true
-convention is the one whose statistics come closest to the remembered ones. That holds for pictures like those of the
-training: if all of yours are tinted or lit in one way, the answer may be wrong.
+The first batch norm of a trained network stores the mean and variance of its first convolution's output on the training
+images. Ordinary images give other statistics under each possible convention; the true convention gives the statistics that are
+closest to the stored ones. This holds for images like those of the training: if all of yours have the same tint or lighting,
+the answer may be wrong.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ _SCALINGS: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
     "0-255": (255.0, tuple(255 * m for m in _IMAGENET_MEAN), (1.0, 1.0, 1.0)),
     "0.5": (1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
-"""Mean and deviation in RGB order. "0-255" is Caffe's: minus ImageNet's mean, no deviation."""
+"""Mean and standard deviation in RGB order. "0-255" is Caffe's: minus ImageNet's mean, without division."""
 
 STATED = "stated"
-"""The name of a scaling that is none of the known ones, only what the model's spec says."""
+"""The name of a scaling that only the model's spec has."""
 CLEAR = 1.5
-"""The second-best distance must be this many times the best before the answer counts as settled."""
+"""The second-best distance must be at least this many times the best for a clear answer."""
 FEW = 20
-"""Below this many images the answer comes with a warning."""
+"""Below this number of images the answer includes a warning."""
 COLOURFUL = 0.02
-"""Mean difference of red and blue, in 0..1, from which on pictures say anything about the order of colours."""
+"""Least mean difference of red and blue, in 0..1, for images that can show the order of colours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One convention and how far its statistics are from the remembered ones (0 is the same)."""
+    """One convention, and the distance of its statistics from the stored ones (0 means equal)."""
 
     colour: Colour
     scaling: str
-    """A key of the known scalings, or "stated" for what the model's spec says."""
+    """A key of the known scalings, or "stated" for that of the model's spec."""
     distance: float
 
     def __str__(self) -> str:
@@ -55,12 +55,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class InputCheck:
-    """The candidates, best first, and what they amount to."""
+    """The candidates, the best first, and the conclusions."""
 
     candidates: tuple[Candidate, ...]
     images: int
     colourfulness: float
-    """Mean absolute difference of red and blue in the pictures, 0 to 1."""
+    """Mean absolute difference of red and blue in the images, 0 to 1."""
     layer: str
     stated: InputConvention
     failures: tuple[str, ...] = ()
@@ -68,12 +68,12 @@ class InputCheck:
 
     @property
     def best(self) -> Candidate:
-        """The convention whose statistics are closest."""
+        """The convention with the closest statistics."""
         return self.candidates[0]
 
     @property
     def colour_settled(self) -> bool:
-        """Whether the other colour order, scaled the same way, is clearly farther, and the pictures have colour at all."""
+        """Whether the other colour order with the same scaling is clearly farther, and the images have colour at all."""
         other = next(c for c in self.candidates if c.scaling == self.best.scaling and c.colour != self.best.colour)
         return self.colourfulness > COLOURFUL and other.distance > CLEAR * self.best.distance
 
@@ -85,7 +85,7 @@ class InputCheck:
 
     @property
     def agrees(self) -> bool | None:
-        """Whether the best candidate is what the spec states; `None` if what differs between them is undecided."""
+        """Whether the best candidate is that of the spec; `None` if the images do not decide between them."""
         stated = next(c for c in self.candidates if (c.colour, c.scaling) == _name_of(self.stated))
         if stated is self.best:
             return True
@@ -101,32 +101,32 @@ class InputCheck:
             f"scaling {'clear' if self.scaling_settled else 'undecided'}",
         ]
         lines.append(f"{self.best} fits best ({', '.join(clear)}).")
-        verdict = {True: "this agrees", False: "this DISAGREES", None: "these pictures do not decide it"}[self.agrees]
+        verdict = {True: "this agrees", False: "this DISAGREES", None: "these images do not decide it"}[self.agrees]
         stated = f"The spec states {self.stated.colour.upper()} with mean {self.stated.mean} ({self.stated.status})"
         lines.append(f"{stated}: {verdict}.")
         if not (self.colour_settled and self.scaling_settled):
             lines.append("Give more images, in colour and like the training data (street scenes, people), to decide it.")
         elif self.images < FEW:
-            lines.append(f"With fewer than {FEW} images, one odd picture may have decided it: give more to be sure.")
+            lines.append(f"With fewer than {FEW} images, one unusual image may have decided it: give more to be sure.")
         return "\n".join(lines)
 
 
 @torch.no_grad()
 def check_input(model: Model, images: Sequence[Path | Tensor], *, size: tuple[int, int] = (256, 256)) -> InputCheck:
-    """Compare the first batch norm's statistics with those measured under each convention.
+    """Compare the first batch norm's statistics with the statistics of images under each convention.
 
     Args:
-        model: A loaded model whose first layers are a convolution and a batch norm.
-        images: Files, or (3, H, W) tensors in RGB 0..1. A few dozen ordinary colour pictures do.
-        size: Height and width that the pictures are resized to.
+        model: A loaded model that starts with a convolution and a batch norm.
+        images: Files, or (3, H, W) tensors in RGB 0..1. A few dozen ordinary colour images are enough.
+        size: Height and width for resizing the images.
 
     Raises:
         UnsupportedModelError: no batch norm follows the first convolution (Swin, ConvNeXt), or it was never trained.
-        ArgumentError: no images.
-        ImageError: not one of the images can be read.
+        ArgumentError: there are no images.
+        ImageError: none of the images can be read.
     """
     if not images:
-        raise ArgumentError("no images to check with. Give a folder with some ordinary colour pictures.")
+        raise ArgumentError("no images to check with. Give a folder with some ordinary colour images.")
     model = unwrap(model)
     name, convolution, norm = _first_layers(model)
     pixels, failures = [], []
@@ -161,7 +161,7 @@ def convention(colour: Colour, scaling: Literal["imagenet", "0-255", "0.5"] | st
 
 
 def _name_of(stated: InputConvention) -> tuple[Colour, str]:
-    """Return which candidate a stated convention is; scales count by what they do to a pixel, up to rounding."""
+    """Return the candidate of a stated convention. Conventions are equal if they change pixels equally, up to rounding."""
     for scaling in _SCALINGS:
         same = convention(stated.colour, scaling, stated)
         pairs = zip(_per_pixel(stated), _per_pixel(same), strict=True)
@@ -193,7 +193,7 @@ def _first_layers(model: nn.Module) -> tuple[str, nn.Conv2d, nn.BatchNorm2d]:
 
 
 def _distance(convolution: nn.Conv2d, norm: nn.BatchNorm2d, transform: Preprocess, pixels: list[Tensor]) -> float:
-    """Return the mean symmetric Kullback-Leibler divergence of the channels, taken as Gaussians."""
+    """Return the mean symmetric Kullback-Leibler divergence of the channels, as Gaussians."""
     total = square = torch.zeros(convolution.out_channels, dtype=torch.float64)
     count = 0
     for image in pixels:
@@ -202,7 +202,7 @@ def _distance(convolution: nn.Conv2d, norm: nn.BatchNorm2d, transform: Preproces
         square = square + response.square().sum(dim=(1, 2)).cpu()
         count += response[0].numel()
     mean = total / count
-    # channels that never respond carry no evidence, and must not divide by zero
+    # channels that never respond show nothing, and must not cause a division by zero
     variance = (square / count - mean.square()).clamp_min(1e-12)
     remembered_mean = norm.running_mean.double().cpu()  # type: ignore[union-attr]
     remembered = norm.running_var.double().cpu().clamp_min(1e-12)  # type: ignore[union-attr]

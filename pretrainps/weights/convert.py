@@ -1,8 +1,8 @@
-"""From a downloaded file to tensors under the package's own names, converted once and kept.
+"""Convert a downloaded file to tensors under native names, and cache the result.
 
-Everything that happens to a key on the way is declared in the spec's `FileFormat`: unwrap, leave out `ignored`, strip
-`prefix`, rename by `layout`. The result is written beside the original as a reproducible safetensors file, named after
-what went into it, so that a changed declaration leads to a new conversion.
+All changes of a key are declared in the spec's `FileFormat`: unwrap, leave out `ignored`, remove `prefix`, rename by `layout`.
+The result is written next to the original as a reproducible safetensors file. Its name depends on the file and the declaration,
+so that a changed declaration leads to a new conversion.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pretrainps.download import Cache, Fetched
 from pretrainps.download.cache import Record
-from pretrainps.errors import CacheError, CheckpointFormatError
+from pretrainps.errors import CacheError, CheckpointFormatError, LayoutError
 from pretrainps.files import sha256_of
 from pretrainps.registry.specs import FileFormat, ModelSpec
 from pretrainps.weights.key_layout import KeyLayout
@@ -29,44 +29,44 @@ from pretrainps.weights.report import SideData
 from pretrainps.weights.write import read_metadata, write_safetensors
 
 CONVERSION = 2
-"""Raised whenever the code below would turn the same file into other tensors."""
+"""Version of the conversion. Increase it when the code below would convert the same file to other tensors."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NativeCheckpoint:
-    """A file's tensors under the package's own names."""
+    """A file's tensors under native names."""
 
     tensors: Tensors
     ignored: tuple[str, ...] = ()
     """The file's keys that were left out, as declared."""
     declared: tuple[str, ...] = ()
-    """Of these, the tensors that a declared pattern names: an architecture's own filter may leave out more."""
+    """Those of `ignored` that match a declared pattern; an architecture's own filter may leave out more."""
     unprefixed: tuple[str, ...] = ()
-    """The file's keys without the declared prefix: nothing is declared of them, so they fit no model."""
+    """The file's keys without the declared prefix; they are undeclared, so they fit no model."""
     side_data: tuple[SideData, ...] = ()
-    """What lies in the file among the tensors and is none."""
+    """Entries of the file that are no tensors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
-    """Tensors under a model's names, with an account of where each comes from."""
+    """Tensors under a model's names, with the origin of each."""
 
     tensors: Tensors
     sources: dict[str, tuple[str, ...]]
-    """A name -> the file's keys that its tensor is made of."""
+    """A name -> the file's keys from which its tensor was made."""
 
 
 class Adapter(Protocol):
-    """Brings one architecture's files under its names, where a key layout cannot: it needs the model."""
+    """Converts one architecture's files to its names, if this needs the model and a key layout is not enough."""
 
     fingerprint: str
-    """Changes whenever the same file would become other tensors."""
+    """Identifies the conversion: it changes if the same file would be converted to other tensors."""
 
     def __call__(self, tensors: Mapping[str, Tensor], known: tuple[str, ...]) -> Adapted:
         """Return the tensors under the model's names.
 
         Args:
-            tensors: The file's, without prefix.
+            tensors: The tensors of the file, without prefix.
             known: Shell patterns of keys that may be left over.
         """
         ...
@@ -75,14 +75,14 @@ class Adapter(Protocol):
 def convert(
     path: Path, file: FileFormat, layout: KeyLayout, *, mapped: bool = True, adapter: Adapter | None = None
 ) -> NativeCheckpoint:
-    """Read a file and bring its tensors under the package's own names. Writes nothing.
+    """Read a file and convert its tensors to native names. It writes nothing.
 
     Args:
         path: The checkpoint.
-        file: How its tensors lie in it.
-        layout: The key layout that its names are in, `file.layout`.
+        file: The form of its tensors in the file.
+        layout: The key layout of its names, `file.layout`.
         mapped: See `read_object`.
-        adapter: The architecture's own way with files that are not in the native layout.
+        adapter: The architecture's own converter of files that are not in the native layout.
 
     Raises:
         CheckpointFormatError: unreadable, holding NaN or infinity, or without any tensor that the declared prefix fits.
@@ -119,6 +119,8 @@ def convert(
         )
     try:
         native = layout.read(bare)
+    except LayoutError as error:
+        raise LayoutError(f"{path}: {error}") from error
     except RuntimeError as error:  # a reordering met a tensor of another shape
         raise CheckpointFormatError(f"{path}: its tensors do not have the shapes of the key layout {layout.name!r}.") from error
     return NativeCheckpoint(
@@ -146,16 +148,15 @@ def native_checkpoint(
 ) -> NativeCheckpoint:
     """Return a fetched model's tensors, from the cached conversion if there is one.
 
-    Local and bundled files are read into memory and converted each time; a cache that cannot be written to is not needed
-    either.
+    Local and bundled files are read into memory and converted each time, so they work without a writable cache.
 
     Args:
         spec: The model.
         fetched: Its verified file.
-        layout: The key layout that its names are in.
-        cache: Where conversions are kept.
+        layout: The key layout of its names.
+        cache: Cache for the conversions.
         family: The architecture's family: layouts of two families may have one name.
-        verify: Hash a cached conversion again even though its size and time have not changed.
+        verify: Whether to hash a cached conversion again even if its size and time have not changed.
         adapter: See `convert`.
 
     Raises:
@@ -181,7 +182,7 @@ def _fingerprint(file: FileFormat, family: str, adapter: Adapter | None) -> str:
 
 
 def _read_conversion(target: Path, fetched: Fetched, *, verify: bool) -> NativeCheckpoint | None:
-    """Return a conversion that is whole and of this very file; the original is at hand to make it again otherwise."""
+    """Return a conversion if it is complete and of this file; otherwise it can be made again from the original."""
     try:
         record = Record.read(target.with_suffix(".json"))
         if record is None or ((verify or not record.describes(target)) and sha256_of(target) != record.sha256):
@@ -203,8 +204,8 @@ def _read_conversion(target: Path, fetched: Fetched, *, verify: bool) -> NativeC
 
 def _write_conversion(target: Path, checkpoint: NativeCheckpoint, spec: ModelSpec, fetched: Fetched) -> None:
     for stale in (*target.parent.glob("native-*"), *target.parent.glob(".native-*.tmp")):
-        if not stale.name.startswith(f"native-{fetched.sha256[:12]}-"):  # of another file, or left by a killed process
-            with contextlib.suppress(OSError):  # some systems do not delete what is in use
+        if not stale.name.startswith(f"native-{fetched.sha256[:12]}-"):  # from another file, or left by a killed process
+            with contextlib.suppress(OSError):  # some systems do not delete files in use
                 stale.unlink()
     notes = {
         "model": spec.name,

@@ -1,4 +1,4 @@
-"""Say what a weight file is, from its keys and shapes alone. Nothing in the file is run."""
+"""Inspect a weight file: format, architecture and key layout from its keys and shapes. No code in the file is run."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _DTYPE_NAMES = {
     "I32": "int32",
 }
 _MOST_ELEMENTS = 1 << 59
-"""That torch can count the bytes of, each a number of eight."""
+"""Largest number of elements, so that torch can count the bytes of eight-byte numbers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inspection:
-    """What `inspect` found."""
+    """The result of `inspect`."""
 
     path: Path
     kind: FileKind
@@ -52,39 +52,39 @@ class Inspection:
     sha256: str
     wrapper: tuple[str, ...] = ()
     other_wrappers: tuple[tuple[str, ...], ...] = ()
-    """Where else in the file tensors lie (an EMA copy, a student)."""
+    """Paths in the file to further tensors (an EMA copy, a student)."""
     side_data: Mapping[str, str] = field(default_factory=dict)
-    """What lies in the same dictionary as the tensors: key -> what it is, in words."""
+    """Other entries of the tensors' dictionary: key -> description of the value."""
     shapes: Mapping[str, Shape]
     dtypes: Mapping[str, int]
-    """dtype -> number of tensors."""
+    """Number of tensors of each dtype."""
     recognition: Recognition | None = None
     detector: str | None = None
-    """In words, if the keys are a known detector's."""
+    """A description of the detector, if the keys are of a known one."""
     refusal: str | None = None
-    """Why `load` refuses the file although its keys and shapes fit."""
+    """Why `load` would refuse the file, although its keys and shapes fit."""
     saved_by_us: Mapping[str, Any] | None = None
     """The configuration stored by `save_pretrained`, or by a training in its checkpoints."""
     run: str | None = None
-    """What it is, in words, if it lies in the folder of a training."""
+    """A description, if the file is in the folder of a training run."""
     problem: str | None = None
     """Why the tensors could not be read."""
     imports: tuple[str, ...] = ()
-    """What unpickling would import."""
+    """The names that unpickling would import."""
 
     @property
     def elements(self) -> int:
-        """Numbers stored, batch-norm statistics and counters included."""
+        """Number of stored numbers, including batch-norm statistics and counters."""
         return sum(_count(shape) for shape in self.shapes.values())
 
     @property
     def to_ignore(self) -> list[str]:
-        """Shell patterns of the keys that belong to nothing known, as `load` takes them for `ignore`."""
+        """Shell patterns of the keys that belong to no known part, for the argument `ignore` of `load`."""
         extra = self.recognition.extra if self.recognition else ()
         return patterns_of(extra, self.shapes.keys() - set(extra))
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON-ready values."""
+        """Return all values in a form for JSON."""
         found = self.recognition
         return {
             "path": str(self.path),
@@ -189,11 +189,11 @@ class Inspection:
 
 
 def inspect(path: Path | str) -> Inspection:
-    """Say what a file is. A file that cannot be read is described too, with the reason in `problem`.
+    """Return a description of a file. For a file that cannot be read, `problem` has the reason.
 
     Args:
-        path: Any file; a folder written by `save_pretrained`, that of a training, or a checkpoint in it; or a folder with the
-            index of a checkpoint in shards.
+        path: Any file; a folder from `save_pretrained` or of a training run; a checkpoint of a run; or a folder with the index
+        of a sharded checkpoint.
 
     Raises:
         PretrainPSError: there is no such file, or no weights in the folder.
@@ -203,13 +203,13 @@ def inspect(path: Path | str) -> Inspection:
         return seen
     found = identify(seen.shapes, seen.wrapper)
     seen = replace(seen, recognition=found, detector=_detector(found, seen.shapes))
-    if found is None or not found.loads or seen.saved_by_us is not None:  # what it is was written down then
+    if found is None or not found.loads or seen.saved_by_us is not None:  # the file's own configuration describes it
         return seen
     return replace(seen, refusal=_refusal(seen, found))
 
 
 def look(path: Path | str) -> Inspection:
-    """Say what lies in a file, without recognizing of what it is.
+    """Return the contents of a file, without recognition of the architecture.
 
     Args:
         path: As for `inspect`.
@@ -231,7 +231,7 @@ def look(path: Path | str) -> Inspection:
         what = (
             (folder_advice(path) or "it is a folder. Give a weight file.")
             if path.is_dir()
-            else "it is not there. Give a weight file."
+            else "it does not exist. Give a weight file."
         )
         raise PretrainPSError(f"{path}: {what}")
     kind = kind_of(path)
@@ -260,7 +260,7 @@ def look(path: Path | str) -> Inspection:
 
 
 def _refusal(seen: Inspection, found: Recognition) -> str | None:
-    """Go through everything that loading does short of filling a model, and return what it would be refused for."""
+    """Run all checks of loading without filling a model, and return the reason for a refusal, if any."""
     model = skeleton(found)
     family = (model.backbone if isinstance(model, CropModel) else model).family
     file = replace(found.file, ignored=(*found.file.ignored, *seen.to_ignore))
@@ -282,16 +282,16 @@ def _refusal(seen: Inspection, found: Recognition) -> str | None:
 
 
 def _find_tensors(found: Any) -> list[tuple[tuple[str, ...], Contents]]:
-    """Return every dictionary of tensors in an object with the path to it, the one to take first.
+    """Return every dictionary of tensors in an object with the path to it, the preferred one first.
 
-    That is the one with the most tensors; of equally large ones an averaged copy, which is what its authors evaluate.
+    This is the one with the most tensors; among equally large ones an averaged copy, which its authors evaluate.
     """
     places: list[tuple[tuple[str, ...], Contents]] = []
     queue: deque[tuple[tuple[str, ...], Any]] = deque([((), found)])
     seen: set[int] = set()
     while queue:
         where, here = queue.popleft()
-        if not isinstance(here, Mapping) or id(here) in seen:  # a pickle may put one dictionary into itself, ever so often
+        if not isinstance(here, Mapping) or id(here) in seen:  # a pickle may put a dictionary into itself
             continue
         seen.add(id(here))
         contents = contents_of(here)
@@ -307,7 +307,7 @@ def _header_tensors(path: Path) -> tuple[dict[str, Shape], dict[str, int]]:
     entries = {key: value for key, value in safetensors_header(path).items() if key != "__metadata__"}
     shapes = {key: tuple(entry["shape"]) for key, entry in entries.items()}
     for key, shape in shapes.items():
-        if math.prod(max(1, length) for length in shape) > _MOST_ELEMENTS:  # among them a 0, or the file were not long enough
+        if math.prod(max(1, length) for length in shape) > _MOST_ELEMENTS:  # one length is 0, or the file would be too short
             raise CheckpointFormatError(f"{path}: {key!r} has a shape that no tensor can have: {str(list(shape))[:80]}.")
     return shapes, _counted(_DTYPE_NAMES.get(entry["dtype"], entry["dtype"]) for entry in entries.values())
 
@@ -320,7 +320,7 @@ def _counted(names: Iterator[str]) -> dict[str, int]:
 
 
 def _detector(found: Recognition | None, shapes: Mapping[str, Shape]) -> str | None:
-    """Name a person-search detector, with the sizes of its tables."""
+    """Return the name of a person-search detector with the sizes of its tables."""
     if found is None or found.detector is None:
         kind = detector_named(shapes) if found is None else None
         return DETECTORS[kind].title if kind is not None else None

@@ -1,8 +1,8 @@
-"""What a key layout is: another code base's names for the same tensors, as pure functions in both directions.
+"""The type of a key layout: another code base's names for the same tensors, as pure functions in both directions.
 
-A `KeyLayout` turns a file's state dict into the package's own names (`to_native`) and back (`from_native`). Most only rename.
+A `KeyLayout` converts a file's state dict to native names (`to_native`) and back (`from_native`). Most layouts only rename.
 SOLIDER's also reorders the channels of its patch merging, so it must be proven: `read` refuses keys that the layout itself
-would not write. A layout never drops a key it does not know: that key goes through unchanged and the load report shows it.
+would not write. A layout never drops an unknown key: that key passes unchanged, and the load report shows it.
 """
 
 from __future__ import annotations
@@ -33,39 +33,39 @@ class KeyLayout:
     to_native: Callable[[Tensors], Tensors] = _unchanged
     from_native: Callable[[Tensors], Tensors] = _unchanged
     wrapper: tuple[str, ...] = ()
-    """Where that code base looks for the tensors inside a .pth file."""
+    """The dictionary keys above the tensors in a .pth file of that code base."""
     suffix: Suffix = ".pth"
-    """`.pkl` is detectron2's own format, a pickled dictionary of numpy arrays."""
+    """The ending of files; `.pkl` is detectron2's own format, a pickled dictionary of numpy arrays."""
     reorders: bool = False
-    """Whether values change places too, so that a file must be proven to be in this layout before it is read by it."""
+    """Whether values are reordered too, so that a file must be proven to be in this layout before it is converted."""
     unused: tuple[str, ...] = ()
-    """Shell patterns of keys that the layout's files hold and nothing computes with."""
+    """Shell patterns of keys in the layout's files that are not used."""
     heads: tuple[str, ...] = ()
-    """Shell patterns of keys of a whole detector, which a backbone that is taken out of it leaves behind."""
+    """Shell patterns of the keys of a whole detector that are not part of its backbone."""
     use: str = ""
-    """How that code base loads such a file, one line, with {file}, {state}, {arch} and {depth} to be filled in."""
+    """One line that loads such a file in that code base, with placeholders {file}, {state}, {arch} and {depth}."""
 
     def read(self, tensors: Tensors) -> Tensors:
-        """Return a file's tensors under our own names.
+        """Return a file's tensors under native names.
 
         Raises:
-            LayoutError: two keys stand for one tensor; or the layout reorders values, and some keys are not its own names.
+            LayoutError: two keys mean one tensor; or the layout reorders values, and some keys are not its own names.
         """
         native = self.to_native(tensors)
         if self.reorders and (strange := tensors.keys() - self.from_native(native).keys()):
             raise LayoutError(
                 f"{len(strange)} keys are not the names of the key layout {self.name!r} ({', '.join(sorted(strange)[:3])}), "
-                "so the order of the values cannot be known. Ask for a file whose names are all of one code base."
+                "so the order of the values cannot be known. Ask for a file with the names of one code base only."
             )
         return native
 
     def native_name(self, key: str) -> str:
-        """Return our own name of one key."""
+        """Return the native name of one key."""
         return next(iter(self.to_native({key: _PROBE})))
 
 
 _PROBE = torch.empty(4, device="meta")
-"""Something to rename: the smallest tensor that every layout can reorder."""
+"""A tensor to rename: the smallest that every layout can reorder."""
 
 Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
@@ -82,7 +82,7 @@ def rename(tensors: Tensors, rules: Rules) -> Tensors:
         for pattern, target in rules:
             renamed = re.sub(pattern, target, renamed)
         if renamed in result:
-            raise LayoutError(f"the file has {key!r} and another key that both stand for {renamed!r} in this key layout.")
+            raise LayoutError(f"the file has {key!r} and another key that both mean {renamed!r} in this key layout.")
         result[renamed] = value
     return result
 

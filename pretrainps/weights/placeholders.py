@@ -1,4 +1,4 @@
-"""What stands for the objects of a pickle that are not made, and how a reading of one ends early."""
+"""Placeholders for objects of a pickle that are not created, and the errors that stop reading."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from pretrainps.download.pickled import decoded
 
 _LONGEST_KEY = 64
-"""Items of a tuple, and 64 bits each of a number, that may be a key: hashes of longer ones take their time, each time."""
+"""Most items of a tuple, or 64-bit words of a number, for a key: hashes of longer ones are slow at each use."""
 
 
 class RefusedNameError(pickle.UnpicklingError):
-    """The pickle names something that runs commands or code."""
+    """The pickle names a function that runs commands or code."""
 
 
 class EndlessNameError(pickle.UnpicklingError):
@@ -24,18 +24,18 @@ class EndlessNameError(pickle.UnpicklingError):
 
 
 class UnpackedError(pickle.UnpicklingError):
-    """The pickle refers to storages, and there are none at hand."""
+    """The pickle refers to storages, but has none."""
 
 
 class Stranger(dict[Any, Any]):
-    """Stands for an object that was not made: its class's or function's name, and the items that it was filled with.
+    """Placeholder of an object that was not created: the name of its class or function, and the items put into it.
 
     Args:
-        name: Where it would have been imported from.
+        name: The module and name of the import.
     """
 
     __slots__ = ("name",)
-    __hash__ = object.__hash__  # type: ignore[assignment]  # a dictionary has none, and this may be a key in another
+    __hash__ = object.__hash__  # type: ignore[assignment]  # a dictionary has no hash, but this may be a key in another one
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Stranger(dict[Any, Any]):
 
 
 class DType(Stranger):
-    """A NumPy dtype of plain numbers, whose order of bytes comes after it."""
+    """A NumPy dtype of plain numbers; its byte order follows later in the pickle."""
 
     __slots__ = ("dtype",)
 
@@ -62,7 +62,7 @@ class DType(Stranger):
 
 
 class Array(Stranger):
-    """A NumPy array before its content comes; `place` is where the memo keeps it."""
+    """A NumPy array before its content was read; `place` is its position in the memo."""
 
     __slots__ = ("place",)
 
@@ -72,7 +72,7 @@ class Array(Stranger):
 
 
 class OldText(str):
-    """Text that Python 2 wrote as bytes, with those: they may be an array's."""
+    """Text that Python 2 wrote as bytes, with these bytes, which may be those of an array."""
 
     __slots__ = ("raw",)
     raw: bytes
@@ -80,17 +80,17 @@ class OldText(str):
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Numbers of one type in a row, that tensors are views of."""
+    """A flat array of numbers of one type; tensors are views of it."""
 
     values: torch.UntypedStorage | None
-    """`None` while only the places are being looked for."""
+    """The numbers; `None` while only the positions are collected."""
     dtype: torch.dtype
     length: int
-    """Numbers in it."""
+    """How many numbers it has."""
 
 
 def as_key(key: Any) -> Any:
-    """Return a key for a dictionary or set; tuples in tuples could be so deep that hashing them ends the process."""
+    """Return a key for a dictionary or set. Deeply nested tuples are refused, because their hash could end the process."""
     if isinstance(key, tuple | frozenset):
         if len(key) > _LONGEST_KEY or any(isinstance(item, tuple | frozenset) for item in key):
             return Stranger("a long tuple")

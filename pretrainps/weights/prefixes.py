@@ -1,4 +1,4 @@
-"""Find what wrappers and training code put before every key, by exact search."""
+"""Find the prefix that wrappers and training code put before every key, by exact search."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Collection, Iterable
 
 
 def shared_prefixes(keys: Iterable[str], expected: Collection[str], *, most: int = 3) -> list[tuple[str, int]]:
-    """Return the prefixes that stand before expected keys, with how many keys each explains, the best first.
+    """Return the prefixes of expected keys, each with the number of keys that it explains, the best first.
 
-    A prefix ends in a dot or is empty; it may be of any depth (`module.model.backbone.`). One that explains less than half of
-    what the best one explains is left out: parts of a network look alike, and some keys of a part fit anywhere.
+    A prefix ends in a dot or is empty, and may have any depth (`module.model.backbone.`). A prefix that explains less than half
+    as many keys as the best one is left out: parts of a network are similar, so some keys of a part fit anywhere.
 
     Args:
         keys: The file's keys.
-        expected: The keys that are looked for.
-        most: Return at most this many.
+        expected: The keys to find.
+        most: Largest number of prefixes to return.
     """
     depth = max((key.count(".") for key in expected), default=0)
     wanted = expected if isinstance(expected, set | dict) else set(expected)
     votes: Counter[str] = Counter()
     for key in keys:
-        # no further than the deepest expected key: a damaged file may hold names of a million dots
+        # not beyond the depth of the deepest expected key: a damaged file may hold names with a million dots
         parts = key.rsplit(".", depth + 1)
         for start in range(len(parts)):
             suffix = ".".join(parts[start:])

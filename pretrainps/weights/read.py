@@ -1,7 +1,7 @@
-"""Read the tensors of a checkpoint without running anything that lies in it.
+"""Read the tensors of a checkpoint without running any code in it.
 
-safetensors files are mapped into memory; torch's files and plain pickles go through `pretrainps.weights.unpickle`, which
-makes tensors and plain containers and leaves an inert placeholder for everything else.
+safetensors files are mapped into memory. torch's files and plain pickles are read by `pretrainps.weights.unpickle`, which
+creates only tensors and plain containers, and an inert placeholder for everything else.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DAMAGED = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ArithmeticError, MemoryError),
     *(ValueError, LookupError, EOFError, struct.error, OSError),
 )
-"""What reading a damaged archive or pickle ends in."""
+"""Errors from a damaged archive or pickle."""
 _ODD_TENSORS = {
     "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
     "torch._utils._rebuild_sparse_csr_tensor": "a sparse tensor",
@@ -47,7 +47,7 @@ _ODD_TENSORS = {
     "torch._utils._rebuild_tensor_v3": "a conjugated or negated tensor",
     "torch._utils._rebuild_wrapper_subclass": "a tensor of a class of its own",
 }
-"""What torch calls to make tensors that are more than numbers in a row."""
+"""torch's functions for tensors that are more than plain arrays of numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +56,21 @@ class Contents:
 
     tensors: Tensors
     side_data: dict[str, str] = field(default_factory=dict)
-    """What else is in it: key -> what its value is, in words."""
+    """Its other entries: key -> description of the value."""
 
 
 def read_object(path: Path, *, mapped: bool = True, plain: bool = False) -> Any:
-    """Return what a checkpoint holds: a dictionary of tensors, or the dictionary around it.
+    """Return the object in a checkpoint: a dictionary of tensors, or the dictionary around it.
 
     Args:
         path: A .safetensors file, a .pth/.pt/.pth.tar/.bin/.ckpt of any torch version, a pickle of NumPy arrays, or the index
-            of a checkpoint in shards. Tensors land on the CPU.
-        mapped: Leave the tensors in the file's own pages where the format allows it. Only for files that are never rewritten in
-            place, such as those in the cache: what is written there later would show in the tensors.
-        plain: Refuse a file that holds more than tensors, numbers, text and containers of them, rather than leave placeholders.
+            of a sharded checkpoint. Tensors are on the CPU.
+        mapped: Whether tensors stay in the file's memory-mapped pages, if the format allows it. Only for files that are never
+            rewritten in place, such as those in the cache: a later write would change the tensors.
+        plain: Whether to refuse a file with more than tensors, numbers, text and containers of them, instead of placeholders.
 
     Raises:
-        CheckpointFormatError: not a checkpoint, damaged, or a pickle that names what runs commands.
+        CheckpointFormatError: it is no checkpoint, is damaged, or is a pickle that names functions that run commands.
         OSError: the file cannot be opened.
     """
     kind = kind_of(path)
@@ -116,7 +116,7 @@ def _read_pickle(path: Path, kind: FileKind, *, mapped: bool, plain: bool) -> An
         raise CheckpointFormatError(f"{path}: {ADVICE[FileKind.UNPACKED]}") from error
     except _DAMAGED as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
-            raise  # the disk's; the other is of a place before the file's start, which a damaged archive names
+            raise  # an error of the disk; the other case is a negative position in a damaged archive
         raise CheckpointFormatError(f"{path}: truncated or damaged ({_reason(error)}). Fetch it again.") from error
     if plain and strangers:
         raise CheckpointFormatError(
@@ -132,24 +132,24 @@ def _read_pickle(path: Path, kind: FileKind, *, mapped: bool, plain: bool) -> An
 
 
 def _tensors_of_arrays(found: Any, depth: int = 0) -> Any:
-    """Return the same, with a tensor for each NumPy array in its dictionaries."""
+    """Return the same object with a tensor for each NumPy array in its dictionaries."""
     if isinstance(found, np.ndarray):
-        if found.dtype.kind == "u" and found.dtype.itemsize > 1:  # torch computes with none of these
+        if found.dtype.kind == "u" and found.dtype.itemsize > 1:  # torch does not compute with these types
             found = found.astype(np.int64)
         return torch.from_numpy(np.array(found, dtype=found.dtype.newbyteorder("="), order="C"))
-    if isinstance(found, dict) and not isinstance(found, Stranger) and depth < 3:  # a pickle may put one into itself
+    if isinstance(found, dict) and not isinstance(found, Stranger) and depth < 3:  # a pickle may put a dictionary into itself
         return {key: _tensors_of_arrays(value, depth + 1) for key, value in found.items()}
     return found
 
 
 def _reason(error: Exception) -> str:
-    """Return what an error says, in one short line."""
+    """Return an error's message in one short line."""
     text = " ".join(str(error).split())[:100]
     return text if text.isprintable() and text else type(error).__name__
 
 
 def _read_shards(path: Path, *, mapped: bool) -> Tensors:
-    """Return the tensors of all shards, each from the file that the index names for it."""
+    """Return the tensors of all shards, each from its file in the index."""
     index = read_index(path)
     index.require_files(path.parent)
     tensors: Tensors = {}
@@ -162,15 +162,15 @@ def _read_shards(path: Path, *, mapped: bool) -> Tensors:
 
 
 def read_contents(path: Path, wrapper: tuple[str, ...] = (), *, mapped: bool = True) -> Contents:
-    """Return a checkpoint's tensors, found by a declared rule, and what lies in the same dictionary.
+    """Return a checkpoint's tensors, found by a declared rule, and the other entries of their dictionary.
 
     Args:
         path: The checkpoint, see `read_object`.
-        wrapper: Dictionary keys to descend, outermost first. A safetensors file cannot have one, so there it is not used.
+        wrapper: Dictionary keys above the tensors, the outermost first. It is not used for safetensors files, which have none.
         mapped: See `read_object`.
 
     Raises:
-        CheckpointFormatError: see `read_object`; or a wrapper key is missing.
+        CheckpointFormatError: see `read_object`; or a key of the wrapper is missing.
         OSError: the file cannot be opened.
     """
     found = read_object(path, mapped=mapped)
@@ -188,10 +188,10 @@ def read_contents(path: Path, wrapper: tuple[str, ...] = (), *, mapped: bool = T
 
 
 def contents_of(found: Mapping[Any, Any]) -> Contents:
-    """Divide a dictionary into tensors and what else is in it.
+    """Divide a dictionary into tensors and other entries.
 
-    Arrays of NumPy are its tensors where there are no others (detectron2 and PaddlePaddle save them so). Next to tensors they
-    are side data: a curve.
+    NumPy arrays count as tensors if there are no torch tensors (detectron2 and PaddlePaddle save them so). Next to torch
+    tensors they are side data, such as a curve.
     """
     tensors = {key: value for key, value in found.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if not tensors:
@@ -201,7 +201,7 @@ def contents_of(found: Mapping[Any, Any]) -> Contents:
 
 
 def read_tensors(path: Path, wrapper: tuple[str, ...] = (), *, mapped: bool = True) -> Tensors:
-    """Return a checkpoint's tensors, found by a declared rule, of a dictionary that holds nothing else.
+    """Return a checkpoint's tensors, found by a declared rule, from a dictionary without other entries.
 
     Args:
         path: The checkpoint, see `read_object`.
@@ -222,7 +222,7 @@ def read_tensors(path: Path, wrapper: tuple[str, ...] = (), *, mapped: bool = Tr
 
 
 def describe(found: Any) -> str:
-    """Say what a value is, in words."""
+    """Return a description of a value."""
     if isinstance(found, Stranger):
         return _ODD_TENSORS.get(found.name, found.name)
     if isinstance(found, Tensor):

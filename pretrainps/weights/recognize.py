@@ -27,26 +27,26 @@ BATCH_COUNT = "num_batches_tracked"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recognition:
-    """An architecture whose tensors a file holds, and under which names."""
+    """An architecture that fits the tensors in a file, and the names of the tensors."""
 
     arch: str
     file: FileFormat
     matched: int
-    """How many of the model's tensors are there, with their shapes."""
+    """Number of the model's tensors that the file has, with the right shapes."""
     used: int
-    """How many of the file's keys found a place; more than `matched` if some tensors were written twice."""
+    """Number of the file's keys that are used; more than `matched` if some tensors were written twice."""
     detector: DetectorSpec | None = None
-    """The detector, if the file holds a whole one; then everything here is about it rather than its backbone alone."""
+    """The detector, if the file holds a whole one; then all fields are about the detector, not about its backbone alone."""
     head: HeadSpec | None = None
-    """The head for crops, if the file holds one on top of the backbone."""
+    """The head for crops, if the file holds one on the backbone."""
     missing: tuple[str, ...] = ()
-    """The model's keys that are not, batch counters excepted if the file has none at all."""
+    """The model's keys that the file lacks; batch counters do not count if the file has none at all."""
     known_extra: tuple[str, ...] = ()
-    """Keys of the file that the layout knows and nothing is taken from."""
+    """Keys of the file that the layout knows but does not use."""
     extra: tuple[str, ...] = ()
-    """Keys of the file that belong to nothing known, and may be ignored."""
+    """Keys of the file that belong to no known part, and may be ignored."""
     trunk: tuple[str, ...] = ()
-    """Keys of the file that would be part of the network itself and that the model lacks: it is another architecture's."""
+    """Keys of the file that would be part of the network itself and that the model lacks: it is another architecture."""
 
     @property
     def loads(self) -> bool:
@@ -56,47 +56,47 @@ class Recognition:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Expected:
-    """What a file of one model has in one layout."""
+    """The expected keys and shapes in a file of one model in one layout."""
 
     layout: KeyLayout
     shapes: Mapping[str, Shape]
     """The model's own keys and shapes."""
     native: Mapping[str, str]
-    """From each key that the layout writes to our own name; two keys may be copies of one tensor."""
+    """Each key of the layout -> the native name; two keys may be copies of one tensor."""
     unused: Mapping[str, Shape]
-    """What the layout writes beyond that."""
+    """Further keys that the layout writes, with their shapes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fit:
-    """How a file's keys and shapes fit what is expected."""
+    """The result of a comparison of a file's keys and shapes with the expected ones."""
 
     have: frozenset[str]
-    """Of the model's keys."""
+    """The model's keys that the file has."""
     used: int
     missing: tuple[str, ...]
     known_extra: tuple[str, ...]
     extra: tuple[str, ...]
     trunk: tuple[str, ...]
     uncounted: tuple[str, ...]
-    """Shell patterns of batch counters, of which the file has none."""
+    """Shell patterns of batch counters that the file does not have at all."""
 
 
 def recognize(
     shapes: Mapping[str, Shape], wrapper: tuple[str, ...] = (), *, arch: str | None = None, prefix: str | None = None
 ) -> Recognition | None:
-    """Find the architecture, key layout and prefix that the shapes come closest to.
+    """Find the architecture, key layout and prefix that fit the shapes best.
 
     Args:
         shapes: The file's keys and shapes.
-        wrapper: Where in the file they were found.
-        arch: Look for this architecture only; of a whole detector its backbone is then wanted alone.
-        prefix: Take this prefix; by default it is searched for.
+        wrapper: Dictionary keys above them in the file.
+        arch: Search for this architecture only; for a whole detector this means its backbone alone.
+        prefix: The prefix of the keys; by default it is searched for.
 
     Returns:
-        The best candidate: one without missing keys before one with, then the one with the most tensors, then the one that
-        leaves the fewest keys over. `None` if the best has less than half of its tensors. Whether `missing` is empty says
-        whether the file is complete. (Batch counters do not count if there are none: old files lack them.)
+        The best candidate: first one without missing keys, then the one with the most tensors, then the one with the fewest
+        keys left over. `None` if the best has less than half of its tensors. The file is complete if `missing` is empty.
+        (Batch counters do not count if there are none: old files lack them.)
     """
     best = max(_candidates(shapes, wrapper, arch, prefix), key=_rank, default=None)
     if best is None or (arch is None and 2 * len(best.missing) > best.matched):
@@ -132,14 +132,14 @@ def _candidates(
 
 
 def _possible(shapes: Mapping[str, Shape]) -> list[str]:
-    """Return our own architectures but for those of which some key would tell."""
+    """Return the package's architectures, without those that would have a known key that the file lacks."""
     tells = {architecture.signature_key for architecture in ARCHITECTURES.values()}
     there = {signature_key for signature_key in tells if any(signature_key in key for key in shapes)}
     return [arch for arch, architecture in ARCHITECTURES.items() if architecture.signature_key in there]
 
 
 def closest_architectures(shapes: Mapping[str, Shape]) -> list[str]:
-    """Return the architectures at least half of whose tensors a file has under some prefixes, the closest first."""
+    """Return the architectures with at least half of their tensors in a file under some prefix, the closest first."""
     shares: dict[str, float] = {}
     for arch in _possible(shapes):
         wanted, found = _network(arch).shapes, set()
@@ -151,7 +151,7 @@ def closest_architectures(shapes: Mapping[str, Shape]) -> list[str]:
 
 
 def prefixes(shapes: Mapping[str, Shape], expected: Expected, prefix: str | None) -> list[tuple[str, int]]:
-    """Return the prefixes to try, with how many expected keys stand behind each."""
+    """Return the prefixes to try, each with the number of expected keys that have it."""
     if prefix is None:
         return shared_prefixes(shapes, expected.native.keys())
     return [(prefix, sum(key.startswith(prefix) and key.removeprefix(prefix) in expected.native for key in shapes))]
@@ -166,27 +166,27 @@ def fitted(
     counters: Sequence[str] = ("*",),
     optional: Collection[str] = (),
 ) -> Fit:
-    """Compare a file with what is expected, by key and shape.
+    """Compare a file with the expected keys and shapes.
 
     Args:
         shapes: The file's keys and shapes.
-        prefix: What stands before the keys.
+        prefix: The prefix of the keys.
         expected: The model's keys in the layout to try.
-        known: Shell patterns of keys, after the prefix, that may be there and are not taken.
-        counters: Shell patterns of groups of keys; of each group the batch counters may be missing, all together.
+        known: Shell patterns of keys, after the prefix, that may exist and are not used.
+        counters: Shell patterns of groups of keys; all batch counters of a group may be missing together.
         optional: The model's keys that may be missing.
     """
     layout, wanted = expected.layout, expected.shapes
     inside = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
     aside = _unused(inside, expected) | {key for key in inside if _matches(key, known)}
     place: dict[str, str] = {}
-    extra: dict[str, str] = {}  # the file's key -> our name for it
+    extra: dict[str, str] = {}  # the file's key -> its native name
     used = set()
     for key, shape in inside.items():
         if key in aside:
             continue
         name = expected.native.get(key) or layout.native_name(key)
-        # values change places under the layout's own names only; elsewhere another name for the same tensor is as good
+        # values are reordered only under the layout's own names; otherwise another name for the same tensor is valid
         proven = key in expected.native or not (layout.reorders or layout is IN_DETECTOR)
         copy = name not in place or (key in expected.native and place[name] in expected.native)
         if wanted.get(name) != shape or not (proven and copy):
@@ -194,7 +194,7 @@ def fitted(
         else:
             place.setdefault(name, key)
             used.add(key)
-    # a copy that is lost while the other is there
+    # a missing copy, while the other one exists
     lost = [
         key
         for key, name in expected.native.items()
@@ -231,14 +231,14 @@ def _matches(key: str, patterns: Sequence[str]) -> bool:
 
 
 def _unused(inside: Mapping[str, Shape], expected: Expected) -> set[str]:
-    """Return the keys that nothing computes with; those that the layout writes itself only if they are as it writes them."""
+    """Return the keys that are not used; those that the layout writes itself only if they have its shapes."""
     found = {key for key in inside if _matches(key, expected.layout.unused)}
     written = expected.unused
     return set() if written and {key: inside[key] for key in found} not in ({}, written) else found
 
 
 def file_format(fit: Fit, layout: KeyLayout, wrapper: tuple[str, ...], prefix: str, new: tuple[str, ...] = ()) -> FileFormat:
-    """Declare how a file's tensors lie in it."""
+    """Return the declaration of the form of a file's tensors."""
     return FileFormat(
         layout=layout.name,
         wrapper=wrapper,
@@ -251,7 +251,7 @@ def file_format(fit: Fit, layout: KeyLayout, wrapper: tuple[str, ...], prefix: s
 
 
 def expected_in(layout: KeyLayout, shapes: Mapping[str, Shape]) -> Expected:
-    """Return what a file of a model has in a layout.
+    """Return the expected keys and shapes of a model's file in a layout.
 
     Args:
         layout: The key layout.
@@ -260,19 +260,19 @@ def expected_in(layout: KeyLayout, shapes: Mapping[str, Shape]) -> Expected:
     empty = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
     written = {key: tuple(value.shape) for key, value in layout.from_native(empty).items()}
     unused = {key: shape for key, shape in written.items() if _matches(key, layout.unused)}
-    # one by one, for a layout may write one tensor twice
+    # one by one, because a layout may write one tensor twice
     native = {key: name for name, value in empty.items() for key in layout.from_native({name: value}) if key not in unused}
     return Expected(layout=layout, shapes=shapes, native=native, unused=unused)
 
 
 @dataclass(frozen=True, slots=True)
 class _Network:
-    """One architecture, as far as files of it are concerned."""
+    """The properties of an architecture that matter for its files."""
 
     family: str
     shapes: Mapping[str, Shape]
     in_detector: Mapping[str, str]
-    """From each key inside one of our detectors to the backbone's own."""
+    """Each key inside a detector of this package -> the backbone's own key."""
     dropped_keys: tuple[str, ...]
     width: int
     """Channels of its last map."""
@@ -280,7 +280,7 @@ class _Network:
 
 @cache
 def _network(arch: str) -> _Network:
-    # names and shapes alone are looked at; a timm model must compute on a probe before it is split
+    # only names and shapes are needed; but a timm model must compute a probe before it is split
     with torch.device("meta") if arch in ARCHITECTURES else contextlib.nullcontext():
         backbone = build_backbone(arch).to("meta")
     trunk, last = backbone.split()
@@ -293,9 +293,9 @@ def _network(arch: str) -> _Network:
 
 @cache
 def _in_layouts(arch: str, *, inside_detectors: bool) -> tuple[Expected, ...]:
-    """Return an architecture's keys in each layout of its family, layouts of the same names once."""
+    """Return an architecture's keys in each layout of its family; layouts with the same names come once."""
     network = _network(arch)
-    # our own names last, for where another code base has the same ones, its name says more
+    # native names last: if another code base has the same names, its name says more
     layouts = [each for each in layouts_of(network.family).values() if each.name != "native"]
     found: dict[frozenset[str], Expected] = {}
     for layout in (*layouts, layout_of(network.family, "native")):
@@ -308,7 +308,7 @@ def _in_layouts(arch: str, *, inside_detectors: bool) -> tuple[Expected, ...]:
 
 
 def _with_head(found: Recognition, shapes: Mapping[str, Shape]) -> Recognition:
-    """Add the head for crops that a file of our own `CropModel` has beside its backbone."""
+    """Add the head for crops that a file of a `CropModel` has next to its backbone."""
     before = found.file.prefix.removesuffix("backbone.")
     ours = all(
         layout_of(_network(found.arch).family, found.file.layout).native_name(key) == key for key in _network(found.arch).shapes
@@ -343,6 +343,6 @@ def _head(beside: Mapping[str, Shape], width: int) -> HeadSpec | None:
             return HeadSpec(kind="classifier", num_classes=classifier[0])
         if len(projection) == 2 and projection[1] == width:
             return HeadSpec(kind="embedding", embedding_dim=projection[0])
-    except RegistryError:  # no rows, or more than there can be
+    except RegistryError:  # no rows, or too many
         pass
     return None

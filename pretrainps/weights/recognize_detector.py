@@ -1,7 +1,7 @@
-"""Recognize a whole detector, under our own names or the originals', from keys and shapes alone.
+"""Recognize a whole detector, with native names or those of the originals, from keys and shapes alone.
 
-A file that holds more of a detector than of any backbone is that detector's, complete or not: a part is never taken for the
-whole. What is missing from it and what is left over, loading names.
+A file that holds more of a detector than of any backbone is a file of that detector, complete or not: a part is never taken for
+the whole. Loading reports missing and additional keys.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from pretrainps.weights.recognize import (
 from pretrainps.weights.trunk import likely_architecture
 
 _EXAMPLE = "resnet_tiny"
-"""On which detectors are built, to know what their heads are called."""
+"""The architecture for building detectors to get the names of their heads."""
 
 
 def identify(
     shapes: Mapping[str, Shape], wrapper: tuple[str, ...] = (), *, arch: str | None = None, prefix: str | None = None
 ) -> Recognition | None:
-    """Return what a file is of: a detector, or a backbone, perhaps with a head for crops; `None` if of nothing known.
+    """Return the model of a file: a detector, or a backbone, perhaps with a head for crops; `None` if it is not known.
 
     Args:
-        shapes: The file's keys and shapes, without those that are to be ignored.
+        shapes: The file's keys and shapes, without ignored ones.
         wrapper: Where in the file they were found.
-        arch: The backbone's architecture; of a detector, the backbone alone is then wanted.
-        prefix: What stands before every key; by default it is searched for.
+        arch: The backbone's architecture; for a detector this means its backbone alone.
+        prefix: The prefix of every key; by default it is searched for.
     """
     backbone = recognize(shapes, wrapper, arch=arch, prefix=prefix)
     detector = recognize_detector(shapes, wrapper, prefix=prefix) if arch is None else None
@@ -59,15 +59,15 @@ def identify(
 def recognize_detector(
     shapes: Mapping[str, Shape], wrapper: tuple[str, ...] = (), *, prefix: str | None = None
 ) -> Recognition | None:
-    """Return the detector that a file comes closest to; `None` if it comes close to none.
+    """Return the detector that fits a file best; `None` if none is close.
 
-    The sizes of the lookup table, the queue and the embedding are read off the file. Of settings that leave no trace in it
-    (thresholds, image size) the defaults are taken. Tables that were stripped start anew.
+    The sizes of the lookup table, the queue and the embedding come from the file. Settings without a trace in it (thresholds,
+    image size) have their defaults. Tables that were removed start anew.
 
     Args:
         shapes: The file's keys and shapes.
-        wrapper: Where in the file they were found.
-        prefix: What stands before every key; by default it is searched for.
+        wrapper: Dictionary keys above them in the file.
+        prefix: The prefix of every key; by default it is searched for.
     """
     candidates = [
         _compared(form, arch, layout, shapes, before, wrapper)
@@ -83,7 +83,7 @@ def recognize_detector(
 
 
 def detector_named(shapes: Mapping[str, Shape]) -> str | None:
-    """Return the detector that at least half of whose heads a file holds, on whatever backbone; `None` if there is none."""
+    """Return the detector with at least half of its heads in a file, on any backbone; `None` if there is none."""
     shares: dict[str, float] = {}
     for form in _forms(shapes):
         for layout in _layout_names(form.kind, _EXAMPLE):
@@ -98,11 +98,11 @@ def detector_named(shapes: Mapping[str, Shape]) -> str | None:
 
 
 def unrecognized(shapes: Mapping[str, Shape]) -> str:
-    """Say in words what is known of a file that `identify` does not know, and what to do."""
+    """Return a description of a file that `identify` does not recognize, and what to do."""
     kind, relative = detector_named(shapes), likely_architecture(shapes)
     if kind is not None:
         return (
-            f"its keys are those of the detector {kind!r}, on a backbone that they do not tell. Build it with "
+            f"its keys are those of the detector {kind!r}, on a backbone that is not recognized. Build it with "
             f"pretrainps.build_detector({kind!r}, backbone=...) and its load_state_dict, or save it with "
             "pretrainps.save_pretrained. arch='timm:NAME' (--arch timm:NAME) gives its backbone alone."
         )
@@ -115,7 +115,7 @@ def unrecognized(shapes: Mapping[str, Shape]) -> str:
 
 
 def skeleton(found: Recognition) -> Backbone | CropModel | PersonSearchDetector[Any]:
-    """Return the model that was recognized, without memory for its tensors."""
+    """Return the recognized model on the meta device."""
     with torch.device("meta"):
         backbone = build_backbone(found.arch, empty=True)
         if found.detector is not None:
@@ -133,7 +133,7 @@ class _Form:
 
     kind: str
     variant: int
-    """Which of the entry's `variants`."""
+    """Number of the variant among the entry's `variants`."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -142,16 +142,16 @@ class _Form:
 
 @dataclass(frozen=True, slots=True)
 class _Built:
-    """A detector on one architecture, as far as files of it are concerned."""
+    """The properties of a detector on one architecture that matter for its files."""
 
     family: str
     shapes: Mapping[str, Shape]
     backbones: tuple[str, ...]
-    """What stands before the keys of its parts that are backbones."""
+    """Prefixes of the keys of its parts that are backbones."""
 
 
 def _forms(shapes: Mapping[str, Shape]) -> list[_Form]:
-    """Return the detectors of which a file may be, by pieces of its keys."""
+    """Return the possible detectors of a file, by parts of its keys."""
     found = []
     for kind, entry in DETECTORS.items():
         if not entry.signature_keys or any(piece in key for key in shapes for piece in entry.signature_keys):
@@ -206,14 +206,14 @@ def _compared(
 
 @lru_cache(maxsize=256)
 def _template(form: _Form, arch: str, layout: str) -> Expected | None:
-    """Return what a file of a detector has, with tables of some size; `None` if it cannot be put on the architecture."""
+    """Return the expected keys of a detector's file, with tables of any size; `None` if it cannot use the architecture."""
     built = _built(form, arch)
     return None if built is None else expected_in(layout_of(built.family, layout), built.shapes)
 
 
 @lru_cache(maxsize=256)
 def _built(form: _Form, arch: str, config: str | None = None) -> _Built | None:
-    """Build a detector without memory. `config` is JSON; by default it says no more than it must."""
+    """Build a detector on the meta device. `config` is JSON; by default it has only the required fields."""
     settings = json.loads(config) if config is not None else {"num_identities": 1, **form.settings}
     try:
         with torch.device("meta"):

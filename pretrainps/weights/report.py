@@ -1,4 +1,4 @@
-"""How a file's tensors fit a model: the report of a load, as plain data. Imports no torch."""
+"""The report of a load, as plain data: the comparison of a file's tensors with a model. It does not import torch."""
 
 from __future__ import annotations
 
@@ -10,51 +10,51 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class SideData:
-    """An entry of the file that lies among the tensors and is none: an epoch, settings, a curve."""
+    """An entry among the tensors of a file that is no tensor: an epoch, settings, a curve."""
 
     key: str
-    """In the file."""
+    """The key in the file."""
     native: str | None
-    """The key that a tensor of that name would have in the model; `None` if it would have none."""
+    """The model's key of a tensor with that name; `None` if there would be none."""
     what: str
-    """What the value is, in words."""
+    """A description of the value."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadReport:
-    """How a checkpoint fitted a model: each tensor of either side is in exactly one list."""
+    """The comparison of a checkpoint with a model: each tensor of both sides is in exactly one list."""
 
     name: str
     matched: tuple[str, ...]
-    """In both, with the same shape."""
+    """Keys in both, with the same shape."""
     expected_missing: tuple[str, ...] = ()
-    """In the model only, declared: they keep their initial values."""
+    """Keys only in the model, as declared; they keep their initial values."""
     ignored: tuple[str, ...] = ()
-    """In the file only, declared (a classifier over ImageNet's classes, say)."""
+    """Keys only in the file, as declared (for example a classifier over ImageNet's classes)."""
     side_data: tuple[str, ...] = ()
-    """In the file only, and no tensors: numbers, settings, text. They are left out."""
+    """Keys only in the file, of entries that are no tensors: numbers, settings, text. They are left out."""
     no_tensor: tuple[tuple[str, str], ...] = ()
-    """In both, but no plain tensor in the file: (key of the model, what it is in the file)."""
+    """Keys in both, but not of a plain tensor in the file: (key of the model, description of the entry in the file)."""
     missing: tuple[str, ...] = ()
-    """In the model only, undeclared."""
+    """Keys only in the model, undeclared."""
     unexpected: tuple[str, ...] = ()
-    """In the file only, undeclared."""
+    """Keys only in the file, undeclared."""
     wrong_shape: tuple[tuple[str, Shape, Shape], ...] = ()
-    """In both: (key, shape in the file, shape in the model)."""
+    """Keys in both, with different shapes: (key, shape in the file, shape in the model)."""
     wrong_kind: tuple[tuple[str, str, str], ...] = ()
-    """In both, but whole numbers on one side and fractions on the other: (key, type in the file, type in the model)."""
+    """Keys in both, but integers on one side and floats on the other: (key, type in the file, type in the model)."""
     converted: tuple[str, ...] = ()
-    """Among the matched, those stored in another precision than the model's; they are converted on loading."""
+    """Those of `matched` that are stored in another precision than the model's; they are converted on loading."""
     new: tuple[str, ...] = ()
-    """In the model only: a head that was asked for on top, or identity tables that the file was stripped of."""
+    """Keys only in the model: a requested new head, or identity tables that were removed from the file."""
     parameters_loaded: int = 0
-    """Learned parameters filled from the file; batch-norm statistics are not counted."""
+    """Number of learned parameters filled from the file, without batch-norm statistics."""
     parameters: int = 0
-    """Learned parameters of the part of the model that the file is for."""
+    """Number of learned parameters in the part of the model that the file is for."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing undeclared was found, and anything was filled at all."""
+        """Whether there is no undeclared difference, and at least one tensor was filled."""
         filled = self.parameters_loaded > 0 or self.parameters == 0
         return filled and not (self.missing or self.unexpected or self.wrong_shape or self.wrong_kind or self.no_tensor)
 
@@ -66,7 +66,7 @@ class LoadReport:
     def __str__(self) -> str:
         unfit = len(self.wrong_shape) + len(self.wrong_kind) + len(self.no_tensor)
         model_side = len(self.matched) + len(self.expected_missing) + len(self.missing) + unfit
-        # rounded down, for 99.99 % is not 100 %
+        # rounded down, because 99.99 % is not 100 %
         percent = f"{int(self.share * 10000) / 100:g} %"
         lines = [
             f"{self.name}: {len(self.matched)} of {model_side} tensors matched, "
@@ -95,5 +95,5 @@ class LoadReport:
 
 
 def some(keys: Sequence[str]) -> str:
-    """Return the first few of some keys in words."""
+    """Return the first few keys as text."""
     return ", ".join(keys[:4]) + (", ..." if len(keys) > 4 else "")

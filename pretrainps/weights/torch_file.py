@@ -1,7 +1,7 @@
-"""torch.save's two formats: a zip archive with a pickle and one member a storage, and pickles in a row with storages behind.
+"""Read torch.save's two formats: a zip archive with a pickle and one member for each storage, or pickles and then storages.
 
-The pickle is carried out by `Unpickler`, which makes nothing but tensors and plain values; where a storage lies in the file is
-found here, and that it lies inside the file.
+The pickle is executed by `Unpickler`, which creates only tensors and plain values. This module finds each storage in the file,
+and checks that it is inside the file.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from pretrainps.weights.placeholders import Storage, Stranger
 from pretrainps.weights.unpickle import Unpickler
 
 Read = tuple[Any, set[str]]
-"""An object, and the names of what in it was not made."""
+"""An object, and the names of the objects in it that were not created."""
 MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _ALIGNED = 16
-"""A mapped storage whose first byte lies at another multiple is read: some processors want numbers to begin where they may."""
+"""Alignment for mapped storages. A storage at another position is copied, because some processors need aligned numbers."""
 _MOST_COPIES = 16
-"""How often over a file's tensors may be of its bytes, as views of the same: a small file must not become terabytes."""
+"""Largest factor of the tensors' size over the file's, as several may share bytes: a small file must not become terabytes."""
 _SOME_BYTES = 1 << 26
 _LOCAL_HEADER = struct.Struct("<4s22sHH")
 
@@ -43,8 +43,8 @@ class _Bytes:
     def __init__(self, path: Path, *, mapped: bool) -> None:
         self._file = path.open("rb")
         self.size = path.stat().st_size
-        self._left = self.budget  # members of an archive may lie over one another
-        # private: what is written to the tensors does not reach the file
+        self._left = self.budget  # members of an archive may overlap
+        # a private mapping: writes to the tensors do not change the file
         self._map: Any = torch.UntypedStorage.from_file(str(path), False, self.size) if mapped and self.size else None
 
     def __enter__(self) -> Self:
@@ -59,7 +59,7 @@ class _Bytes:
 
     def read(self, start: int, length: int) -> bytearray:
         if not 0 <= start <= start + length <= self.size:
-            raise pickle.UnpicklingError("what should be there lies behind the file's end")
+            raise pickle.UnpicklingError("content is beyond the end of the file")
         self._left -= length
         if self._left < 0:
             raise pickle.UnpicklingError("many times as much content as the file has")
@@ -78,7 +78,7 @@ class _Bytes:
 
 
 def read_zip(path: Path, *, mapped: bool) -> Read:
-    """Return the object, and what was not made, of a torch zip.
+    """Return the object of a torch zip, and the names of objects that were not created.
 
     Args:
         path: The file.
@@ -119,27 +119,27 @@ def read_zip(path: Path, *, mapped: bool) -> Read:
 
 
 def read_legacy(path: Path, *, mapped: bool) -> Read:
-    """Return the object, and what was not made, of a legacy file.
+    """Return the object of a legacy file, and the names of objects that were not created.
 
     Args:
         path: The file.
         mapped: Leave tensors in the file's own pages.
 
     Raises:
-        pickle.UnpicklingError: see `Unpickler.load`; or the storages are not those that the pickle refers to.
+        pickle.UnpicklingError: see `Unpickler.load`; or the storages are not those in the pickle.
     """
     with _Bytes(path, mapped=mapped) as content, path.open("rb") as stream:
         plain = Unpickler()
         if plain.load(stream) != MAGIC or plain.load(stream) != _PROTOCOL:
             raise pickle.UnpicklingError("another version of the format")
-        plain.load(stream)  # about the machine that wrote it; numbers lie in the order of x86 whatever that was
+        plain.load(stream)  # describes the machine that wrote it; numbers always have the byte order of x86
         begin = stream.tell()
         wanted: dict[str, tuple[torch.dtype, int]] = {}
 
         def note(key: str, dtype: torch.dtype, length: int) -> None:
             wanted[key] = (dtype, length)
 
-        # once to learn which storages there are, for their sizes are needed to find them behind the pickles
+        # first pass: collect the storages, because their sizes are needed to find them after the pickles
         Unpickler(_Storages(note), content.budget).load(stream)
         keys = plain.load(stream)
         if not isinstance(keys, list) or not all(isinstance(key, str) and key in wanted for key in keys):
@@ -165,7 +165,7 @@ def read_legacy(path: Path, *, mapped: bool) -> Read:
 
 
 def read_plain(path: Path) -> Read:
-    """Return the object, and what was not made, of a pickle without tensors, such as detectron2's dictionaries of NumPy arrays.
+    """Return the object of a pickle without tensors (detectron2's NumPy arrays), and the names of objects not created.
 
     Raises:
         pickle.UnpicklingError: see `Unpickler.load`.
@@ -176,7 +176,7 @@ def read_plain(path: Path) -> Read:
 
 
 class _Storages:
-    """Turns a pickle's references into storages, each made once, so that tensors which share one still do."""
+    """Resolves a pickle's references to storages. Each is made once, so that tensors still share storages."""
 
     def __init__(self, stored: Callable[[str, torch.dtype, int], torch.UntypedStorage | None]) -> None:
         self._stored = stored
@@ -193,7 +193,7 @@ class _Storages:
         values = self._made[key][1]
         if not more or more[0] is None:
             return Storage(values, dtype, length)
-        _, begin, count = more[0]  # a part of it, in files of before torch 0.4
+        _, begin, count = more[0]  # a part of it, in files from before torch 0.4
         if type(begin) is not int or type(count) is not int or not 0 <= begin <= begin + count <= length:
             raise pickle.UnpicklingError("a part outside its storage")
         part = None if values is None else _part(values, begin * dtype.itemsize, (begin + count) * dtype.itemsize)

@@ -1,4 +1,4 @@
-"""Tell what may be left out of a file from what may not: a classifier is beside the trunk, another block is in it."""
+"""Decide which keys of a file may be left out: a classifier may, but a further block of the trunk may not."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pretrainps.weights.prefixes import shared_prefixes
 Shape = tuple[int, ...]
 
 _ROOTS = ("backbone.", "box_stage.stage.", "reid_stage.stage.", "")
-"""Where a backbone lies in a detector, in a model for crops, and by itself."""
+"""Prefixes of a backbone in a detector, in a model for crops, and alone."""
 _PLAIN = re.compile(r"conv1\.weight|layer[1-4]\.\d+\.(conv[123]\.weight|bn[123]\.\w+|downsample\.[01]\.\w+)")
-"""What a plain ResNet has in its stem and stages."""
+"""Modules in the stem and the stages of a plain ResNet."""
 _RESNETS: Mapping[tuple[bool, tuple[int, ...], int, int], str] = {
-    # whether a block has three convolutions, blocks in each stage, the second convolution's channels out and in (a group)
+    # three convolutions in a block or not, blocks in each stage, channels of the second convolution: out, and in per group
     (False, (3, 4, 6, 3), 64, 64): "timm:resnet34",
     (False, (2, 2, 2, 2), 64, 64): "resnet18",
     (True, (3, 4, 6, 3), 64, 64): "resnet50",
@@ -30,17 +30,16 @@ _RESNETS: Mapping[tuple[bool, tuple[int, ...], int, int], str] = {
 
 
 def in_trunk(keys: Iterable[str], model_keys: Collection[str]) -> set[str]:
-    """Return the keys that would change what a model computes, if the model, which does not have them, had them.
+    """Return the keys that a model does not have, but that would change its computation.
 
-    These are the keys that belong to a module that the model has (`conv1.bias`, `layer3.6.conv1.weight`,
-    `layer1.0.se.fc1.weight`), or continue a row of them (`layer5.0...` after `layer4`). A classifier, a neck or a counter does
-    not.
+    These keys belong to a module of the model (`conv1.bias`, `layer3.6.conv1.weight`, `layer1.0.se.fc1.weight`), or continue a
+    numbered row of modules (`layer5.0...` after `layer4`). A classifier, a neck or a counter does not.
 
     Args:
-        keys: Keys of a file, under our own names.
+        keys: Keys of a file, under native names.
         model_keys: The keys of the model.
     """
-    # a detector's backbones are judged by what they are made of, and the rest of it by its own parts
+    # a detector's backbones are compared by the modules inside them, the rest by its own modules
     places = {root: _modules(each.removeprefix(root) for each in model_keys if each.startswith(root)) for root in _ROOTS}
     found = set()
     for key in keys:
@@ -52,19 +51,19 @@ def in_trunk(keys: Iterable[str], model_keys: Collection[str]) -> set[str]:
 
 
 def _modules(keys: Iterable[str]) -> set[str | None]:
-    """Return the outermost modules' names, and those of the rows that they are in."""
+    """Return the names of the outermost modules, and of their numbered rows."""
     modules = {key.partition(".")[0] for key in keys if "." in key}
     return modules | {_row(module) for module in modules} - {None}
 
 
 def _row(module: str) -> str | None:
-    """`layer3` -> `layer*`; `None` for a name without a number."""
+    """Return the row of a module: `layer3` -> `layer*`; `None` for a name without a number."""
     found = re.fullmatch(r"(.*\D)\d+", module)
     return f"{found[1]}*" if found else None
 
 
 def likely_architecture(shapes: Mapping[str, Shape]) -> str | None:
-    """Return the ResNet that a file's keys and shapes are of, in torchvision's names after any prefix; `None` if of none.
+    """Return the ResNet of a file's keys and shapes, with torchvision's names after any prefix; `None` if there is none.
 
     Args:
         shapes: The file's keys and shapes.
@@ -73,7 +72,7 @@ def likely_architecture(shapes: Mapping[str, Shape]) -> str | None:
     for prefix, count in shared_prefixes(shapes, marks):
         inside = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
         second = inside.get("layer1.0.conv2.weight", ())
-        # nothing more in its blocks (attention, other norms) and no bias in its convolutions
+        # no other modules in its blocks (attention, other norms), and no bias in its convolutions
         plain = all(_PLAIN.fullmatch(key) for key in inside if key.startswith(("layer", "conv")))
         if count < len(marks) or len(second) != 4 or not plain:
             continue

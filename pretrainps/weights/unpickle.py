@@ -1,14 +1,14 @@
-"""Read a pickle without importing or calling anything that it names.
+"""Read a pickle without any import or call of the names in it.
 
-Python's own unpickler looks up whatever a file names and calls it. Here each instruction is carried out on plain containers,
-and a name is only ever compared with the table of `MAKERS`: functions of this package that make tensors, NumPy numbers and
-arrays, and plain containers, and check their arguments first. Any other name becomes a `Stranger`, an inert record of the
-name: calling it, setting its state or filling it gives a `Stranger` again. So settings objects, dates and paths that a
-training script stored with its weights do no harm, and need no package. Names of what runs commands or code are refused all
-the same: they have no place among weights.
+Python's own unpickler imports and calls any name in a file. Here each instruction is executed on plain containers, and a name
+is only compared with the table `MAKERS`. This table has functions of this package that make tensors, NumPy numbers and arrays,
+and plain containers, after a check of their arguments. Any other name becomes a `Stranger`, an inert record of the name: to
+call it, set its state or fill it gives a `Stranger` again. So settings objects, dates and paths that a training script stored
+with its weights are harmless, and need no package. Names of functions that run commands or code are refused nevertheless:
+weight files do not need them.
 
-torch's own restricted unpickler is not used, for it cannot leave out what it does not know: classes have to be allowed one by
-one, and one derived from `dict` is refused even then.
+torch's own restricted unpickler is not used, because it cannot skip unknown classes: each must be allowed by name, and a class
+derived from `dict` is refused even then.
 """
 
 from __future__ import annotations
@@ -37,33 +37,33 @@ from pretrainps.weights.placeholders import (
 )
 
 _LONGEST_NAME = 1000
-"""Characters of a module and a class in it."""
+"""Most characters of the name of a module and a class."""
 
 StorageOf = Callable[[tuple[Any, ...]], Storage]
-"""From a reference in the pickle, `("storage", type, key, device, length, ...)`, to the storage."""
+"""Function from a reference in the pickle, `("storage", type, key, device, length, ...)`, to the storage."""
 
 
 class Unpickler:
-    """Carries out pickles.
+    """A safe unpickler.
 
     Args:
-        storage_of: Finds the storages that the pickle refers to; `None` if there can be none.
-        budget: Bytes of tensors and copies that may be made. A few bytes of a pickle can ask for the same content once more.
+        storage_of: Function that finds the storages of the pickle; `None` if it cannot have any.
+        budget: Most bytes of tensors and copies, because a few bytes of a pickle can request the same content again.
     """
 
     def __init__(self, storage_of: StorageOf | None = None, budget: int = 1 << 26) -> None:
         self._storage_of = storage_of
         self._budget = budget
         self.strangers: set[str] = set()
-        """Names of what was not made."""
+        """Names of objects that were not created."""
 
     def load(self, stream: IO[bytes]) -> Any:
-        """Return the object of the pickle that begins here; the stream is left behind it.
+        """Return the object of the pickle at the stream's position, and leave the stream at the pickle's end.
 
         Raises:
-            pickle.UnpicklingError: damaged, or asking for what is not allowed.
-            RefusedNameError: it names what runs commands.
-            UnpackedError: it refers to storages, and there are none.
+            pickle.UnpicklingError: it is damaged, or needs something that is not allowed.
+            RefusedNameError: it names a function that runs commands.
+            UnpackedError: it refers to storages, but there are none.
         """
         self._stack: list[Any] = []
         self._marks: list[list[Any]] = []
@@ -106,20 +106,20 @@ class Unpickler:
             top.place = place
 
     def push(self, value: Any) -> None:
-        """Put a value on the stack that is there once the value is known: taking marked items changes which one it is."""
+        """Put a value on the current stack. Call it after the value is complete: taking marked items changes the stack."""
         self._stack.append(value)
 
     def _marked(self) -> list[Any]:
-        """Return what was put down since the last mark."""
+        """Return the items since the last mark."""
         items = self._stack
         self._stack = self._marks.pop()
         return items
 
     def name(self, module: Any, name: Any) -> Any:
-        """Return what stands for a name: torch's type of number, or a placeholder.
+        """Return the object for a name: a torch dtype, or a placeholder.
 
         Raises:
-            RefusedNameError: it is of what runs commands.
+            RefusedNameError: it can run commands.
         """
         if not isinstance(module, str) or not isinstance(name, str):
             raise pickle.UnpicklingError("a name in it is no text")
@@ -131,7 +131,7 @@ class Unpickler:
         return DTYPES.get(full) or Stranger(full)
 
     def call(self, function: Any, arguments: Any) -> Any:
-        """Return what a name and arguments stand for; nothing of the file is called."""
+        """Return the object for a call of a name with arguments; no code of the file is called."""
         if not isinstance(arguments, tuple):
             raise pickle.UnpicklingError("arguments are no tuple")
         if isinstance(function, torch.dtype) or not isinstance(function, Stranger):
@@ -159,7 +159,7 @@ def _call_with(self: Unpickler, _: Any) -> None:
 
 
 def _call_with_names(self: Unpickler, _: Any) -> None:
-    self._stack.pop()  # arguments by name, which nothing that is made here takes
+    self._stack.pop()  # keyword arguments, which no maker accepts
     _call_with(self, None)
 
 
@@ -190,7 +190,7 @@ def _build(self: Unpickler, _: Any) -> None:
                 built.dtype = built.dtype.newbyteorder(order)
             case _:
                 raise pickle.UnpicklingError("numbers of an unknown order of bytes")
-    elif not isinstance(built, Stranger | OrderedDict | Tensor):  # their state is not needed
+    elif not isinstance(built, Stranger | OrderedDict | Tensor):  # the state of these is not needed
         raise pickle.UnpicklingError("a state for what has none")
 
 
@@ -202,7 +202,7 @@ def _extend(self: Unpickler, items: list[Any]) -> None:
     target = self._stack[-1]
     if type(target) is list:
         target.extend(items)
-    elif not isinstance(target, Stranger):  # a class derived from list: its items are of no use
+    elif not isinstance(target, Stranger):  # a class derived from list: its items are not needed
         raise pickle.UnpicklingError("items for what is no list")
 
 
@@ -229,7 +229,7 @@ def _set_item(self: Unpickler, _: Any) -> None:
 def _storage(self: Unpickler, _: Any) -> None:
     reference = self._stack.pop()
     if isinstance(reference, tuple) and len(reference) == 4 and reference[0] == "module":
-        self.push(reference[1])  # a class of modules, which older files hold with its source
+        self.push(reference[1])  # a module class, which older files store with its source
         return
     if self._storage_of is None:
         raise UnpackedError("it refers to storages")
@@ -298,7 +298,7 @@ def _dict(self: Unpickler) -> None:
 def _pop(self: Unpickler) -> None:
     if self._stack:
         self._stack.pop()
-    else:  # Python lets it take back a mark
+    else:  # Python allows POP to remove a mark
         self._marked()
 
 

@@ -1,8 +1,8 @@
-"""Take a model out of what compilers, trainers and averagers put around it.
+"""Take a model out of the wrappers of compilers, trainers and averaging.
 
 A wrapper is another module with the model inside: its state dict has other keys (`_orig_mod.`, `module.`), and it is no
-instance of the model's class. Wrappers are known by name, so that nothing has to be imported to recognize them. A module that
-is not listed is never looked into: what it does around the model (another scaling of the pixels, say) would be lost.
+instance of the model's class. Wrappers are recognized by name, without any import. An unlisted module is never unwrapped,
+because its own computation around the model (for example another scaling of the pixels) would be lost.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HOLDS = {
     "timm.utils.model_ema.ModelEmaV2": "module",
     "timm.utils.model_ema.ModelEmaV3": "module",
 }
-"""The attribute in which each wrapper holds the model."""
+"""The attribute of each wrapper that holds the model."""
 _SHARDING = "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel"
 _GATHER = (
     "its tensors are spread over processes (FSDP). Gather them on all processes, with "
@@ -32,13 +32,13 @@ _GATHER = (
 
 
 def unwrap(model: Any) -> Any:
-    """Return the model inside of torch.compile, DistributedDataParallel, DataParallel, AveragedModel, in any order.
+    """Return the model inside torch.compile, DistributedDataParallel, DataParallel and AveragedModel, in any nesting.
 
     Args:
-        model: A module, wrapped or not. Anything else is returned as it is.
+        model: A module, wrapped or not. Any other object is returned unchanged.
 
     Raises:
-        ArgumentError: it is sharded (FullyShardedDataParallel), so no process has its weights.
+        ArgumentError: it is sharded (FullyShardedDataParallel), so no process has all of its weights.
     """
     while isinstance(model, nn.Module) and (attribute := _attribute(model)):
         model = getattr(model, attribute)
@@ -46,7 +46,7 @@ def unwrap(model: Any) -> Any:
 
 
 def bare_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return a model's state dict under the keys that it has without wrappers, around it or inside of it.
+    """Return a model's state dict with its keys without wrappers, whether these are around the model or inside it.
 
     Raises:
         ArgumentError: it is sharded, as a whole or in parts.
@@ -62,7 +62,7 @@ def bare_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _attribute(module: nn.Module) -> str | None:
-    """Return where a wrapper holds its model; `None` if it is no wrapper."""
+    """Return the attribute that holds a wrapper's model; `None` if it is no wrapper."""
     names = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(module).__mro__]
     if _SHARDING in names:
         raise ArgumentError(f"this {type(module).__name__} cannot be unwrapped: {_GATHER}")

@@ -1,7 +1,7 @@
-"""Write safetensors files whose bytes depend on nothing but their content.
+"""Write reproducible safetensors files: the bytes depend only on the content.
 
 The safetensors library writes its metadata in hash-map order, so a file with two metadata keys has a different sha256
-each time. All metadata therefore goes, as sorted JSON, into one key.
+each time. Therefore all metadata is written as sorted JSON under one key.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ METADATA_KEY = "pretrainps"
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, Any] | None = None) -> None:
-    """Write tensors and JSON-ready metadata; the same input gives the same bytes, and `path` is whole or untouched.
+    """Write tensors and JSON-ready metadata; the same input gives the same bytes, and a failure leaves `path` unchanged.
 
     Raises:
         CacheError: the folder cannot be written to, or the disk is full.
     """
-    # safetensors takes neither shared nor strided storage; tied weights are written out twice
+    # safetensors accepts neither shared nor strided storage; tied weights are written twice
     plain = {key: _own_storage(value, tensors) for key, value in sorted(tensors.items())}
     notes = {METADATA_KEY: json.dumps(metadata, sort_keys=True)} if metadata else None
     with new_file(path) as temporary:
@@ -34,7 +34,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mappi
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Return the metadata that `write_safetensors` stored; empty if there is none.
+    """Return the metadata from `write_safetensors`; empty if there is none.
 
     Raises:
         CheckpointFormatError: the header is damaged.

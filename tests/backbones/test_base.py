@@ -1,4 +1,4 @@
-"""What every backbone promises: the split, freezing, checkpointing, building without memory."""
+"""The contract of every backbone: the split, freezing, checkpointing, and building on the meta device."""
 
 from __future__ import annotations
 
@@ -124,8 +124,8 @@ def test_images_that_cannot_be(arch: str) -> None:
         (torch.rand(3, 64, 64), r"expected images \(N, 3, height, width\), not \(3, 64, 64\)"),
         (torch.rand(2, 4, 64, 64), r"not \(2, 4, 64, 64\)"),
         (torch.rand(2, 64, 64, 3), r"permute\(0, 3, 1, 2\)"),
-        (torch.zeros(2, 3, 64, 64, dtype=torch.uint8), "not torch.uint8: preprocess pictures first"),
-        (torch.zeros(2, 3, 64, 64, dtype=torch.int64), "not torch.int64: preprocess pictures first"),
+        (torch.zeros(2, 3, 64, 64, dtype=torch.uint8), "not torch.uint8: preprocess images first"),
+        (torch.zeros(2, 3, 64, 64, dtype=torch.int64), "not torch.int64: preprocess images first"),
     ):
         with pytest.raises(ArgumentError, match=message):
             backbone(images)
@@ -134,7 +134,7 @@ def test_images_that_cannot_be(arch: str) -> None:
 @pytest.mark.parametrize("size", [(32, 32), (16, 20), (8, 32)])
 def test_a_single_small_image_in_training_says_what_to_do(size: tuple[int, int]) -> None:
     backbone = build_backbone("resnet_tiny").train()
-    with pytest.raises(ArgumentError, match=r"single image of \d+x\d+, whose last map is one pixel.*drop_last=True"):
+    with pytest.raises(ArgumentError, match=r"single image of \d+x\d+ with a last map of one pixel.*drop_last=True"):
         backbone(torch.rand(1, 3, *size))
     assert backbone(torch.rand(2, 3, 32, 32))["c5"].shape[0] == backbone(torch.rand(1, 3, 64, 32))["c5"].shape[0] + 1
     assert backbone.eval()(torch.rand(1, 3, *size))["c5"].shape[-2:] == (1, 1)

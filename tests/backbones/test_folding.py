@@ -1,4 +1,4 @@
-"""Batch norms vanish into the convolutions before them, and the answer stays."""
+"""Folding removes batch norms, and the output stays the same."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_network_without_batch_norm_stays_as_it_is() -> None:
 
 
 def test_a_guess_that_is_wrong_is_taken_back() -> None:
-    """A norm that stands behind a convolution, but is computed before it."""
+    """A norm that comes after a convolution in the module, but is computed before it."""
 
     class Reversed(nn.Module):
         def __init__(self, channels: int) -> None:

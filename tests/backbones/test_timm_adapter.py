@@ -1,4 +1,4 @@
-"""timm models as backbones: their own numbers, split at stride 16, or a clear refusal."""
+"""timm models as backbones: the same numbers, split at stride 16, or a clear error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""timm's files in older forms: through timm's own filters, and never a real mismatch with them."""
+"""timm's files in older forms are converted by timm's own filters, and a real mismatch is still found."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def swin() -> Tensors:
 
 
 def report_of(backbone: Backbone, file: Tensors) -> tuple[LoadReport, Tensors]:
-    """What `load` would make of a file with these tensors, without writing it."""
+    """The result of `load` for a file with these tensors, without writing it."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sys.modules[convert.__module__], "read_contents", lambda *args, **kwargs: Contents(dict(file)))
         found = convert(

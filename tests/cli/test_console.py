@@ -1,4 +1,4 @@
-"""Consoles that cannot print, that go away, or that are not there."""
+"""Consoles that cannot print, that are closed, or that do not exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`data synthesize`, `data check` and `evaluate`, one after the other, as somebody would who has no data set yet."""
+"""`data synthesize`, `data check` and `evaluate` in a row, as for a user without a data set."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random, but it finds somebody."""
+    """A random detector that finds some people."""
     model = pretrainps.build_detector("nae", backbone=build_backbone("shufflenetv1"), config=SMALL)
     model.load_state_dict(lively_detector("nae", "shufflenetv1").state_dict())
     return pretrainps.save_pretrained(model, tmp_path_factory.mktemp("model"))
@@ -108,7 +108,7 @@ def test_what_is_broken_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[
     prw.write_miniature(root)
     status, out, _ = run(capsys, "data", "check", root, "--quiet")
     assert status == 1 and "lies outside" in out and "11816" not in out and "5704 were published" in out.replace(",", "")
-    assert "images with somebody twice" in out
+    assert "images with one person twice" in out
     (root / "frames" / "c1s1_000151.jpg").write_bytes(b"GIF89a")
     status, out, _ = run(capsys, "data", "check", root, "--quiet", "--split", "train")
     assert status == 1 and "c1s1_000151.jpg cannot be read" in out
@@ -202,7 +202,7 @@ def test_layouts_by_name_and_their_leaks() -> None:
 @pytest.mark.xdist_group("data end to end")
 @pytest.mark.parametrize("name", ["prw", "cuhk_sysu", "coco_search", "coco_persons", "market1501"])
 def test_fresh_people_before_known_cameras(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Training stays what it is, the same numbers give the same, and what others give shares nothing but the cameras."""
+    """The training set stays the same, equal numbers give equal tests, and other numbers share only the cameras."""
     roots = {}
     for label, first in (("test", 0), ("validation", 4), ("again", 4)):
         roots[label] = tmp_path / label
@@ -246,7 +246,7 @@ def test_nothing_is_overwritten_and_nothing_half_made_stays(
         (("--layout", "prw", "--people", "0"), "people=0"),
         (("--layout", "prw", "--first-test-person", "-1"), "first_test_person=-1"),
         (("--layout", "market1501", "--first-test-person", "-80"), "first_test_person=-80"),
-        (("--layout", "cuhk_sysu", "--first-test-person", "999990"), "numbered below 1000000"),
+        (("--layout", "cuhk_sysu", "--first-test-person", "999990"), "must be below 1000000"),
     ):
         status, _, err = run(capsys, "data", "synthesize", "--out", tmp_path / "new", "--quiet", *options)
         assert status == 1 and message in err, err

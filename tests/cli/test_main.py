@@ -118,7 +118,7 @@ def test_embed(capsys: pytest.CaptureFixture[str], published: FakeHub, tmp_path:
         (["embed", ".", "-o", "v.txt"], r"\.safetensors or \.npy"),
         (["inspect", "/no/such/file"], "not there"),
         (["download", "resnet50-hybrid", "--offline"], "pretrainps download resnet50-hybrid"),
-        (["demo", "--model", "resnet50-imagenet"], "resnet50-imagenet detects nobody"),
+        (["demo", "--model", "resnet50-imagenet"], "resnet50-imagenet is no detector of people"),
     ],
 )
 def test_errors_are_one_message_and_status_1(capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:

@@ -1,4 +1,4 @@
-"""`pretrainps search`: whom it finds, whom it asks about, what it writes."""
+"""`pretrainps search`: its answers, its questions about the query, and its files."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_a_gallery_is_searched_with_its_own_model(run: Run, tmp_path: Path) -> N
         run("--box", "10,10,40,80", "--model", f"file:{tmp_path / 'other'}")
     backbone = build_backbone("shufflenetv1")
     save_file(dict(backbone.state_dict()), tmp_path / "backbone.safetensors")
-    with pytest.raises(errors.ArgumentError, match="detects nobody"):
+    with pytest.raises(errors.ArgumentError, match="is no detector of people"):
         run("--box", "10,10,40,80", "--model", f"file:{tmp_path / 'backbone.safetensors'}")
 
 

@@ -69,8 +69,8 @@ def test_from_sub_task_data_to_a_measured_detector(world: Path, tmp_path: Path, 
     status, _, err = run(capsys, *pretrain, "--backbone", hybrid, "-o", tmp_path / "further", *QUICK)
     assert status == 0, err
     assert json.loads((tmp_path / "further" / "config.json").read_text())["task"]["backbone"]["sha256"]
-    told = json.loads((hybrid / "config.json").read_text())["task"]
-    assert set(told["detection"]) == {"coco_persons", "mine"} and told["reid"]["market1501"]["identities"] == 4
+    task = json.loads((hybrid / "config.json").read_text())["task"]
+    assert set(task["detection"]) == {"coco_persons", "mine"} and task["reid"]["market1501"]["identities"] == 4
 
     small = [part for size in SIZES for part in ("--set", f"detector.{size}")]
     finetune = ["finetune", "--config", "seqnet_synthetic", "--backbone", hybrid, "--data", world / "campus", *small, *SCORES]

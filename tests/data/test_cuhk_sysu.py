@@ -1,4 +1,4 @@
-"""CUHK-SYSU: the original reader's records, a miniature with every trap, random records there and back, and broken sets."""
+"""CUHK-SYSU: the original reader's records, a miniature with every difficulty, random records, and broken sets."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_names_that_do_not_fit_are_numbered(tmp_path: Path) -> None:
 
 
 def test_public_readers_indexing_reads_the_same(tmp_path: Path) -> None:
-    """Nested indices as in the torchvision family's readers, on what is written here."""
+    """Nested indices as in the torchvision family's readers, on files written here."""
     train, search = search_records(11, plain)
     writer.write(tmp_path, train, search)
     boxes = {}
@@ -308,7 +308,7 @@ def test_lists_of_other_queries(root: Path) -> None:
 
 
 def test_a_box_of_two_people(root: Path) -> None:
-    """As in the original: who is named last stays."""
+    """As in the original, the last name counts."""
     place = ("s1.jpg", (1, 2, 10, 20))
     writer.write_people(root / LISTS / "Train.mat", [("p1", [place]), ("p2", [place])])
     train = LAYOUT.read(root, "train")

@@ -47,7 +47,7 @@ def msmt17_v2(root: Path) -> dict[str, Split]:
 
 
 def duke(root: Path) -> dict[str, Split]:
-    """Nothing but names; what is read is tested elsewhere."""
+    """Only names; the contents are tested elsewhere."""
     for folder in ("bounding_box_train", "bounding_box_test", "query"):
         write_blank([root / folder / "0001_c2_f0046182.jpg"])
     return {}
@@ -77,7 +77,7 @@ def test_a_miniature_is_read_exactly(
 ) -> None:
     expected = miniature(tmp_path)
     assert set(expected) == set(layout.splits)
-    monkeypatch.setattr("PIL.Image.open", None)  # no image is opened to read what is annotated
+    monkeypatch.setattr("PIL.Image.open", None)  # the annotation is read without opening images
     for name, split in expected.items():
         assert_same_split(layout.read(tmp_path, name), split)
 
@@ -107,7 +107,7 @@ def test_an_empty_folder_is_nothing_and_errors_show_what_is_expected(layout: Lay
 
 
 LISTED = [
-    # what names images, and two of them in its order
+    # the file that names images, and two of them in its order
     (
         "citypersons",
         "train",

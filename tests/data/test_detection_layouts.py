@@ -180,7 +180,7 @@ rows = st.lists(st.tuples(coordinates, coordinates, lengths, lengths).map(lambda
 
 @st.composite
 def detection_splits(draw: st.DrawFn) -> Split:
-    """Smooth pictures, which JPEG keeps."""
+    """Smooth images, which JPEG preserves."""
     samples = []
     for index in range(draw(st.integers(1, 3))):
         boxes = as_boxes(draw(rows))

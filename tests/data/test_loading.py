@@ -1,4 +1,4 @@
-"""Scenes and crops as batches: boxes move with pixels, ids stay with boxes, broken images do not end the night's run."""
+"""Scenes and crops as batches: boxes move with pixels, ids stay with boxes, broken images do not end a run."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_workers_read_what_one_process_reads() -> None:
 
 
 def test_workers_outlive_a_termination_of_all_processes() -> None:
-    """Schedulers send SIGTERM to each; the one that trains finishes its step and saves, for which it needs the others."""
+    """Schedulers send SIGTERM to every process; the training process needs the others to finish its step and to save."""
     data = Scenes(split([scene(f"s{each}", 1) for each in range(12)]), SceneAugmentation())
     loader = Loader(data, ShuffledBatches(12, 1), scenes_together, workers=1)
     batches = iter(loader)

@@ -110,7 +110,7 @@ def test_the_first_known_variable_counts(tmp_path: Path) -> None:
 
 
 def test_a_file_cut_off_anywhere(tmp_path: Path) -> None:
-    """scipy ends in many ways; here all of them are one."""
+    """scipy raises many types of error; here all of them become one."""
     structs = struct_array(("name", "box"), [("s1.jpg", np.arange(40.0)), ("s2.jpg", np.arange(3))])
     save_matlab(tmp_path / "packed.mat", "x", structs)
     savemat(tmp_path / "plain.mat", {"x": structs})
@@ -123,7 +123,7 @@ def test_a_file_cut_off_anywhere(tmp_path: Path) -> None:
 
 
 def test_a_file_with_a_wrong_byte(tmp_path: Path) -> None:
-    """Whatever is read is what was written, or an error names the file."""
+    """A damaged file gives the written data, or an error that names the file."""
     save_matlab(tmp_path / "x.mat", "x", np.arange(100.0).reshape(1, -1))
     whole = bytearray((tmp_path / "x.mat").read_bytes())
     errors = 0

@@ -1,4 +1,4 @@
-"""MovieNet-PS: where it differs from CUHK-SYSU; random records there and back, and broken sets."""
+"""MovieNet-PS: its differences from CUHK-SYSU, random records, and broken sets."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_miniature(tmp_path: Path, annotation: str, images: str) -> None:
 
 
 def test_annotation_in_two_folders(root: Path) -> None:
-    """As one of the public readers has it: the pools in one, all else in the other."""
+    """As in one of the public readers: the pools in one folder, everything else in the other."""
     (root / "annotation").rename(root / "anno_mvn-cs")
     (root / "annotation").mkdir()
     for size in (2000, 4000):

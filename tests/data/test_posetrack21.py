@@ -1,4 +1,4 @@
-"""PoseTrack21: a miniature with every trap, random records there and back, and broken sets."""
+"""PoseTrack21: a miniature with every difficulty, random records, and broken sets."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def crops(draw: st.DrawFn, *, unlabelled: bool, cameras: st.SearchStrategy[int |
 
 
 def shown(split: Split) -> Counter[tuple[str | None, int | None, tuple[int, ...]]]:
-    """Who was seen by which camera, with the picture's colour, which JPEG moves a little."""
+    """The person, the camera, and the colour of each image, which JPEG changes a little."""
 
     def row(sample: Sample) -> tuple[str | None, int | None, tuple[int, ...]]:
         colour = np.asarray(sample.pixels()).reshape(-1, 3).mean(axis=0)

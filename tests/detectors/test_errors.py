@@ -196,7 +196,7 @@ BAD_IMAGES: list[tuple[Any, str]] = [
     ([torch.rand(4, 40, 50)], "image 0"),
     ([IMAGE[:, :0]], r"image 0: .*\(3, 0, 50\)"),
     ([IMAGE, IMAGE * 255], r"image 1 holds numbers from .* to 25\d.*; expected RGB pixels in 0\.\.1\. Divide by 255"),
-    ([(IMAGE - 0.45) / 0.225], r"image 0 holds numbers from -\d.*what normalizes them comes later"),
+    ([(IMAGE - 0.45) / 0.225], r"image 0 holds numbers from -\d.*it is applied later"),
     ([IMAGE, IMAGE * 2 - 1], r"image 1 holds numbers from -.*expected RGB pixels in 0\.\.1"),
     ([IMAGE.double() * 255], "image 0 holds numbers .*Divide by 255"),
     ([IMAGE.half() * 255], "image 0 holds numbers .*Divide by 255"),

@@ -1,4 +1,4 @@
-"""Names as people write them."""
+"""Parsing of names, paths and addresses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One file out of an archive: the right one, whole, and no other path is ever written."""
+"""Extraction of one file from an archive: the right file, complete, and no other path is written."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ TAR_GZ = zipped(TAR)
 
 
 def extracted(folder: Path, body: bytes, member: str = MEMBER) -> bytes:
-    """Extract in a folder of its own; whatever happens, nothing but the target may appear in it."""
+    """Extract in a separate folder; only the target may appear in it, also after an error."""
     inside = folder / "inside"
     inside.mkdir()
     (folder / "a.tar").write_bytes(body)
@@ -119,7 +119,7 @@ def test_other_members_are_never_written(tmp_path: Path, evil: str) -> None:
 )
 @pytest.mark.parametrize("after_a_file", [False, True])
 def test_only_a_regular_file_will_do(tmp_path: Path, kind: bytes, words: str, after_a_file: bool) -> None:
-    """Also where a link follows a file of that name: whoever unpacks by hand would be left with the link."""
+    """Also if a link follows a file of that name: tar would leave the link."""
     target = special(MEMBER, kind, "logs/prw/checkpoint.pth" if kind == tarfile.LNKTYPE else "/etc/passwd")
     before: list[Entry] = [(MEMBER, BODY)] if after_a_file else []
     with pytest.raises(SourceError, match=f"is no file in the archive, but a .*{words}") as caught:
@@ -140,7 +140,7 @@ def test_truncated(tmp_path: Path, body: bytes, share: float) -> None:
 
 
 def test_truncated_between_two_members(tmp_path: Path) -> None:
-    """The end is marked; where the mark is missing there may have been another file of that name."""
+    """Without the mark of the archive's end, there may have been another file of that name."""
     with pytest.raises(SourceError, match="damaged"):
         extracted(tmp_path, tar_of((MEMBER, BODY))[: 512 + -(-len(BODY) // 512) * 512])
 
@@ -157,7 +157,7 @@ def test_gzip_checksum_is_compared(tmp_path: Path, where: str) -> None:
 
 
 def test_damaged_header_is_not_the_end(tmp_path: Path) -> None:
-    """`tarfile` alone would stop before it in silence."""
+    """`tarfile` alone would stop there without an error."""
     second = tar_of((MEMBER, OTHER))
     first = tar_of((MEMBER, BODY))[: -(-len(BODY) // 512) * 512 + 512]
     with pytest.raises(SourceError, match="damaged"):

@@ -1,4 +1,4 @@
-"""Weights that come with a package: in half precision, where they lie, and never from anywhere else."""
+"""Weights that come with a package: in half precision, read in place, and from no other source."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def script() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def trained() -> PersonSearchDetector[object]:
-    """A detector that never learned anything, its tables filled as if it had."""
+    """An untrained detector with filled tables."""
     torch.manual_seed(0)
     model = pretrainps.build_detector("seqnet", backbone=build_backbone("resnet_tiny"), config=SMALL).eval()
     model.oim_loss.lookup_table.normal_()
@@ -59,29 +59,29 @@ def trained() -> PersonSearchDetector[object]:
 def shipped(
     trained: PersonSearchDetector[object], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Path, ModelSpec]]:
-    """The shipped file in a package of its own, and the entry that was printed for it."""
+    """The shipped file in a separate package, and the printed entry for it."""
     folder = tmp_path_factory.mktemp("shipped")
     pretrainps.save_pretrained(trained, folder / "run" / "model")
-    told = {"task": {"data": {"train": {"images": 38, "identities": 12}}}}
-    (folder / "run" / "config.json").write_text(json.dumps(told))
+    config = {"task": {"data": {"train": {"images": 38, "identities": 12}}}}
+    (folder / "run" / "config.json").write_text(json.dumps(config))
     package = folder / "my_weights"
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('data only')")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
-        arguments = ["--seqnet", str(folder / "run"), "--weights", str(package / "weights"), "--test-people", "1"]
+        arguments = ["--seqnet", str(folder / "run"), "--weights", str(package / "registry" / "bundled"), "--test-people", "1"]
         assert script().main([*arguments, "--domains", "search_station", "search_campus"]) == 0
     entry = tomllib.loads(printed.getvalue())["models"][NAME]
-    assert entry["sources"] == [{"kind": "bundled", "file": f"weights/{NAME}.safetensors"}]
+    assert entry["sources"] == [{"kind": "bundled", "file": f"registry/bundled/{NAME}.safetensors"}]
     entry["sources"][0]["package"] = "my_weights"
     sys.path.insert(0, str(folder))
-    yield package / "weights" / f"{NAME}.safetensors", parse_spec(NAME, entry, "printed")
+    yield package / "registry" / "bundled" / f"{NAME}.safetensors", parse_spec(NAME, entry, "printed")
     sys.path.remove(str(folder))
 
 
 @pytest.fixture
 def damaged(shipped: tuple[Path, ModelSpec]) -> Iterator[Path]:
-    """The file, to be spoiled; it is whole again afterwards."""
+    """The file, for damage by a test; it is restored afterwards."""
     path, _ = shipped
     body = path.read_bytes()
     yield path
@@ -191,7 +191,7 @@ def test_info_says_where_it_lies(
     monkeypatch.setattr("pretrainps.registry.lookup.registry", lambda: {NAME: spec})
     assert main(["info", NAME]) == 0
     out = capsys.readouterr().out
-    assert "bundled with my_weights: weights/" in out and "in the cache" not in out
+    assert "bundled with my_weights: registry/bundled/" in out and "in the cache" not in out
     assert "".join(str(path).split()) in "".join(out.split())
     path.unlink()
     assert main(["info", NAME]) == 0 and "where it is missing" in " ".join(capsys.readouterr().out.split())
@@ -227,7 +227,7 @@ def test_what_the_registry_says_was_measured_is_in_the_table() -> None:
 
 
 def test_the_packages_own_weights_are_those_of_its_registry() -> None:
-    weights = ROOT / "pretrainps" / "weights"
+    weights = ROOT / "pretrainps" / "registry" / "bundled"
     sources = {spec.sources[0]: spec.sha256 for spec in registry().values()}
     bundled = {
         source.filename: sha256

@@ -1,4 +1,4 @@
-"""Why a connection failed: certificates, proxies and hosts, at every kind of source."""
+"""Explanations of failed connections: certificates, proxies and hosts, for every kind of source."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def secure(server: Server, certificate: Path) -> str:
-    """Have a server speak TLS, signed by itself as a company's proxy is."""
+    """Let a server use TLS with its own certificate authority, like a company's proxy."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, certificate.with_name("key.pem"))
     server._server.socket = context.wrap_socket(server._server.socket, server_side=True)

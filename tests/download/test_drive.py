@@ -1,4 +1,4 @@
-"""Google Drive's pages: the file, the question, the refusals."""
+"""Google Drive's answers: the file, the confirmation page and the refusals."""
 
 from __future__ import annotations
 

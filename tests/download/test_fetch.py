@@ -1,4 +1,4 @@
-"""Whatever goes wrong on the way, the cache holds a verified file or none."""
+"""After any failure, the cache holds a verified file or none."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def hub_spec(**changes: object) -> ModelSpec:
 
 
 def nothing_kept(home: Path) -> bool:
-    """No file under a final name, and no pin, whole or half."""
+    """No file under a final name, and no pin, not even in part."""
     kept = [p for p in home.rglob("*") if p.is_file() and "incoming" not in p.parts and "locks" not in p.parts]
     return not kept
 

@@ -1,4 +1,4 @@
-"""File systems that lack what Linux's own have: locks, permissions, flushes, capitals."""
+"""File systems without locks, permissions, flushes or capital letters."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_lock_without_flock_keeps_others_out(tmp_path: Path, monkeypatch: pyte
 def test_who_waits_for_a_marker_is_told_which(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A process of another machine left it: nothing here can tell whether it is still at work."""
+    """A process of another machine left it; this machine cannot know whether that process still runs."""
     monkeypatch.setattr(fcntl, "flock", refusing(errno.EOPNOTSUPP))
     monkeypatch.setattr(locks, "SILENT_WAIT", 0.1)
     marker = tmp_path / "x.lock.held"
@@ -180,7 +180,7 @@ def test_files_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_without_flock_in_another_process() -> None:
-    """A marker of a process that was killed on this machine is taken away by the next."""
+    """The next process removes the marker of a process that was killed on this machine."""
     program = (
         "import errno, fcntl, os, sys\nfrom pathlib import Path\n"
         "def refuse(*a): raise OSError(errno.ENOLCK, 'no locks')\nfcntl.flock = refuse\n"

@@ -1,4 +1,4 @@
-"""Resume, retry, refuse: the https source alone."""
+"""The https source: resume, retries and refusals."""
 
 from __future__ import annotations
 

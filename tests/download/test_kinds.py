@@ -1,4 +1,4 @@
-"""A file that is no checkpoint is called what it is, and what the message says to do works."""
+"""A file that is no checkpoint is described correctly, and the advice in the message works."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_a_distributed_checkpoint_and_its_remedy(tmp_path: Path) -> None:
 
 
 def test_what_is_read_is_not_called_something_else(tmp_path: Path) -> None:
-    """Marks of other kinds that begin like checkpoints do."""
+    """Signatures of other kinds that begin like checkpoints."""
     path = tmp_path / "w"
     header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import pretrainps
 from pretrainps import errors
 from pretrainps.backbones import Backbone, build_backbone
+from pretrainps.backbones.resnet import BasicBlock, ResNet
 from pretrainps.backbones.solider_swin import SoliderSwin
 from pretrainps.cli import main
 from pretrainps.export.graph import check, formats
@@ -47,14 +48,18 @@ class Case:
     convention: InputConvention = ASSUMED_INPUT
 
 
+def _resnet() -> Backbone:
+    return ResNet("resnet_narrow", BasicBlock, (1, 1, 1, 1), width=8)
+
+
 def _swin() -> Backbone:
     return SoliderSwin("solider_swin_narrow", width=12, depths=(1, 1, 1, 2), heads=(1, 2, 2, 2))
 
 
 # every family, head, format and precision, but not each with each
 CASES = {
-    "resnet": Case(lambda: build_backbone("resnet_tiny"), EMBEDDER, "onnx", size="crop"),
-    "any size": Case(lambda: build_backbone("timm:test_convnext"), None, "pt2", size="scene"),
+    "resnet": Case(_resnet, EMBEDDER, "onnx", size="crop"),
+    "any size": Case(_resnet, None, "pt2", size="scene"),
     "shufflenet": Case(lambda: build_backbone("shufflenetv1"), CLASSIFIER, "torchscript", "float16"),
     "efficientnet": Case(lambda: build_backbone("timm:test_efficientnet"), None, "onnx", "float16", convention=CAFFE),
     "convnext": Case(lambda: build_backbone("timm:test_convnext"), EMBEDDER, "pt2", "bfloat16", convention=CAFFE),
@@ -285,7 +290,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert extra["precision"] == b"float16"
 
     assert main(asked) == 1
-    assert "is already here. Say where to write with -o FILE.pt" in capsys.readouterr().err
+    assert "exists already. Name another file with -o FILE.pt" in capsys.readouterr().err
     for size in ("0x4", "256", "scenes", "12x"):
         assert main([*asked, "--size", size]) == 1
         assert "--size must be crop, scene or HEIGHTxWIDTH" in capsys.readouterr().err

@@ -472,4 +472,4 @@ def test_the_command(place: tuple[Path, Path], capsys: pytest.CaptureFixture[str
     assert main(["index", str(folder / "none"), "--model", "x", "-o", str(store)]) == 1
     assert "does not exist" in capsys.readouterr().err
     monkeypatch.setattr("pretrainps.hub.load.load", lambda name, **options: torch.nn.Linear(1, 1))
-    assert main(command) == 1 and "detects nobody" in capsys.readouterr().err
+    assert main(command) == 1 and "is no detector of people" in capsys.readouterr().err

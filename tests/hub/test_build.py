@@ -1,4 +1,4 @@
-"""Detectors on any backbone: built by name or on what is at hand, saved, pushed, loaded back."""
+"""Detectors on any backbone: built by name or on a given backbone, saved, pushed and loaded again."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_by_registered_name(hub: FakeHub, kind: str, name: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_a_backbone_at_hand(kind: str) -> None:
-    """Which stays as it is, whatever becomes of the detector."""
+    """The given backbone does not change when the detector changes."""
     backbone = build_backbone("shufflenetv1")
     kept = copy.deepcopy(backbone.state_dict())
     model = build(kind, backbone, config=SMALL)

@@ -1,4 +1,4 @@
-"""Cards are in step with the registry, and the Hub accepts them."""
+"""Cards are current with the registry, and the Hub accepts them."""
 
 from __future__ import annotations
 

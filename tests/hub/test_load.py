@@ -26,7 +26,7 @@ SMALL = "shufflenetv1-hybrid"
 
 @pytest.fixture
 def published(hub: FakeHub) -> FakeHub:
-    """The smallest of the authors' files, where they published it."""
+    """The smallest of the authors' files, from its published address."""
     hub.add(REPO, {FILES[SMALL]: authors_file(SMALL)})
     return hub
 
@@ -81,7 +81,7 @@ def spec_for(tmp_path: Path, tensors: dict[str, torch.Tensor], **changes: object
 
 
 def test_every_key_prefixed(tmp_path: Path) -> None:
-    """timm accepts such a file without a word."""
+    """timm accepts such a file without a warning."""
     spec = spec_for(tmp_path, {f"zz.{k}": v for k, v in authors_tensors(SMALL).items()})
     with pytest.raises(errors.StateDictMismatchError, match=r"prefix 'zz\.'") as caught:
         pretrainps.load(spec)

@@ -1,4 +1,4 @@
-"""Every remedy that an error of names, the store or the cache command prints is done as it says, and helps."""
+"""Every remedy in an error of names, downloads or the cache command is executed as printed, and works."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 def refusal(name: str, run: Callable[[str], object] | None = None) -> str:
-    """Return what loading ends in, which must be an error of ours."""
+    """Return the error of loading, which must be one of this package."""
     with pytest.raises(errors.PretrainPSError) as caught:
         (run or load)(name)
     return str(caught.value)
@@ -56,7 +56,7 @@ def command_of(message: str) -> list[str]:
 
 
 def named_in(message: str) -> list[str]:
-    """Return the names that a message says to write."""
+    """Return the names that a message suggests."""
     return re.findall(r"(?:Write |or )(hf:\S+?)[.,]?(?=\s|$)", message)
 
 
@@ -90,7 +90,7 @@ def test_another_librarys_model_and_one_without_weights(hub: FakeHub) -> None:
     assert "another library's" in message and name == "hf:a/theirs/pytorch_model.bin"
     load(name)
     hub.add("a/none", {"README.md": b"x"})
-    assert "None of these is called as weights are" in refusal("hf:a/none")
+    assert "None of these has the name of a weight file" in refusal("hf:a/none")
     hub.add("a/empty", {})
     assert "It is empty" in refusal("hf:a/empty")
 

@@ -1,4 +1,4 @@
-"""A training's folder, its checkpoints and their files load by name, under way and at the end, earlier versions' too."""
+"""The folder of a training, its checkpoints and their files load by name, during and after the run, also of old versions."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_without_a_measure_the_newest_whole_checkpoint_is_taken(tmp_path: Path) 
         file.seek(-3, 2)
         file.write(b"!!!")
     assert equal(pretrainps.load(f"file:{run}"), first / "model.safetensors")
-    with pytest.raises(IntegrityError, match=rf"another sha256 than was written.*{first.name} is whole: load that"):
+    with pytest.raises(IntegrityError, match=rf"does not have its recorded sha256.*{first.name} is whole: load that"):
         pretrainps.load(f"file:{last}")
     assert pretrainps.load(f"file:{first}").load_report.ok, "the remedy"
     (first / "model.safetensors").write_bytes(b"cut")
@@ -264,7 +264,7 @@ def test_batch_norms_of_each_data_sets_own_wait_for_the_end(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("start", ["random:resnet18", "shufflenetv1-hybrid", "a/folder/that/is/gone", "timm:nosuch"])
 def test_settings_of_an_earlier_version_must_fit_the_file(run: Path, start: str) -> None:
-    """What it started from tells the architecture, if that fits; otherwise the shapes do."""
+    """The initial weights determine the architecture, if that fits; otherwise the shapes do."""
     without_notes(run)
     settings = json.loads((run / "config.json").read_text())
     settings["recipe"]["backbone"] = start

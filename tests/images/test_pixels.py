@@ -1,4 +1,4 @@
-"""The transform against torchvision's, and its words against its numbers."""
+"""Preprocessing compared with torchvision's, and its description compared with its numbers."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_pictures_that_cannot_be_right(bad: object) -> None:
     [
         (torch.rand(3, 4, 4) * 255, "Divide by 255"),
         (torch.rand(3, 4, 4).double() * 255 + 2, "Divide by 255"),
-        (torch.rand(3, 4, 4) * 4 - 2, "what normalizes them comes later"),
+        (torch.rand(3, 4, 4) * 4 - 2, "it is applied later"),
         (torch.rand(3, 4, 4) * torch.inf, "not finite"),
         (torch.full((3, 4, 4), float("nan")), "not finite"),
         (torch.full((3, 4, 4), -torch.inf), "not finite"),
@@ -154,5 +154,5 @@ def test_describe_says_what_and_on_whose_authority() -> None:
 
 
 def test_a_strange_module_has_no_transform() -> None:
-    with pytest.raises(errors.ArgumentError, match="carries no spec"):
+    with pytest.raises(errors.ArgumentError, match="has no spec"):
         pretrainps.preprocess(torch.nn.Linear(1, 1))

@@ -1,4 +1,4 @@
-"""Identity losses against torch's own and against loops; people of two data sets never meet."""
+"""Identity losses compared with torch's own and with loops; people of two data sets are never compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The identity loss: the original's numbers, its tables entered one by one, and people who must not break it."""
+"""OIM: the original's numbers, updates of the tables one by one, and difficult batches."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def entered_one_by_one(loss: OIMLoss, vectors: Tensor, ids: Tensor) -> list[Tens
 def test_entering_is_one_after_the_other(
     ids: list[int], identities: int, queue: int, cursor: int, momentum: float, seed: int
 ) -> None:
-    """Doubles in a batch, more unlabelled people than places, identities beyond the table, nobody at all."""
+    """Repeated people in a batch, more unlabelled people than places, identities beyond the table, no people at all."""
     loss = OIMLoss(4, identities, queue, momentum=momentum)
     loss.lookup_table.copy_(unit_rows(identities, 4, seed=seed + 100))
     loss.cursor.fill_(cursor % queue)
@@ -100,7 +100,7 @@ def test_loss_is_a_softmax_over_both_tables() -> None:
 
 
 def test_gradient_does_not_see_the_update() -> None:
-    """The same loss, backward before and after the tables moved."""
+    """The same loss, with the backward pass before and after the update of the tables."""
     vectors, ids = unit_rows(4, seed=3), torch.tensor([2, -1, 0, 2])
     loss, still = filled(), filled().eval()
     gradients = []
@@ -110,7 +110,7 @@ def test_gradient_does_not_see_the_update() -> None:
         gradients.append(x.grad)
     assert not torch.equal(loss.lookup_table, still.lookup_table)
     torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=0)
-    assert torch.equal(gradients[0][1], torch.zeros(8)), "who has no label pulls nobody"
+    assert torch.equal(gradients[0][1], torch.zeros(8)), "unlabelled people give no gradient"
 
 
 @pytest.mark.parametrize("ids", [[-1, -1, -1], []])

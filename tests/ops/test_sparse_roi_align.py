@@ -1,4 +1,4 @@
-"""Regions cut as weighted sums of pixels are those that torchvision's RoIAlign cuts."""
+"""RoIAlign as weighted sums of pixels equals torchvision's RoIAlign."""
 
 from __future__ import annotations
 

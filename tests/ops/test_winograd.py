@@ -1,4 +1,4 @@
-"""Convolutions by tiles are convolutions."""
+"""Winograd convolutions equal direct convolutions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_equals_the_direct_convolution(n: int, channels: int, out: int, height: 
 
 
 def test_rounding_stays_small() -> None:
-    """In float32, of the largest value. A direct convolution has a tenth of it or less, as the processor adds it up."""
+    """Allowed error in float32, as a share of the largest value. A direct convolution has a tenth of it or less."""
     torch.manual_seed(0)
     convolution = nn.Conv2d(256, 256, 3, padding=1).requires_grad_(False)
     x = torch.randn(2, 256, 14, 14).relu()

@@ -1,4 +1,4 @@
-"""The registry's own files, linted; names, suggestions, plug-ins."""
+"""The registry: checks of its own files, names, suggestions and plug-ins."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_the_three_hybrid_backbones_are_the_authors_files() -> None:
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def test_what_a_file_may_lack_is_never_a_weight(spec: pretrainps.ModelSpec) -> None:
-    no_weights = ("num_batches_tracked", "oim_loss.cursor", "oim_loss.*")  # counts, and whom a training knew
+    no_weights = ("num_batches_tracked", "oim_loss.cursor", "oim_loss.*")  # counts, and the identities of a training
     assert all(pattern.endswith(no_weights) for pattern in spec.file.expected_missing)
 
 

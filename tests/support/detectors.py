@@ -50,7 +50,7 @@ def small_detector(kind: str, arch: str = "resnet18", seed: int = 0, **changes: 
 
 
 def lively_detector(kind: str, arch: str = "resnet18", **changes: Any) -> PersonSearchDetector[Any]:
-    """A detector in eval mode whose random heads find people, so that there is something to compare.
+    """A detector in eval mode with random heads that find people, so that there are outputs to compare.
 
     Its batch norms start plainly, the heads' too, and measure some noise first; a softmax is pushed towards people, and a
     norm away from certainty, so that scores differ.
@@ -80,7 +80,7 @@ def lively_detector(kind: str, arch: str = "resnet18", **changes: Any) -> Person
 
 
 def scenes() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Two images of different sizes; a person without a label among the first's, nobody in the second."""
+    """Two images of different sizes; the first has an unlabelled person too, the second has no people."""
     generator = torch.Generator().manual_seed(7)
     images = [torch.rand(3, 100, 140, generator=generator), torch.rand(3, 120, 90, generator=generator)]
     targets = [

@@ -1,4 +1,4 @@
-"""A folder of small drawn scenes, and a search whose answers are known: what pictures and reports are made of."""
+"""A folder of small drawn scenes, and a search with known answers, for tests of sheets and reports."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass
 class Fault:
-    """What to do instead of answering well, for the next `times` requests whose "METHOD path" matches."""
+    """A fault instead of the normal answer, for the next `times` requests with a matching "METHOD path"."""
 
     match: str
     times: int = 1

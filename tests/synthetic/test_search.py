@@ -1,4 +1,4 @@
-"""Synthetic person search: who is planned is there, once a scene, and is found again by another camera."""
+"""Synthetic person search: each planned person is in the scene once, and is found again in another camera."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_plans(count: int, appearances: int, seed: int, cameras: int, split: str
     times = Counter(number for scene in plan.scenes for number in scene.people)
     assert times == dict.fromkeys(plan.people, appearances)
     for scene in plan.scenes:
-        assert scene.people and len(set(scene.people)) == len(scene.people), "nobody twice"
+        assert scene.people and len(set(scene.people)) == len(scene.people), "no person twice in a scene"
     for number in plan.people:
         seen_by = {scene.camera for scene in plan.scenes if number in scene.people}
         assert 2 <= len(seen_by) <= 4 and seen_by <= set(range(cameras))
@@ -67,8 +67,8 @@ def test_training_and_test_share_nobody_and_no_name() -> None:
         assert not {train.name_of(s) for s in train.scenes} & {test.name_of(s) for s in test.scenes}
 
 
-def digest(*told: object) -> str:
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+def digest(*values: object) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
 
 
 def planned(plan: SearchPlan) -> list[object]:
@@ -87,7 +87,7 @@ def planned(plan: SearchPlan) -> list[object]:
 def test_sets_from_person_0_on_are_those_of_earlier_versions(
     domain: str, people: int, split: Literal["train", "test"], expected: str
 ) -> None:
-    """What was measured stays what it was measured on. The digests are of version 749f621."""
+    """Published measurements keep their data sets. The digests are of version 749f621."""
     plan = plan_search(domain, range(people), split=split)
     assert hashlib.sha256(repr(planned(plan)).encode()).hexdigest()[:16] == expected
 
@@ -137,7 +137,7 @@ def test_disjoint_people_are_planned_apart_and_the_same_people_alike(
 def test_disjoint_people_share_cameras_and_nothing_that_is_before_them(
     domain: str, split: Literal["train", "test"], one: range, other: range
 ) -> None:
-    """Scene by scene, for the random numbers of a scene were once those of its place in the list alone."""
+    """Scene by scene, because a scene's random numbers once depended only on its position in the list."""
     plans = [plan_search(domain, people, split=split, appearances=2) for people in (one, other)]
     pairs = list(zip(*(search_scenes(plan) for plan in plans), strict=False))
     assert len(pairs) >= 4
@@ -146,11 +146,11 @@ def test_disjoint_people_share_cameras_and_nothing_that_is_before_them(
         assert not boxes & others, "passers-by and people with a name stand elsewhere"
         assert isinstance(mine.image, np.ndarray) and isinstance(yours.image, np.ndarray)
         assert (mine.image == yours.image).all(axis=2).mean() < 0.2, "and the light is another"
-    assert {mine.camera for mine, _ in pairs} & {yours.camera for _, yours in pairs}, "before the same cameras"
+    assert {mine.camera for mine, _ in pairs} & {yours.camera for _, yours in pairs}, "in front of the same cameras"
 
 
 def test_queries_of_disjoint_people_are_chosen_apart() -> None:
-    """By scenes without pictures, in which everybody stands alike: only what is drawn for queries can tell them apart."""
+    """Scenes without images, with all people in the same place: only the random numbers of the queries can differ."""
     plans = [plan_search("search_station", range(first, first + 30), split="test") for first in (0, 30)]
     template = search_test("search_station", range(1), appearances=2).gallery.samples[0]
     chosen = []
@@ -208,7 +208,7 @@ def test_queries_have_a_match_in_another_camera(which: str, request: pytest.Fixt
     cameras, people = (6, 10) if which == "campus" else (6, 8)
     plan = plan_search(replace(DOMAINS[domain], cameras=cameras), range(people), split="test", appearances=4, seed=1)
     assert [query.id for query in search.queries] == list(range(people)) and search.gallery.notes == ()
-    camera_of = {plan.name_of(scene): scene.camera for scene in plan.scenes}  # the album's samples do not tell
+    camera_of = {plan.name_of(scene): scene.camera for scene in plan.scenes}  # the album's samples do not say it
     for query in search.queries:
         assert any(query.sample is sample for sample in search.gallery.samples)
         (row,) = np.flatnonzero(query.sample.ids == query.id)
@@ -237,14 +237,14 @@ def test_lists_hold_matches_first(album: SearchSet) -> None:
 
 def test_scenes_one_by_one_make_the_same_set(campus: SearchSet) -> None:
     plan = plan_search("search_campus", range(10), split="test", appearances=4, seed=1)
-    samples = [replace(sample, image=np.zeros((1, 1, 3), np.uint8)) for sample in search_scenes(plan)]  # as if written away
+    samples = [replace(sample, image=np.zeros((1, 1, 3), np.uint8)) for sample in search_scenes(plan)]  # as if written to files
     again = search_set(plan, samples)
     assert [(q.id, q.sample.name) for q in again.queries] == [(q.id, q.sample.name) for q in campus.queries]
     assert all(np.array_equal(a.box, b.box) for a, b in zip(again.queries, campus.queries, strict=True))
 
 
 def test_who_is_seen_by_one_camera_has_no_query(campus: SearchSet) -> None:
-    """Blot a person out of all scenes but one camera's."""
+    """Paint over a person in all scenes except those of one camera."""
     plan = plan_search("search_campus", range(10), split="test", appearances=4, seed=1)
     first = min(scene.camera for scene in plan.scenes if plan.people[0] in scene.people)
     samples = []
@@ -267,9 +267,9 @@ def test_what_cannot_be_searched_is_refused(campus: SearchSet) -> None:
         search_train("search_campus", range(3), appearances=1)
     with pytest.raises(ArgumentError, match="has 1 camera"):
         search_train(replace(DOMAINS["search_campus"], cameras=1), range(3))
-    with pytest.raises(ArgumentError, match="numbered below 1000000"):
+    with pytest.raises(ArgumentError, match="must be below 1000000"):
         search_test("search_campus", [FIRST_TEST_PERSON])
     plan = plan_search("search_campus", range(10), split="test", appearances=4, seed=1)
     for size in (1, 500):
-        with pytest.raises(ArgumentError, match=f"a list of {size} scenes cannot be made"):
+        with pytest.raises(ArgumentError, match=f"a list of {size} scenes is not possible"):
             search_set(plan, campus.gallery.samples, list_sizes=[size])

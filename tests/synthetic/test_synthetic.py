@@ -1,4 +1,4 @@
-"""The synthetic world: the same every time, boxes that are where people are, people who can be told apart."""
+"""The synthetic world is reproducible, its boxes fit its people, and its people can be distinguished."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def crowd(camera: Camera, seed: int, count: int) -> list[Actor]:
 
 
 def test_random_numbers_never_change() -> None:
-    """Weights were trained on this world: who is who in it must stay."""
+    """Weights were trained on this world, so its people must not change."""
     stream = Stream("person", 0, "reid_market", 7)
     assert [stream.below(1000) for _ in range(5)] == [363, 25, 422, 684, 796]
     assert stream.shuffled(range(6)) == [0, 1, 2, 4, 5, 3]
@@ -88,7 +88,7 @@ def test_boxes_are_whole_pixels_inside_the_picture(name: str, seed: int, index: 
 @settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 5))
 def test_boxes_are_where_the_picture_changes(seed: int, count: int) -> None:
-    """Take each person out of the picture: what changes is what was seen of him."""
+    """Remove each person from the image: the pixels that change are the visible part of that person."""
     camera = replace(find_camera(DOMAINS["reid_city"], 0, seed % 3), shadow=0.0)  # shadows are no part of people
     if seed % 2:
         camera = replace(camera, objects=())
@@ -97,7 +97,7 @@ def test_boxes_are_where_the_picture_changes(seed: int, count: int) -> None:
     for seen in appearances:
         others = [actor for index, actor in enumerate(actors) if index != seen.actor]
         changed = change(image, compose(camera, others)[0])
-        # pixels that are mostly somebody else's may change by more than half of what there is to see, but not by more
+        # pixels that are mostly another person's may change by up to half of the visible part, but not by more
         assert inside(box_around(changed > 150), seen.visible)
         assert inside(seen.visible, box_around(changed > 0)) and inside(box_around(changed > 0), seen.full)
         if not camera.objects:
@@ -139,7 +139,7 @@ def test_perspective() -> None:
 
 
 def test_a_scene_depends_on_itself_alone() -> None:
-    """Not on what was drawn before it, nor on how many there are."""
+    """It depends neither on earlier draws nor on the number of draws."""
     forwards = list(scenes("search_campus", 4, seed=1))
     backwards = [draw_scene(DOMAINS["search_campus"], seed=1, split="train", index=index) for index in (3, 1, 0, 2)]
     for scene, index in zip(backwards, (3, 1, 0, 2), strict=True):
@@ -166,7 +166,7 @@ def test_people_are_fixed_by_seed_domain_and_number() -> None:
     people = [find_person(domain, seed, number) for domain in (market, city) for seed in (0, 1) for number in range(20)]
     assert len(set(people)) == len(people)
     assert find_person(market, 0, 5) == people[5]
-    # market and album dress alike, and are other people all the same
+    # market and album have the same style, but other people
     assert find_person(DOMAINS["search_album"], 0, 5) != people[5]
 
 

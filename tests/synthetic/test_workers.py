@@ -1,4 +1,4 @@
-"""Several processes draw what one draws, and none of them is left behind."""
+"""Several processes draw the same as one, and none of them stays alive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain pickles of arrays, detectron2's: read without NumPy's own unpickling, and nothing else is."""
+"""Plain pickles of arrays, as of detectron2, are read without NumPy's own unpickling; other pickles are refused."""
 
 from __future__ import annotations
 

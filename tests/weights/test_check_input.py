@@ -1,4 +1,4 @@
-"""The weights remember how they were fed: networks of known convention give it away."""
+"""`check_input` finds the convention of networks with a known convention."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONVENTIONS = [(colour, scaling) for colour in ("rgb", "bgr") for scaling in ("i
 
 
 def street(seed: int, count: int = 8) -> list[torch.Tensor]:
-    """Pictures with the colour cast of outdoor scenes: blue above, brown below, smooth, with detail."""
+    """Images with the colours of outdoor scenes: blue above, brown below, smooth, with detail."""
     generator = torch.Generator().manual_seed(seed)
     images = []
     for _ in range(count):
@@ -34,7 +34,7 @@ def street(seed: int, count: int = 8) -> list[torch.Tensor]:
 
 
 def trained(arch: str, colour: str, scaling: str) -> Backbone:
-    """A network whose batch norms have seen pictures under one convention."""
+    """A network with batch-norm statistics of images under one convention."""
     torch.manual_seed(3)
     backbone = build_backbone(arch)
     backbone.spec = SPEC
@@ -43,7 +43,7 @@ def trained(arch: str, colour: str, scaling: str) -> Backbone:
 
 
 def remember(backbone: Backbone, transform: Preprocess) -> None:
-    """Let the batch norms see pictures under a convention."""
+    """Update the batch-norm statistics with images under a convention."""
     batch = torch.stack([transform.normalize(image) for image in street(seed=1, count=16)])
     for module in backbone.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

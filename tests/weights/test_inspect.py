@@ -1,4 +1,4 @@
-"""What a file is, in words, for every layout the package writes and for files it has never seen."""
+"""Descriptions of files, for every layout that the package writes and for unknown files."""
 
 from __future__ import annotations
 

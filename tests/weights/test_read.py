@@ -29,7 +29,7 @@ TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.num_batches_tracked":
 
 
 class Malicious:
-    """Runs a command when unpickled carelessly."""
+    """An object that runs a command when it is unpickled without protection."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -66,7 +66,7 @@ def test_training_checkpoints_with_options_and_counters(tmp_path: Path) -> None:
 
 
 def test_python_2_pickle(tmp_path: Path) -> None:
-    """A legacy file whose strings are Python 2 byte strings, one of them not UTF-8."""
+    """A legacy file with Python 2 byte strings, one of them not UTF-8."""
     body = torch_bytes({"model": TENSORS, "note": "PLACEHOLDER"}, legacy=True)
     text = b"X\x0b\x00\x00\x00PLACEHOLDER"
     assert text in body

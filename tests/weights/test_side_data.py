@@ -123,11 +123,11 @@ def test_inspect_promises_what_load_does(tmp_path: Path, state: Tensors, change:
     path.write_bytes(save(change(state)) if suffix == ".safetensors" else torch_bytes(change(state)))
     seen = inspect(path)
     promised = "would load" in str(seen)
-    assert promised == (seen.obstacle is None) and seen.to_json()["obstacle"] == seen.obstacle
+    assert promised == (seen.refusal is None) and seen.to_json()["refusal"] == seen.refusal
     try:
         pretrainps.load(f"file:{path}", ignore=seen.recognition.extra if seen.recognition else ())
         done = True
     except PretrainPSError as error:
         done = False
-        assert str(seen.obstacle).splitlines()[0][:40] in str(error)
+        assert str(seen.refusal).splitlines()[0][:40] in str(error)
     assert done == promised

@@ -1,4 +1,4 @@
-"""What lies with the tensors is left as a placeholder; nothing that a file names is imported or called."""
+"""Objects next to the tensors become placeholders; no name in a file is imported or called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models in wrappers, and models changed in their parts: taken out, or refused in words before anything is written."""
+"""Models in wrappers are unwrapped, and changed models are refused with a reason before anything is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reproducible bytes, and files that are whole or not there."""
+"""Reproducible bytes, and files that are either complete or absent."""
 
 from __future__ import annotations
 

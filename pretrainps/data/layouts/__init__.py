@@ -49,7 +49,7 @@ def layout_named(name: str) -> Layout:
     """Return a layout by its name.
 
     Raises:
-        ArgumentError: there is none; names the nearest.
+        ArgumentError: there is no such layout; the message names the nearest.
     """
     for layout in LAYOUTS:
         if layout.name == name:

@@ -64,7 +64,7 @@ def read_subset(root: Path | str, subset: Literal["occlusion", "resolution"]) ->
 
     Raises:
         ArgumentError: there is no such subset.
-        DatasetError: the folder, or a file in it, is not as the layout wants it.
+        DatasetError: the folder, or a file in it, does not follow the layout.
     """
     if subset not in _SUBSETS:
         raise ArgumentError(f"CUHK-SYSU has no subset {subset!r}. It has {', '.join(_SUBSETS)}.")

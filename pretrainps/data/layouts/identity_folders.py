@@ -86,7 +86,7 @@ LAYOUT = Layout(
     task="reid",
     splits=PARTS,
     tree="""\
-ROOT/<person>/<image> ...   (a camera may stand in the image's name: anna/monday_c3.jpg)
+ROOT/<person>/<image> ...   (the image's name may have a camera: anna/monday_c3.jpg)
 or, to test as well
 ROOT/train/<person>/<image> ...
 ROOT/query/<person>/<image> ...

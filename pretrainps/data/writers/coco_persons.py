@@ -47,7 +47,7 @@ def coco_records(
     """
     samples = list(samples)
     if len({file_name for _, file_name in samples}) < len(samples):
-        raise ArgumentError("two records have the same name, apart from .jpg at its end. Each image needs a file of its own.")
+        raise ArgumentError("two records have the same name, apart from .jpg at its end. Each image needs its own file.")
     if len({sample.visible is None for sample, _ in samples}) > 1:
         raise ArgumentError("some records have visible boxes and some have none. Give them for all records, or for none.")
     images: list[dict[str, Any]] = []
