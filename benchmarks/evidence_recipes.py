@@ -48,9 +48,9 @@ class Scale:
     pasted_from: float
     """Share of these steps before the first pasted crops."""
     joint_steps: int
-    """or, as this package does it,"""
+    """Steps of a pre-training on both as in this package."""
     crops_only_share: float
-    """this share of them on identities alone."""
+    """Share of these steps on identities alone."""
     pretraining_lr: float
     finetuning_steps: Mapping[str, int]
     """Steps of fine-tuning for each detector."""

@@ -43,7 +43,7 @@ SIZES = ((640, 360), (640, 480), (480, 640))
 
 
 def write_gallery(folder: Path, people: int, dim: int) -> None:
-    """Write a gallery of random unit vectors, ten in an image."""
+    """Write a gallery of random unit vectors, ten for each image."""
     store = GalleryFiles(folder)
     generator = torch.Generator().manual_seed(0)
     files = []

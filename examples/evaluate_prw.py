@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("--model", default="seqnet-resnet50-prw", help="a detector's name for pretrainps.load")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--features", type=Path, help="a folder that keeps what was detected, for the next time")
+    parser.add_argument("--features", type=Path, help="folder to keep the detections for the next run")
     args = parser.parse_args()
 
     prw = layout_named("prw").read_search(args.root)

@@ -227,7 +227,7 @@ def _detector(
     spec = resolve(model, offline=offline, progress=progress)
     loaded = load(spec, device=device, offline=offline, progress=progress) if spec.detector is not None else None
     if not isinstance(loaded, PersonSearchDetector):
-        raise ArgumentError(f"{model} detects nobody. `pretrainps list --task detector` shows the models that do.")
+        raise ArgumentError(f"{model} is no detector of people. `pretrainps list --task detector` shows the detectors.")
     return loaded, model
 
 

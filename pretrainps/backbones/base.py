@@ -38,16 +38,17 @@ class Backbone(nn.Module):
     """Base of all backbones: a chain of named segments, each a chain of modules.
 
     Attributes:
-        arch: Name of the architecture, as `ARCHITECTURES` or `timm:NAME` writes it.
+        arch: Name of the architecture: a key of `ARCHITECTURES`, or `timm:NAME`.
         family: The architectures that share key layouts (`pretrainps.backbones.registry.KEY_LAYOUTS`).
         feature_maps: The maps that `forward` returns, in order.
-        segments: From each segment's name to its modules' names, in order of computation. A segment named like a map
-            ends in that map; "stem" ends in none.
-        dropped_keys: Shell patterns of the keys of what the original model runs after the last stage (norm, classifier). A
-            file may hold them; the backbone does not.
-        adapter: Brings files of this very architecture under its names, where no key layout can.
-        spec: What was loaded; set by `pretrainps.load`.
-        load_report: How it fitted; set by `pretrainps.load`.
+        segments: The names of each segment's modules, in order of computation. A segment with the name of a map ends in that
+        map; "stem" ends in no map.
+        dropped_keys: Shell patterns of the keys of the original model after the last stage (norm, classifier). A file may hold
+            them;
+        the backbone does not.
+        adapter: Converts files of this architecture to its key names, where no key layout can.
+        spec: The spec of the loaded weights; set by `pretrainps.load`.
+        load_report: The report of the loading; set by `pretrainps.load`.
     """
 
     arch: str

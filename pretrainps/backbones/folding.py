@@ -28,8 +28,8 @@ def fold_batch_norms(half: B, probe: Tensor, *, trunk: bool) -> B:
 
     Args:
         half: One of `Backbone.split()`.
-        probe: Something of the right shape to run it on.
-        trunk: Whether it is the trunk, or the last stage.
+        probe: An input of the right shape for the check.
+        trunk: Whether `half` is the trunk; otherwise it is the last stage.
     """
     plain = copy.deepcopy(half).eval()
     folded = copy.deepcopy(plain)

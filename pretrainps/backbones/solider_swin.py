@@ -190,12 +190,12 @@ def _from_solider(tensors: Tensors) -> Tensors:
         tensors,
         (
             *((re.escape(theirs), ours) for theirs, ours in _SWIN_NAMES),
-            # they count a patch merging to the stage before it, timm to the stage after it
+            # the original has a patch merging in the stage before it, timm in the stage after it
             (r"^stages\.(\d)(?=\.downsample)", renumbered("layers.", +1)),
             (r"^stages\.", "layers."),
         ),
     )
-    # decided by the name in the file: under our own names the same tensors lie in timm's order already
+    # the file's name decides: under native names the same tensors are in timm's order already
     theirs = {new for old, new in zip(tensors, renamed, strict=True) if old.startswith("stages.") and ".downsample." in old}
     return {key: _unfold_to_timm(value) if key in theirs else value for key, value in renamed.items()}
 
@@ -214,7 +214,7 @@ def _to_solider(tensors: Tensors) -> Tensors:
 
 
 def _unfold_to_timm(value: Tensor) -> Tensor:
-    """Reorder the last axis of 4C merged channels: nn.Unfold's (C, row, column) to timm's (column, row, C)."""
+    """Reorder the last axis of 4C merged channels from nn.Unfold's (C, row, column) to timm's (column, row, C)."""
     lead = value.shape[:-1]
     return torch.movedim(value.reshape(*lead, -1, 2, 2), (-3, -2, -1), (-1, -2, -3)).reshape(value.shape).contiguous()
 

@@ -21,8 +21,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "export",
         help="write a whole model as ONNX, TorchScript or torch.export",
         description="Write a whole model as one file that runs without this package, and check that it computes the same. "
-        "Resizing and normalizing lie in the file. A person-search detector takes one image of any size at a time; a model for "
-        "crops or a backbone takes batches of any number of images.",
+        "Resizing and normalizing are part of the file. A person-search detector takes one image of any size at a time. "
+        "A model for crops, or a backbone, takes batches of any size.",
         epilog="ONNX needs the extra: pip install 'pretrainps[export]'.  examples: pretrainps export file:my-detector "
         "--format onnx -o detector.onnx;  pretrainps export resnet50-hybrid --what embed --format onnx --half",
     )

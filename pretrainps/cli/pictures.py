@@ -41,7 +41,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "-o", "--output", type=Path, default=Path("pretrainps-demo"), help="new folder for all files (default: %(default)s)"
     )
     parser.add_argument("--model", help="any detector, named as for info (default: the first that comes with the package)")
-    parser.add_argument("--people", type=int, default=24, help="whom to search for (default: %(default)s)")
+    parser.add_argument("--people", type=int, default=24, help="people to search for (default: %(default)s)")
     add_loading_options(parser, quiet="no progress bars")
     parser.set_defaults(run=_demo)
 

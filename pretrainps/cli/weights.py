@@ -27,10 +27,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = commands.add_parser(
         "export-weights",
         help="write weights under another code base's names",
-        description="Write a model so that another code base loads it with no key missing or left over: a backbone, or "
-        "with the layout of its own code base a whole detector.",
+        description="Write a model so that another code base loads it with no key missing or left over: a backbone, or a "
+        "whole detector in the layout of its own code base.",
         epilog="layouts: torchvision, timm, mmdet, detectron2 (.pkl) and those of the detectors' own code for ResNets; mmdet "
-        "for ShuffleNetV1; solider for SOLIDER's Swins; timm for timm models; native for our own names. A wrong name lists all "
+        "for ShuffleNetV1; solider for SOLIDER's Swins; timm for timm models; native for our names. A wrong name lists all "
         "that the model has.  example: pretrainps export-weights "
         "resnet50-hybrid --layout detectron2 -o R50-hybrid.pkl",
     )

@@ -110,7 +110,7 @@ class SearchProtocol:
 
 
 def score_words(min_score: float, kept_above: float | None) -> str:
-    """Say which detections take part, where a protocol has a minimum score and the detector kept those above another."""
+    """Say which detections take part, if a protocol takes a minimum score and the detector kept those above another."""
     if kept_above is None or kept_above <= min_score:
         return f"detections of score {min_score:g} and above"
     wanted = f"the protocol's {min_score:g} and above" if min_score > 0 else "of any score"

@@ -99,8 +99,8 @@ def evaluate_search(
         protocol: How to judge; one of `PROTOCOLS`, or your own.
         query_embeddings: (Q, D) of the annotated boxes, as `model.embed` returns them; for protocols that take these.
         query_detections: One image a query. For context matching: from `model.query_as_gallery`, the person first. For
-            protocols that take the query embedding from a detection: plain detections of the queries' images; None takes
-            them from the gallery, by the images' names.
+            protocols that take the query embedding from a detection: plain detections of the queries' images; None takes them
+            from the gallery, by the images' names.
         ranking: How many answers a query to return, for pictures.
 
     Raises:

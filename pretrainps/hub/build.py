@@ -38,8 +38,8 @@ def build_detector(
 
     Args:
         name: A registered detector, a key of `pretrainps.detectors.DETECTORS`.
-        backbone: A name as `pretrainps.load` takes it; or a backbone, whose halves are copied.
-        num_identities: People with identities in the training set; may stand in `config` instead.
+        backbone: A name for `pretrainps.load`; or a backbone, which is copied.
+        num_identities: Number of people with identities in the training set; it may be in `config` instead.
         config: The detector's config, or some of its fields as a mapping; the papers' values by default.
         convention: Input convention; by default that of the backbone's weights, or RGB with ImageNet's statistics.
         offline: See `pretrainps.load`.

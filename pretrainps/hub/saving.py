@@ -76,7 +76,7 @@ def state_to_save(model: Model) -> dict[str, Tensor]:
         raise ArgumentError(f"{name} is on the meta device: its weights have no values. Load it, and save it then.")
     plain = {key: value for key, value in state.items() if _is_stored(value)}
     report = compare(built, plain, name=name, unprefixed=[key for key in state if key not in plain])
-    # of a model without parameters nothing is filled
+    # a model without parameters has nothing to fill
     if report.missing or report.unexpected or report.wrong_shape or report.wrong_kind:
         raise StateDictMismatchError(_refusal(report), report)
     broken = [key for key, value in plain.items() if value.is_floating_point() and not bool(value.isfinite().all())]

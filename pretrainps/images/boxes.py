@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Box = tuple[float, float, float, float]
-"""x1, y1, x2, y2 in pixels of the upright picture."""
+"""x1, y1, x2, y2 in pixels of the upright image."""
 F64 = NDArray[np.float64]
 
 
@@ -19,7 +19,7 @@ def iou(first: NDArray[np.generic], second: NDArray[np.generic], *, pixels: floa
     Args:
         first: x1, y1, x2, y2.
         second: Likewise.
-        pixels: 1 for code whose boxes hold their last pixel.
+        pixels: 1 for code in which boxes include their last pixel.
     """
     shared = intersection(first, second, pixels=pixels)
     union = area(first, pixels=pixels) + area(second, pixels=pixels) - shared
@@ -27,14 +27,14 @@ def iou(first: NDArray[np.generic], second: NDArray[np.generic], *, pixels: floa
 
 
 def coverage(inner: NDArray[np.generic], outer: NDArray[np.generic]) -> F64:
-    """Return how much of the inner box the outer one covers: intersection over the inner's area. (P, 4), (P, 4) -> (P,)."""
+    """Return the share of the inner box inside the outer one: intersection over inner area. (P, 4), (P, 4) -> (P,)."""
     shared = intersection(inner, outer)
     whole = area(inner)
     return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
 
 
 def intersection(first: NDArray[np.generic], second: NDArray[np.generic], *, pixels: float = 0.0) -> F64:
-    """Return the area two boxes share. (P, 4), (P, 4) -> (P,)."""
+    """Return the area of the intersection of two boxes. (P, 4), (P, 4) -> (P,)."""
     low = np.maximum(first[:, :2], second[:, :2]).astype(np.float64)
     high = np.minimum(first[:, 2:], second[:, 2:]).astype(np.float64)
     return np.asarray(np.prod(np.maximum(high - low + pixels, 0.0), axis=1))
@@ -47,5 +47,5 @@ def area(boxes: NDArray[np.generic], *, pixels: float = 0.0) -> F64:
 
 
 def whole_pixels(boxes: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Cut the fractions off, as the originals do when they read their annotations; nothing is rounded."""
+    """Truncate to whole numbers, as the originals do when they read annotations; nothing is rounded."""
     return boxes.astype(np.int32)

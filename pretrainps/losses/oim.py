@@ -57,7 +57,7 @@ class OIMLoss(nn.Module):
         """
         with torch.autocast(embeddings.device.type, enabled=False):
             people = to_float32(embeddings).to(self.lookup_table.dtype)
-            tables = torch.cat([self.lookup_table, self.queue])  # a copy, which the update below does not reach
+            tables = torch.cat([self.lookup_table, self.queue])  # a copy that the update below does not change
             logits = self.scalar * people @ tables.T  # (N, identities + queue)
             total = F.cross_entropy(logits, ids, ignore_index=UNLABELLED, reduction="sum")
         loss = total / (ids != UNLABELLED).sum().clamp(min=1)

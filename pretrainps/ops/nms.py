@@ -11,7 +11,7 @@ _APART = ((-2.0, -2.0, -1.0, -1.0), (-4.0, -4.0, -3.0, -3.0))
 
 
 def nms(boxes: Tensor, scores: Tensor, iou: float, most: int) -> Tensor:
-    """Return the indices of boxes that no better one covers, the best first.
+    """Return the indices of the boxes to keep, the highest score first.
 
     Args:
         boxes: (N, 4), inside an image.
@@ -21,7 +21,7 @@ def nms(boxes: Tensor, scores: Tensor, iou: float, most: int) -> Tensor:
     """
     if not torch.compiler.is_exporting():
         return ops.nms(boxes, scores.to(boxes.dtype), iou)[:most]
-    # torchvision tells the exporter that two boxes or more are kept, so that a graph would refuse an image with one person:
-    # two more that always are make it true, whatever a runtime thinks of their scores, and are taken out again
+    # torchvision tells the exporter that at least two boxes are kept, so a graph would fail on an image with one person.
+    # Two additional boxes that are always kept make this true for any runtime; they are removed afterwards.
     kept = ops.nms(torch.cat([boxes, boxes.new_tensor(_APART)]), torch.cat([scores, scores.new_ones(len(_APART))]), iou)
     return kept[kept < boxes.shape[0]][:most]

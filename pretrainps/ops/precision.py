@@ -7,5 +7,5 @@ from torch import Tensor
 
 
 def to_float32(x: Tensor) -> Tensor:
-    """Return float16 and bfloat16 as float32, anything wider as it is."""
+    """Return float16 and bfloat16 as float32, and wider types unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

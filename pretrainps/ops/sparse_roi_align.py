@@ -58,7 +58,7 @@ class RegionGrid:
         return replace(self, pixels=self.pixels[:, ::2, ::2], weights=self.weights[:, ::2, ::2])
 
     def pool_regions(self, rows: Tensor) -> Tensor:
-        """Sum up each bin. Map pixels as rows (N * H * W, C) -> (R, C, bins, bins), channels last."""
+        """Pool each bin. Rows of map pixels (N * H * W, C) -> (R, C, bins, bins), channels last."""
         regions, height, width, taps = self.pixels.shape
         wide = rows.to(self.weights.dtype)
         bins = F.embedding_bag(

@@ -306,7 +306,7 @@ class ModelSpec:
     sha256_prefix: str | None = None
     """The first hex digits of the sha256, if the publisher's file name has them."""
     published_size: float | None = None
-    """Size in MB (10^6 bytes) as the source shows it, rounded there; a file off by more than 5 % is refused."""
+    """The rounded size in MB (10^6 bytes) that the source shows; a file that differs by more than 5 % is refused."""
     results: tuple[PublishedResult, ...] = ()
 
     def __post_init__(self) -> None:

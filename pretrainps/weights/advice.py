@@ -18,9 +18,9 @@ def advise(
 
     Args:
         report: The outcome of `compare`, which is not ok.
-        shapes: The file's tensors, under our own names as far as they have one.
-        arch: The architecture that the model has.
-        prefix: What was stripped from the file's keys.
+        shapes: The file's tensors, under native names if they have one.
+        arch: The architecture of the model.
+        prefix: The prefix that was removed from the file's keys.
         unprefixed: Unexpected keys that did not have that prefix.
     """
     if report.no_tensor:

@@ -41,9 +41,9 @@ class NativeCheckpoint:
     ignored: tuple[str, ...] = ()
     """The file's keys that were left out, as declared."""
     declared: tuple[str, ...] = ()
-    """Of these, the tensors that a declared pattern names: an architecture's own filter may leave out more."""
+    """Those of `ignored` that match a declared pattern; an architecture's own filter may leave out more."""
     unprefixed: tuple[str, ...] = ()
-    """The file's keys without the declared prefix: nothing is declared of them, so they fit no model."""
+    """The file's keys without the declared prefix; they are undeclared, so they fit no model."""
     side_data: tuple[SideData, ...] = ()
     """Entries of the file that are no tensors."""
 
@@ -80,8 +80,8 @@ def convert(
 
     Args:
         path: The checkpoint.
-        file: How its tensors lie in it.
-        layout: The key layout that its names are in, `file.layout`.
+        file: The form of its tensors in the file.
+        layout: The key layout of its names, `file.layout`.
         mapped: See `read_object`.
         adapter: The architecture's own converter of files that are not in the native layout.
 
@@ -155,10 +155,10 @@ def native_checkpoint(
     Args:
         spec: The model.
         fetched: Its verified file.
-        layout: The key layout that its names are in.
-        cache: Where conversions are kept.
+        layout: The key layout of its names.
+        cache: Cache for the conversions.
         family: The architecture's family: layouts of two families may have one name.
-        verify: Hash a cached conversion again even though its size and time have not changed.
+        verify: Whether to hash a cached conversion again even if its size and time have not changed.
         adapter: See `convert`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The key layouts that are no other code base's: our own names, and those of a pre-training's checkpoints."""
+"""The package's own key layouts: the native names, and those of a pre-training's checkpoints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pretrainps.registry.specs import PRETRAINING
 from pretrainps.weights.key_layout import KeyLayout, Tensors, rename
 
 NATIVE = KeyLayout(name="native")
-"""Our own names."""
+"""The layout of the native names."""
 
 
 def _from_pretraining(tensors: Tensors) -> Tensors:
@@ -24,5 +24,5 @@ OF_PRETRAINING = KeyLayout(
     to_native=_from_pretraining,
     heads=("detection.*", "identity.*", "alignment.*", "weights.*"),
 )
-"""Of the checkpoints of a pre-training: the two halves of a backbone, and the heads of both sub-tasks. It is declared only,
-never guessed, for a detector's own keys look much like it."""
+"""Layout of pre-training checkpoints: the two parts of a backbone, and the heads of both sub-tasks. It is only declared,
+never guessed, because a detector's native keys are similar."""

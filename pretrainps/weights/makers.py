@@ -33,24 +33,24 @@ STORAGES = {
 
 
 class Unpickling(Protocol):
-    """What a maker may ask of the pickle that is being carried out."""
+    """The methods of the unpickler that a maker may use."""
 
     def name(self, module: Any, name: Any) -> Any:
-        """Return what stands for a name."""
+        """Return the object for a name."""
 
     def call(self, function: Any, arguments: Any) -> Any:
-        """Return what a name and arguments stand for."""
+        """Return the object for a call of a name with arguments."""
 
     def spend(self, amount: int) -> None:
-        """Take bytes from the budget of what may be made."""
+        """Take bytes from the budget."""
 
 
 Maker = Callable[[Unpickling, tuple[Any, ...]], Any]
-"""From the pickle and the arguments that it gives, to what they make; `None` if it is nothing that is known here."""
+"""Function from the unpickler and the pickled arguments to the new object; `None` if the arguments are not supported."""
 
 
 def _view(self: Unpickling, storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype | None = None) -> Any:
-    """Return a view of a storage, after proving that it lies inside."""
+    """Return a view of a storage, after a check that it is inside the storage."""
     if not isinstance(storage, Storage):
         raise pickle.UnpicklingError("a tensor without a storage")
     numbers = [offset, *size, *stride]
@@ -94,7 +94,7 @@ def _first_tensor(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
 
 
 def _with_attributes(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
-    """Make a tensor that has attributes of its own; one of a class of its own means something that is not known here."""
+    """Make a tensor with additional attributes; a tensor of another class has a meaning that is not known here."""
     function, kind, inner, _ = arguments
     name = getattr(kind, "name", "")
     if name in ("torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"):
@@ -113,7 +113,7 @@ def _bytes(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
 
 
 def _copied(kind: Callable[..., Any], *accepted: type) -> Maker:
-    """Make a container of what one plain container holds."""
+    """Return a function that makes a container from the items of one plain container."""
 
     def make(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
         if not arguments:
@@ -127,7 +127,7 @@ def _copied(kind: Callable[..., Any], *accepted: type) -> Maker:
 
 
 def _ordered(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
-    """Make an ordered dictionary: empty, or of the pairs that Python 2 writes."""
+    """Make an ordered dictionary: empty, or from pairs as Python 2 writes them."""
     pairs = arguments[0] if arguments else []
     if (
         len(arguments) > 1
@@ -154,7 +154,7 @@ def _complex(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
 
 
 def _attribute(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
-    """Name what lies in a class: old pickles reach a class in a class so, and attacks whatever they need."""
+    """Return the name of an attribute of a class. Old pickles use it for nested classes, and attacks for anything."""
     match arguments:
         case (Stranger() as owner, str() as attribute) if attribute.isidentifier() and not attribute.startswith("_"):
             return self.name(owner.name, attribute)
@@ -175,7 +175,7 @@ def _array(self: Unpickling, arguments: tuple[Any, ...]) -> Any:
 
 
 def filled_array(self: Unpickling, state: Any) -> Any:
-    """Return the NumPy array of a state: version, shape, dtype, order and numbers."""
+    """Return the NumPy array from a state: version, shape, dtype, order and numbers."""
     match state:
         case (_, tuple() as shape, DType() as dtype, bool() | int() as fortran, data):
             return _array_of(self, data, dtype, shape, "F" if fortran else "C")

@@ -40,9 +40,9 @@ class Recognition:
     head: HeadSpec | None = None
     """The head for crops, if the file holds one on the backbone."""
     missing: tuple[str, ...] = ()
-    """The model's keys that are not, batch counters excepted if the file has none at all."""
+    """The model's keys that the file lacks; batch counters do not count if the file has none at all."""
     known_extra: tuple[str, ...] = ()
-    """Keys of the file that the layout knows and nothing is taken from."""
+    """Keys of the file that the layout knows but does not use."""
     extra: tuple[str, ...] = ()
     """Keys of the file that belong to no known part, and may be ignored."""
     trunk: tuple[str, ...] = ()
@@ -272,7 +272,7 @@ class _Network:
     family: str
     shapes: Mapping[str, Shape]
     in_detector: Mapping[str, str]
-    """From each key inside one of our detectors to the backbone's own."""
+    """Each key inside a detector of this package -> the backbone's own key."""
     dropped_keys: tuple[str, ...]
     width: int
     """Channels of its last map."""
@@ -295,7 +295,7 @@ def _network(arch: str) -> _Network:
 def _in_layouts(arch: str, *, inside_detectors: bool) -> tuple[Expected, ...]:
     """Return an architecture's keys in each layout of its family; layouts with the same names come once."""
     network = _network(arch)
-    # our own names last, for where another code base has the same ones, its name says more
+    # native names last: if another code base has the same names, its name says more
     layouts = [each for each in layouts_of(network.family).values() if each.name != "native"]
     found: dict[frozenset[str], Expected] = {}
     for layout in (*layouts, layout_of(network.family, "native")):

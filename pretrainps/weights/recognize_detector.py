@@ -34,7 +34,7 @@ from pretrainps.weights.recognize import (
 from pretrainps.weights.trunk import likely_architecture
 
 _EXAMPLE = "resnet_tiny"
-"""On which detectors are built, to know what their heads are called."""
+"""The architecture for building detectors to get the names of their heads."""
 
 
 def identify(
@@ -66,7 +66,7 @@ def recognize_detector(
 
     Args:
         shapes: The file's keys and shapes.
-        wrapper: Where in the file they were found.
+        wrapper: Dictionary keys above them in the file.
         prefix: The prefix of every key; by default it is searched for.
     """
     candidates = [
@@ -83,8 +83,8 @@ def recognize_detector(
 
 
 def detector_named(shapes: Mapping[str, Shape]) -> str | None:
-    """Return the detector that at least half of whose heads a file holds, on whatever backbone; `None` if there is none."""
-    shares: dict[str, tuple[float, int]] = {}  # some detectors have all heads of another, and more
+    """Return the detector with at least half of its heads in a file, on any backbone; `None` if there is none."""
+    shares: dict[str, float] = {}
     for form in _forms(shapes):
         for layout in _layout_names(form.kind, _EXAMPLE):
             expected, built = _template(form, _EXAMPLE, layout), _built(form, _EXAMPLE)
@@ -115,7 +115,7 @@ def unrecognized(shapes: Mapping[str, Shape]) -> str:
 
 
 def skeleton(found: Recognition) -> Backbone | CropModel | PersonSearchDetector[Any]:
-    """Return the model that was recognized, without memory for its tensors."""
+    """Return the recognized model on the meta device."""
     with torch.device("meta"):
         backbone = build_backbone(found.arch, empty=True)
         if found.detector is not None:
@@ -133,7 +133,7 @@ class _Form:
 
     kind: str
     variant: int
-    """Which of the entry's `variants`."""
+    """Number of the variant among the entry's `variants`."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -142,16 +142,16 @@ class _Form:
 
 @dataclass(frozen=True, slots=True)
 class _Built:
-    """A detector on one architecture, as far as files of it are concerned."""
+    """The properties of a detector on one architecture that matter for its files."""
 
     family: str
     shapes: Mapping[str, Shape]
     backbones: tuple[str, ...]
-    """What stands before the keys of its parts that are backbones."""
+    """Prefixes of the keys of its parts that are backbones."""
 
 
 def _forms(shapes: Mapping[str, Shape]) -> list[_Form]:
-    """Return the detectors of which a file may be, by pieces of its keys."""
+    """Return the possible detectors of a file, by parts of its keys."""
     found = []
     for kind, entry in DETECTORS.items():
         if not entry.signature_keys or any(piece in key for key in shapes for piece in entry.signature_keys):
@@ -206,14 +206,14 @@ def _compared(
 
 @lru_cache(maxsize=256)
 def _template(form: _Form, arch: str, layout: str) -> Expected | None:
-    """Return what a file of a detector has, with tables of some size; `None` if it cannot be put on the architecture."""
+    """Return the expected keys of a detector's file, with tables of any size; `None` if it cannot use the architecture."""
     built = _built(form, arch)
     return None if built is None else expected_in(layout_of(built.family, layout), built.shapes)
 
 
 @lru_cache(maxsize=256)
 def _built(form: _Form, arch: str, config: str | None = None) -> _Built | None:
-    """Build a detector without memory. `config` is JSON; by default it says no more than it must."""
+    """Build a detector on the meta device. `config` is JSON; by default it has only the required fields."""
     settings = json.loads(config) if config is not None else {"num_identities": 1, **form.settings}
     try:
         with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""How a file's tensors fit a model: the report of a load, as plain data. Imports no torch."""
+"""The report of a load, as plain data: the comparison of a file's tensors with a model. It does not import torch."""
 
 from __future__ import annotations
 
@@ -95,5 +95,5 @@ class LoadReport:
 
 
 def some(keys: Sequence[str]) -> str:
-    """Return the first few of some keys in words."""
+    """Return the first few keys as text."""
     return ", ".join(keys[:4]) + (", ..." if len(keys) > 4 else "")

@@ -123,7 +123,7 @@ def test_without_anybody_to_search_for_there_is_no_search(tmp_path: Path) -> Non
 
 
 def test_a_root_with_a_val_file_is_somebody_elses(tmp_path: Path) -> None:
-    """PoseTrack21 was given away with annotations/train.json, val.json and query.json too."""
+    """PoseTrack21 was also published with annotations/train.json, val.json and query.json."""
     write_miniature(tmp_path)
     (tmp_path / "annotations" / "test.json").rename(tmp_path / "annotations" / "val.json")
     assert not LAYOUT.recognize(tmp_path)

@@ -142,7 +142,7 @@ def test_what_the_layout_cannot_hold(tmp_path: Path) -> None:
 
 
 def test_queries_beyond_the_gallery(root: Path) -> None:
-    """A frame of no list is read for its query; a person of no frame gets a number after all others."""
+    """A frame outside all lists is read for its query; a person in no frame gets a number after all others."""
     writer.write_frames(root, "test", ["c3s1_000501", "c3s1_000502"])
     writer.write_queries(root, [(9, 12, 5, 20, 30, "c5s2_042630.jpg"), (4, 1, 2, 3, 4, "c3s1_000502")])
     search = LAYOUT.read_search(root)

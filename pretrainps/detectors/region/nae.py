@@ -56,7 +56,7 @@ class NAE(ParallelHeadsDetector[NAEConfig]):
 
 
 _UNUSED = "roi_heads.box_predictor.cls_score"
-"""NAE's files have this classifier, which nothing computes with."""
+"""A classifier in NAE's files that is not used."""
 
 
 def _with_classifier(tensors: Tensors) -> Tensors:

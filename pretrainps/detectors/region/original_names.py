@@ -22,7 +22,7 @@ _NAMES = (
     ("roi_heads.reid_loss.cq", "oim_loss.queue"),
 )
 _CURSOR = "oim_loss.cursor"
-"""The originals keep it outside the state dict, so it starts at 0 again with each of their files."""
+"""The cursor of the queue. The originals keep it outside the state dict, so with their files it starts at 0."""
 
 
 HEADS = ("rpn.*", "roi_heads.box_predictor.*", "roi_heads.embedding_head.*", "roi_heads.reid_loss.*")

@@ -150,7 +150,7 @@ class SeqNet(RegionDetector[SeqNetConfig]):
 
 
 def _from_two_copies(tensors: Tensors) -> Tensors:
-    """Read a backbone that has two copies of layer4; two that differ are a trained SeqNet's, of which this is a part."""
+    """Convert a backbone with two copies of layer4. If the two differ, it is a part of a trained SeqNet."""
     heads = ("roi_heads.box_head.", "roi_heads.reid_head.")
     first, second = ({key.removeprefix(head): tensors[key] for key in tensors if key.startswith(head)} for head in heads)
     if not (first and second):
