@@ -84,7 +84,7 @@ def recognize_detector(
 
 def detector_named(shapes: Mapping[str, Shape]) -> str | None:
     """Return the detector with at least half of its heads in a file, on any backbone; `None` if there is none."""
-    shares: dict[str, float] = {}
+    shares: dict[str, tuple[float, int]] = {}  # some detectors have all heads of another, and more
     for form in _forms(shapes):
         for layout in _layout_names(form.kind, _EXAMPLE):
             expected, built = _template(form, _EXAMPLE, layout), _built(form, _EXAMPLE)
