@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,14 +21,19 @@ def rows(mark: str) -> list[tuple[str, str]]:
 
 
 def resolves(name: str) -> bool:
-    """Return whether a name below the package leads to something; fields of a dataclass count."""
-    plain = name.partition("(")[0]
+    """Return whether a name below the package exists; fields, attributes of `self` and arguments in brackets count."""
+    plain, _, arguments = name.rstrip(")").partition("(")
     owner, _, last = plain.rpartition(".")
     try:
-        found = resolve_name(f"pretrainps.{owner}")
+        holder = resolve_name(f"pretrainps.{owner}")
     except (ImportError, AttributeError):
         return False
-    return hasattr(found, last) or last in getattr(found, "__annotations__", {})
+    if not hasattr(holder, last):
+        return last in getattr(holder, "__annotations__", {}) or (
+            inspect.isclass(holder) and f"self.{last} = " in inspect.getsource(holder)
+        )
+    wanted = set(filter(None, arguments.split(", ")))
+    return not wanted or wanted <= inspect.signature(getattr(holder, last)).parameters.keys()
 
 
 def is_module(name: str) -> bool:
