@@ -56,16 +56,16 @@ def plain_search(
     answers = Plain([], [])
     for number in queries if queries is not None else range(len(search_set.queries)):
         query = search_set.queries[number]
-        context: np.ndarray | None = None
+        neighbors: np.ndarray | None = None
         if best_detection:
             image = query_images[number] if query_images is not None else by_name[query.sample.name]
             asked = most_overlapping(image, query.box, min_score)
-            vector, context = (None, None) if asked is None else (asked[0], asked)
+            vector, neighbors = (None, None) if asked is None else (asked[0], asked)
         else:
             assert query_embeddings is not None
             vector = query_embeddings[number]
             if query_images is not None:
-                context = query_images[number]["embeddings"]
+                neighbors = query_images[number]["embeddings"]
 
         # the people in each image of the gallery
         images: list[tuple[str, np.ndarray | None]] = []
@@ -95,12 +95,12 @@ def plain_search(
             continue
 
         if context is not None:
-            assert context is not None
+            assert neighbors is not None
             k1, k2, update = context
             everything = [(-value, place) for place, (_, _, values) in enumerate(similar) for value in values]
             for place in {place for _, place in sorted(everything, key=lambda pair: pair[0])[:k1]}:
                 name, _, values = similar[place]
-                people = context[:k2]
+                people = neighbors[:k2]
                 weights = np.array([[(one * other).sum() for other in found[name][1]] for one in people])
                 best, match = matching_by_hand(weights)
                 if match is not None:

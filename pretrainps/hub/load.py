@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -232,8 +233,9 @@ def _fill(
     )
     if not report.ok:
         shapes = {key: tuple(value.shape) for key, value in checkpoint.tensors.items()} | dict(refused)
-        unprefixed = set(checkpoint.unprefixed)
-        require_complete(report, origin, advise(report, shapes, arch=spec.arch, prefix=spec.file.prefix, unprefixed=unprefixed))
+        unprefixed, file = set(checkpoint.unprefixed), shlex.quote(origin)
+        advice = advise(report, shapes, arch=spec.arch, prefix=spec.file.prefix, unprefixed=unprefixed, file=file)
+        require_complete(report, origin, advice)
     state = model.state_dict()
     held = {key: checkpoint.tensors[key].to(state[key].dtype) for key in report.matched}
     for key in (*report.expected_missing, *report.new):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -258,7 +259,7 @@ def _recognized(name: str, path: Path, source: HubSource | LocalSource, wanted: 
     }
     found = identify(shapes, seen.wrapper, arch=wanted.arch, prefix=wanted.prefix)
     if found is None and wanted.arch is None:
-        raise CheckpointFormatError(f"{path}: {unrecognized(shapes)}")
+        raise CheckpointFormatError(f"{path}: {unrecognized(shapes, shlex.quote(str(path)))}")
     arch = found.arch if found else str(wanted.arch)
     file = found.file if found else FileFormat(wrapper=seen.wrapper)
     if arch.startswith("timm:") and not (found and found.loads and not found.extra):  # timm itself may convert it

@@ -12,7 +12,13 @@ from pretrainps.weights.trunk import in_trunk, likely_architecture
 
 
 def advise(
-    report: LoadReport, shapes: Mapping[str, Shape], *, arch: str = "", prefix: str = "", unprefixed: Collection[str] = ()
+    report: LoadReport,
+    shapes: Mapping[str, Shape],
+    *,
+    arch: str = "",
+    prefix: str = "",
+    unprefixed: Collection[str] = (),
+    file: str = "FILE",
 ) -> str:
     """Return one or two sentences on why a file does not fit its model, and what to do.
 
@@ -22,12 +28,14 @@ def advise(
         arch: The architecture of the model.
         prefix: The prefix that was removed from the file's keys.
         unprefixed: Unexpected keys that did not have that prefix.
+        file: The file's path, quoted for a shell.
     """
     if report.no_tensor:
         return (
             f"{report.no_tensor[0][0]} is a tensor of the model. Save it as a plain one (.to_dense(), .dequantize(), "
             "torch.as_tensor(...)) before torch.save, or ask for such a file."
         )
+    look = f" `pretrainps inspect {file}` says what it is."
     model_keys = (*report.matched, *report.missing, *(key for key, *_ in (*report.wrong_shape, *report.wrong_kind)))
     found = shared_prefixes(report.unexpected, set(report.missing)) if report.missing and not report.matched else []
     if found:
@@ -44,7 +52,7 @@ def advise(
     if trunk or (report.wrong_shape and other):
         what = f"{some(trunk)} would be part of the network itself, so the file" if trunk else "The file"
         name = f" It looks like a {other.removeprefix('timm:')}: load it with arch={other!r} (--arch {other})." if other else ""
-        return f"{what} is of another architecture, and nothing of it may be left out.{name}" + ("" if name else _INSPECT)
+        return f"{what} is of another architecture, and nothing of it may be left out.{name}" + ("" if name else look)
     if report.unexpected and not (report.missing or report.wrong_shape or report.wrong_kind):
         extra = [key if key in unprefixed else prefix + key for key in report.unexpected]
         patterns = patterns_of(extra, [prefix + key for key in report.matched])
@@ -52,10 +60,7 @@ def advise(
             f"The file has more than the model: {some(extra)}, perhaps a classifier. If that is not wanted, load it with "
             f"ignore={patterns} ({' '.join(f'--ignore {shlex.quote(pattern)}' for pattern in patterns)})."
         )
-    return "It may be another architecture or key layout." + _INSPECT
-
-
-_INSPECT = " `pretrainps inspect FILE` says what a file is."
+    return f"It may be another architecture or key layout.{look}"
 
 
 def patterns_of(keys: Sequence[str], kept: Collection[str]) -> list[str]:

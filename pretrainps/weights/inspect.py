@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -153,7 +154,7 @@ class Inspection:
             sample = ", ".join(list(self.shapes)[:3])
             lines.append(f"  architecture  not recognized (first keys: {sample or 'none'})")
             if self.shapes:
-                lines.append(f"                {unrecognized(self.shapes)}")
+                lines.append(f"                {unrecognized(self.shapes, shlex.quote(str(self.path)))}")
             return "\n".join(lines)
         found = self.recognition
         if found.missing:

@@ -97,7 +97,7 @@ def detector_named(shapes: Mapping[str, Shape]) -> str | None:
     return best if best is not None and 2 * shares[best][0] >= 1 else None
 
 
-def unrecognized(shapes: Mapping[str, Shape]) -> str:
+def unrecognized(shapes: Mapping[str, Shape], file: str = "FILE") -> str:
     """Return a description of a file that `identify` does not recognize, and what to do."""
     kind, relative = detector_named(shapes), likely_architecture(shapes)
     if kind is not None:
@@ -109,7 +109,7 @@ def unrecognized(shapes: Mapping[str, Shape]) -> str:
     if relative is not None:
         return f"its keys are those of a {relative.removeprefix('timm:')}: give arch={relative!r} (--arch {relative})."
     return (
-        "its keys are of no architecture known here. `pretrainps inspect FILE --json` shows them; for a timm model give "
+        f"its keys are of no architecture known here. `pretrainps inspect {file} --json` shows them; for a timm model give "
         "arch='timm:NAME' (--arch timm:NAME)."
     )
 

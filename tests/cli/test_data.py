@@ -107,7 +107,7 @@ def test_what_is_broken_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[
     root = tmp_path / "prw"
     prw.write_miniature(root)
     status, out, _ = run(capsys, "data", "check", root, "--quiet")
-    assert status == 1 and "lies outside" in out and "11816" not in out and "5704 were published" in out.replace(",", "")
+    assert status == 1 and "is outside the" in out and "11816" not in out and "5704 were published" in out.replace(",", "")
     assert "images with one person twice" in out
     (root / "frames" / "c1s1_000151.jpg").write_bytes(b"GIF89a")
     status, out, _ = run(capsys, "data", "check", root, "--quiet", "--split", "train")

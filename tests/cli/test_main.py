@@ -116,7 +116,7 @@ def test_embed(capsys: pytest.CaptureFixture[str], published: FakeHub, tmp_path:
         (["embed", "/no/such/folder"], "does not exist"),
         (["embed", ".", "--batch-size", "0"], "at least 1"),
         (["embed", ".", "-o", "v.txt"], r"\.safetensors or \.npy"),
-        (["inspect", "/no/such/file"], "not there"),
+        (["inspect", "/no/such/file"], "does not exist"),
         (["download", "resnet50-hybrid", "--offline"], "pretrainps download resnet50-hybrid"),
         (["demo", "--model", "resnet50-imagenet"], "resnet50-imagenet is no detector of people"),
     ],

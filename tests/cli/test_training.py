@@ -107,7 +107,7 @@ def test_wrong_words_are_told_at_once(world: Path, tmp_path: Path, capsys: pytes
         ([*finetune, "--data", world / "market"], "is for reid"),
         ([*finetune, "--data", world / "campus", "--set", "scenes.batch_size=500"], "do not fill a batch"),
         ([*finetune, "--data", world / "campus", "--backbone", "resnet51"], "resnet50"),
-        (["finetune", "--config", "x", "-o", tmp_path / "run", "--data", world / "campus"], "There are seqnet_cuhk"),
+        (["finetune", "--config", "x", "-o", tmp_path / "run", "--data", world / "campus"], "There are nae_cuhk"),
         (["plot", tmp_path / "nothing"], "nothing"),
     ):
         status, _, err = run(capsys, *arguments)

@@ -245,6 +245,6 @@ def test_settings_of_a_copy_are_its_own(copied: Any) -> None:
     other = copied(model)
     other.config = replace(other.config, min_size=70, max_size=90, rpn_proposals=3, region_size=6, max_detections=1)
     torch.testing.assert_close([result["boxes"] for result in model(images)], before)
-    wanted = built("seqnet", other.config.changes())(images)
+    wanted = built("seqnet", other.config.non_defaults())(images)
     torch.testing.assert_close([result["boxes"] for result in other(images)], [result["boxes"] for result in wanted])
     assert model.transform.min_size != other.transform.min_size

@@ -122,7 +122,7 @@ def test_a_detector_of_another_package_does_everything(installed: Path, tmp_path
     pretrainps.Gallery.index(photos, again, store=tmp_path / "gallery", progress=False)
     gallery = pretrainps.Gallery.open(tmp_path / "gallery")
     first = gallery.search(again, photos / "0.png", tuple(given[0].tolist()), top=3).hits[0]
-    assert first.person.image == "0.png" and first.similarity > 0
+    assert first.detection.image == "0.png" and first.similarity > 0
 
     samples = [
         Sample(name=f"{seed}.png", image=photo(seed), boxes=BOXES.numpy(), ids=each.numpy().astype(np.int64))

@@ -96,9 +96,9 @@ def test_another_librarys_model_and_one_without_weights(hub: FakeHub) -> None:
 
 
 def test_shards_are_named_by_their_index(hub: FakeHub) -> None:
-    files = {f"model-0000{n}-of-00002.safetensors": b"x" for n in (1, 2)}
-    hub.add("a/shards", {**files, "model.safetensors.index.json": b"{}"})
-    assert named_in(refusal("hf:a/shards")) == ["hf:a/shards/model.safetensors.index.json"]
+    files = {f"sub/model-0000{n}-of-00002.safetensors": b"x" for n in (1, 2)}
+    hub.add("a/shards", {**files, "sub/model.safetensors.index.json": b"{}"})
+    assert named_in(refusal("hf:a/shards")) == ["hf:a/shards/sub/model.safetensors.index.json"]
 
 
 def test_the_revisions_of_a_repository(hub: FakeHub, saved: dict[str, bytes]) -> None:

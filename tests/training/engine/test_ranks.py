@@ -62,9 +62,9 @@ class Apart(nn.Module):
     def forward(self, images: list[Tensor], targets: list[dict[str, Any]]) -> dict[str, Tensor]:
         oim = self.detector.oim_loss
         met: list[tuple[Tensor, Tensor]] = []
-        enter, oim.enter = oim.enter, lambda *people: met.append(people)
+        update, oim.update_tables = oim.update_tables, lambda *people: met.append(people)
         losses = [self.detector([image], [target]) for image, target in zip(images, targets, strict=True)]
-        oim.enter = enter
+        oim.update_tables = update
         oim.update_tables(torch.cat([people for people, _ in met]), torch.cat([ids for _, ids in met]))
         return {name: torch.stack([each[name] for each in losses]).mean() for name in losses[0]}
 

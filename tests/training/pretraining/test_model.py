@@ -160,7 +160,7 @@ def test_one_sub_task_alone_has_only_what_it_needs() -> None:
     assert list(only_scenes(detection)) == DETECTION and list(only_crops(None, reid)) == ["loss_identity"]
     assert only_scenes.identity is None and only_crops.detection is None
     assert not only_scenes.embedding_state() and not only_crops.detection_state()
-    with pytest.raises(ArgumentError, match="re-ID data sets: none"):
+    with pytest.raises(ArgumentError, match="Re-ID data sets: none"):
         only_scenes.eval().embed(reid["hall"][0])
 
 
