@@ -1,4 +1,4 @@
-"""`pretrainps demo`: the whole way from a folder of photos to a person found in it, offline, in a city where nobody is real.
+"""`pretrainps demo`: from a folder of photos to a person found in it, offline, in a drawn city.
 
 The photos are scenes of the synthetic world (`pretrainps.synthetic`). So it is known who is where, and every answer can be
 marked as right or wrong. The shipped detector was trained on other people before the same cameras, as it is in PRW.
@@ -43,7 +43,7 @@ DOMAIN, SEED = "search_station", 0
 _QUALITY = 92
 """Of the photos' JPEG files, as `pretrainps data synthesize` has it."""
 _ENOUGH = 0.5
-"""Overlap with a person's drawn box from which an answer shows him."""
+"""Least overlap (IoU) with a person's drawn box for an answer to be right."""
 PHOTOS, GALLERY, REPORT, PICTURE = "photos", "gallery", "report.html", "search.png"
 
 
@@ -52,7 +52,7 @@ class DemoSize:
     """How much the demo does."""
 
     people: int = 24
-    """Whom to find again; passers-by come on top."""
+    """Number of people to search for; passers-by are drawn in addition."""
     appearances: int = 6
     """Photos that each of them is on."""
     shown: int = 4
@@ -71,7 +71,7 @@ class DemoResult:
     """What the demo did."""
 
     search: SearchMeasure
-    """mAP and top-1 of searching for everybody."""
+    """mAP and top-1 of the searches for all of these people."""
     detection: DetectionResult
     """How well everyone was detected."""
     results: tuple[SearchResult, ...]
@@ -142,7 +142,7 @@ def run_demo(
     with clock.step("indexing the photos"):
         # anew, for the gallery of an earlier demo may be another detector's
         indexed = Gallery.index(output / PHOTOS, detector, store=output / GALLERY, rebuild=True, progress=progress)
-    with clock.step("searching for everybody"):
+    with clock.step("searching for all people"):
         table = _detections(output / GALLERY, city.gallery.samples)
         measured = evaluate(detector, city, "frames", detections=table, progress=progress)
     search, detection = measured.search, measured.detection
@@ -212,7 +212,7 @@ def _write_photo(photo: Image.Image, path: Path) -> None:
 
 
 def _require_own(output: Path) -> None:
-    """Refuse a folder in which something of somebody else's might be written over."""
+    """Refuse a folder that holds files of others, which might be overwritten."""
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / PHOTOS).is_dir())):
         raise ArgumentError(f"{output} holds other things. Choose a new folder for the demo (-o FOLDER).")
 
@@ -251,14 +251,14 @@ def _show(
         results.append(result)
         truth.append(right)
         pictures.append(result_picture(gallery, result, query_image=photo, correct=right))
-    write_report(gallery, results, output / REPORT, title="Searches in a city where nobody is real", truth=truth)
+    write_report(gallery, results, output / REPORT, title="Searches in a drawn city", truth=truth)
     with new_file(output / PICTURE) as temporary:
         _stacked(pictures).save(temporary, format="PNG")
     return tuple(results), tuple(truth)
 
 
 def _is_on(sample: Sample, identity: int, person: Detection) -> bool:
-    """Return whether a detection is where somebody was drawn."""
+    """Return whether a detection overlaps a drawn person."""
     drawn = sample.boxes[sample.ids == identity]
     return any(person.overlap(Detection(person.image, _as_box(box), 1.0)) > _ENOUGH for box in drawn.tolist())
 

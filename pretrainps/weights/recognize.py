@@ -315,17 +315,17 @@ def _with_head(found: Recognition, shapes: Mapping[str, Shape]) -> Recognition:
     )
     if found.missing or before == found.file.prefix or not ours:
         return found
-    beside = {key.removeprefix(before): shapes[key] for key in found.extra if key.startswith(f"{before}head.")}
-    head = _head(beside, _network(found.arch).width)
+    head_shapes = {key.removeprefix(before): shapes[key] for key in found.extra if key.startswith(f"{before}head.")}
+    head = _head(head_shapes, _network(found.arch).width)
     if head is None:
         return found
     with torch.device("meta"):
         wanted = {
             f"head.{key}": value.shape for key, value in build_head(head, _network(found.arch).width).state_dict().items()
         }
-    have = {key for key, shape in beside.items() if wanted.get(key) == shape}
+    have = {key for key, shape in head_shapes.items() if wanted.get(key) == shape}
     lost = {key for key in wanted if key not in have and not _matches(key, found.file.expected_missing)}
-    if lost or len(have) < len(beside):  # another head that begins like ours, such as one without a bias
+    if lost or len(have) < len(head_shapes):  # another head that begins like ours, such as one without a bias
         return found
     return replace(
         found,
@@ -333,12 +333,12 @@ def _with_head(found: Recognition, shapes: Mapping[str, Shape]) -> Recognition:
         file=replace(found.file, layout="native", prefix=before, tensors=found.matched + len(have)),
         matched=found.matched + len(have),
         used=found.used + len(have),
-        extra=tuple(key for key in found.extra if key.removeprefix(before) not in beside),
+        extra=tuple(key for key in found.extra if key.removeprefix(before) not in head_shapes),
     )
 
 
-def _head(beside: Mapping[str, Shape], width: int) -> HeadSpec | None:
-    classifier, projection = (beside.get(f"head.{name}.weight", ()) for name in ("fc", "projection.0"))
+def _head(head_shapes: Mapping[str, Shape], width: int) -> HeadSpec | None:
+    classifier, projection = (head_shapes.get(f"head.{name}.weight", ()) for name in ("fc", "projection.0"))
     try:
         if len(classifier) == 2 and classifier[1] == width:
             return HeadSpec(kind="classifier", num_classes=classifier[0])

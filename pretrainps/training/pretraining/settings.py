@@ -20,7 +20,7 @@ _KINDS: Mapping[str, LossKind] = {
     "loss_box_reg": "regression",
     "loss_identity": "classification",
 }
-"""The losses whose weights can be learned, which are likelihoods. A triplet loss and alignment losses are none."""
+"""The losses with weights that can be learned. They are likelihoods; a triplet loss and alignment losses are not."""
 
 
 def _plain_detector() -> RegionConfig:
@@ -105,6 +105,6 @@ class HybridSettings:
         }
 
     def learned_weights(self) -> dict[str, LossKind]:
-        """Return the losses of this pre-training whose weights can be learned, and the kind of each."""
+        """Return the losses of this pre-training with weights that can be learned, and the kind of each."""
         wanted = {name: self.reid_sets if name == "loss_identity" else self.detection_sets for name in _KINDS}
         return {name: kind for name, kind in _KINDS.items() if wanted[name]}
