@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pretrainps.cli.loading import add_file_options
 from pretrainps.cli.output import note, say, say_json
-from pretrainps.downloads.addresses import local_path
 from pretrainps.errors import ArgumentError
 
 
@@ -57,6 +56,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _inspect(args: argparse.Namespace) -> int:
+    from pretrainps.downloads.addresses import local_path
+
     paths = [local_path(name) for name in args.file]
     for path in paths:
         if not os.path.exists(path):
